@@ -1,0 +1,256 @@
+"""All that a plug-in author reads: three kinds of plug-in and the records they exchange with the engine.
+
+A plug-in is one class in one file. Its parameters are the named keywords of ``__init__``, which keeps
+them and loads nothing. Randomness is seeded by the engine before every call (python, numpy, torch).
+Images are uint8 RGB; scores and maps are float32 and higher means more anomalous.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
+Arrays = dict[str, NDArray[Any]]  # what a plug-in learned; stored without pickle
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image of a dataset, by reference: names and labels, never pixels."""
+
+    image: str  # source of the pixels, relative to the dataset's root; see Dataset.open
+    label: int = 0  # 0 normal, 1 anomalous
+    mask: str | None = None  # source of the defect mask, same shape as the image's source
+    defect: str = "good"  # kind of defect
+    group: str = ""  # the physical thing it shows (item, patient, strip), "" when unknown
+    box: tuple[int, int, int, int] | None = None  # left, upper, right, lower: a tile of the source
+
+    @property
+    def name(self) -> str:
+        """The image's name within its dataset: its source, and its box if it is a tile."""
+        return self.image if self.box is None else f"{self.image}@{','.join(map(str, self.box))}"
+
+
+class Dataset(ABC):
+    """Paths and labels of a public dataset, read as people have it on disk.
+
+    An adapter that reads files takes a ``root`` keyword; the engine fills it with the folder found
+    under the data root by one of ``folders``. Raise ``ValueError`` or ``FileNotFoundError`` with
+    one clear line when the tree is not the dataset.
+    """
+
+    folders: ClassVar[tuple[str, ...]] = ()  # names the folder goes by under the data root
+    domain: ClassVar[str] = ""  # industrial, medical, semantic
+    licence: ClassVar[str] = ""
+    homepage: ClassVar[str] = ""
+    #: official numbers per category: (train normals, test normals, test anomalies)
+    counts: ClassVar[Mapping[str, tuple[int, int, int]]] = {}
+    orientation: ClassVar[bool] = False  # True where a flip or rotation makes a normal image abnormal
+    root: Path | None = None
+
+    @abstractmethod
+    def categories(self) -> list[str]:
+        """Names of the categories, sorted."""
+
+    @abstractmethod
+    def train(self, category: str) -> list[Sample]:
+        """Normal images to draw supports from, in a stable order."""
+
+    @abstractmethod
+    def test(self, category: str) -> list[Sample]:
+        """Queries, normal and anomalous, in a stable order."""
+
+    def object_name(self, category: str) -> str:
+        """Words for prompts: "metal nut" for metal_nut."""
+        return category.replace("_", " ")
+
+    def open(self, source: str) -> bytes | NDArray[Any]:
+        """Contents of a source: an encoded picture file, or decoded pixels.
+
+        Pixels are (H, W) or (H, W, C), uint8 or uint16; in a mask anything above 0 is defect.
+        """
+        return (Path(self.root or ".") / source).read_bytes()
+
+    def stamp(self, source: str) -> str:
+        """What changes when the source's pixels do, cheap to get: the file's size in bytes."""
+        return str((Path(self.root or ".") / source).stat().st_size)
+
+
+class Image:
+    """An image as methods see it: ``pixels`` and a ``key`` that says nothing about its label.
+
+    Parameters
+    ----------
+    key : str
+        Equal keys mean equal pixels; a hash for images of a dataset.
+    pixels : uint8 ndarray of shape (H, W, 3), or a function that decodes it on first use
+    """
+
+    __slots__ = ("_pixels", "key")
+
+    def __init__(self, key: str, pixels: Pixels | Callable[[], Pixels]) -> None:
+        self.key = key
+        self._pixels = pixels
+
+    @property
+    def pixels(self) -> Pixels:
+        """Pixels, uint8 (H, W, 3) RGB, read-only. A function is asked anew each time: the engine caches."""
+        return self._pixels() if callable(self._pixels) else self._pixels
+
+    def __repr__(self) -> str:
+        return f"Image({self.key!r})"
+
+
+@dataclass(frozen=True)
+class Support:
+    """The k normal images of a cell, and what a generator made of them when the cell names one."""
+
+    images: tuple[Image, ...]
+    object_name: str = "object"
+    seed: int = 0
+    pool: tuple[Image, ...] = ()  # support + generated images; empty without a generator
+    customized: Arrays = field(default_factory=dict)  # the generator's state; empty without one
+
+    @property
+    def normals(self) -> tuple[Image, ...]:
+        """Every anomaly-free image at hand: the pool, or the support where there is none."""
+        return self.pool or self.images
+
+
+@dataclass(frozen=True)
+class Queries:
+    """A shard of a category's test images, in an order that says nothing about labels."""
+
+    images: tuple[Image, ...]
+    personalized: tuple[Image, ...] = ()  # one per image where the method declares ``personalized``
+    maps: bool = True  # False: image scores are enough
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a method says of N queries. Any finite range will do: scores are only ranked."""
+
+    scores: NDArray[np.float32]  # (N,)
+    maps: NDArray[np.float32] | None = None  # (N, h, w), any h and w; stretched over the image
+    parts: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # name -> (N,)
+    part_maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # name -> (N, h, w)
+
+
+@dataclass(frozen=True)
+class AuxiliaryCategory:
+    """A category a method may train on: never one of the tested dataset."""
+
+    name: str
+    object_name: str
+    train: tuple[Image, ...]  # normal
+    test: tuple[Image, ...]
+    labels: NDArray[np.int64]  # (len(test),) 0 normal, 1 anomalous
+    masks: Callable[[int], NDArray[np.bool_] | None]  # index into test -> (H, W), None without mask
+
+
+@dataclass(frozen=True)
+class Auxiliary:
+    """What ``Method.train`` gets. ``shots`` is None unless the method trains once per shots."""
+
+    categories: tuple[AuxiliaryCategory, ...]
+    shots: int | None
+    seed: int
+
+
+class Features(Protocol):
+    """A worker's memory, shared by all its plug-ins: nothing costly is computed twice."""
+
+    def many(
+        self,
+        space: str,
+        images: Sequence[Image],
+        compute: Callable[[Sequence[Image]], Sequence[Any]],
+        batch: int = 1,
+    ) -> list[Any]:
+        """One record per image, from memory or from ``compute`` on ``batch`` images at a time.
+
+        ``space`` names everything the record depends on besides the image (encoder, weights, size,
+        layers). Records are arrays, tensors or containers of them; the oldest go when memory is full.
+        """
+
+    def once(self, name: str, compute: Callable[[], Any]) -> Any:
+        """A thing that all plug-ins of this worker share under this name: weights, text prototypes."""
+
+
+class Method(ABC):
+    """An anomaly detector. Calls come in the order setup, [load,] then fit and predict per cell."""
+
+    shots: ClassVar[range] = range(1, 1_000_000)  # sizes of support it takes; 0 is zero-shot
+    generator: ClassVar[bool] = False  # cannot work without a generator's pool
+    personalized: ClassVar[bool] = False  # wants Queries.personalized; implies a generator
+    auxiliary: ClassVar[bool] = False  # trains beforehand: ``train`` and ``load``
+    auxiliary_per_shots: ClassVar[bool] = False  # ... one state for each number of shots
+    gpus: ClassVar[float] = 0.0  # share of a GPU it needs when the cluster has GPUs
+    deterministic: ClassVar[bool] = True  # same input, same bits
+    note: ClassVar[str] = ""  # a caveat printed under every table it appears in
+
+    def setup(self, device: str, features: Features) -> None:  # noqa: B027 - optional hook
+        """Once per process: load weights to ``device`` ("cpu", "cuda"); keep ``features``."""
+
+    def train(self, auxiliary: Auxiliary) -> Arrays:
+        """Learn from the auxiliary categories. Only called when ``auxiliary`` is declared."""
+        raise NotImplementedError
+
+    def load(self, state: Arrays) -> None:
+        """Take back what ``train`` returned, perhaps in another process."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def fit(self, support: Support) -> None:
+        """Learn the support and forget every earlier one."""
+
+    @abstractmethod
+    def predict(self, queries: Queries) -> Prediction:
+        """Score the queries, each on its own: no query may change another's score."""
+
+
+@dataclass(frozen=True)
+class Personalized:
+    """One-to-normal images of N queries."""
+
+    images: NDArray[np.uint8]  # (N, H, W, 3)
+    prompts: tuple[str, ...] = ()  # the prompts tried, P of them
+    chosen: NDArray[np.int64] | None = None  # (N,) index of the prompt kept
+    similarity: NDArray[np.float32] | None = None  # (N, P) of each prompt's image to its query
+
+
+class Generator(ABC):
+    """A text-to-image model customized on a support; a method reads its pool and personalized images."""
+
+    prior: ClassVar[bool] = False  # ``prepare`` makes something shared by all supports of an object
+    gpus: ClassVar[float] = 1.0
+    deterministic: ClassVar[bool] = True
+
+    def setup(self, device: str, features: Features) -> None:  # noqa: B027 - optional hook
+        """Once per process: load the base model."""
+
+    def prepare(self, object_name: str, seed: int) -> Arrays:
+        """Made once per object name for all shots and seeds (prior images), if ``prior`` is declared."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def customize(self, support: Support, prior: Arrays) -> Arrays:
+        """Fine-tune on the support; the state is what changed, never the base. ``prior`` may be empty."""
+
+    @abstractmethod
+    def load(self, state: Arrays, support: Support) -> None:
+        """Take back a state, perhaps in another process; ``generate`` and ``personalize`` follow it."""
+
+    @abstractmethod
+    def generate(self, n: int, seed: int) -> Sequence[Pixels]:
+        """``n`` anomaly-free images, uint8 (H, W, 3). The engine adds the support to make the pool."""
+
+    @abstractmethod
+    def personalize(self, images: Sequence[Image], seed: int) -> Personalized:
+        """The one-to-normal image of each query, each on its own, whatever the others are."""
