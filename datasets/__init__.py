@@ -1,0 +1,1 @@
+"""Dataset adapters, one file each; files that start with an underscore are shared helpers."""

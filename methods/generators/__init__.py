@@ -1,0 +1,1 @@
+"""Customized text-to-image models, one file each."""
