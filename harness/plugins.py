@@ -1,0 +1,206 @@
+"""Names in a config to plug-in classes: "patchcore", "my_pkg.mod:MyMethod" or "path/to/mine.py"."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from harness.interface import Dataset, Generator, Method
+from harness.problems import InputError, Problem, one_line, suggest
+
+HOME = Path(__file__).resolve().parent.parent
+KINDS: dict[str, tuple[str, type]] = {
+    "method": ("methods", Method),
+    "dataset": ("datasets", Dataset),
+    "generator": ("methods.generators", Generator),
+}
+#: Libraries whose import takes seconds. Planning only reads declarations, so they wait for first use.
+HEAVY = ("torch", "torchvision", "timm", "open_clip", "diffusers", "transformers", "peft")
+
+
+def names(kind: str) -> list[str]:
+    """Names of the built-in plug-ins of a kind ("method", "dataset", "generator"), sorted."""
+    folder = HOME.joinpath(*KINDS[kind][0].split("."))
+    return sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_"))
+
+
+def find(kind: str, use: str, where: str = "") -> type[Any]:
+    """Class of a plug-in.
+
+    Parameters
+    ----------
+    kind : "method", "dataset" or "generator"
+    use : built-in name, "package.module:Class", or path of a Python file, ":Class" if it has several
+    where : what to blame in the message
+
+    Raises
+    ------
+    InputError
+        Unknown name, with the nearest known one; a module that fails to import; no such class.
+    """
+    package, base = KINDS[kind]
+    path, _, wanted = use.partition(":")
+    try:
+        if path.endswith(".py"):
+            module = _module_from_file(Path(path).resolve())
+        elif wanted or "." in path:
+            with deferred_imports():
+                module = importlib.import_module(path)
+        elif path in names(kind):
+            with deferred_imports():
+                module = importlib.import_module(f"{package}.{path}")
+        else:
+            raise InputError(Problem(where, f"unknown {kind} {use!r}.{suggest(path, names(kind))}"))
+    except InputError:
+        raise
+    except Exception as error:  # a plug-in's module may raise anything while it is imported
+        message = f"{kind} {use!r} cannot be imported: {type(error).__name__}: {one_line(error)}"
+        raise InputError(Problem(where, message)) from error
+    own = {
+        n: c
+        for n, c in vars(module).items()
+        if inspect.isclass(c) and issubclass(c, base) and c.__module__ == module.__name__
+    }
+    if wanted:
+        if wanted not in own:
+            known = suggest(wanted, own)
+            message = f"{path!r} has no {base.__name__} class {wanted!r}.{known}"
+            raise InputError(Problem(where, message))
+        chosen = own[wanted]
+    elif len(own) == 1:
+        chosen = next(iter(own.values()))
+    else:
+        message = f"{path!r} must define one {base.__name__} class, or be given as '{path}:Class'; "
+        raise InputError(Problem(where, message + f"found {sorted(own) or 'none'}"))
+    if inspect.isabstract(chosen):
+        missing = ", ".join(sorted(chosen.__abstractmethods__))
+        raise InputError(Problem(where, f"{kind} {use!r} does not define {missing}"))
+    return chosen
+
+
+def parameters(cls: type, where: str = "") -> dict[str, tuple[Any, Any]]:
+    """Named parameters of a plug-in: name -> (annotation, default or ``inspect.Parameter.empty``)."""
+    init = cls.__init__  # type: ignore[misc]
+    if init is object.__init__:
+        return {}
+    found = list(inspect.signature(init).parameters.values())[1:]
+    for p in found:
+        if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
+            message = f"{cls.__name__}.__init__ takes {p}: every parameter must be a named keyword"
+            raise InputError(Problem(where, message))
+    try:
+        hints = typing.get_type_hints(init)
+    except Exception:  # annotations may name what is imported for type checkers only: unchecked then
+        hints = {}
+    return {p.name: (hints.get(p.name, Any), p.default) for p in found}
+
+
+@cache
+def source_hash(cls: type) -> str:
+    """Hash of the code a plug-in consists of: its module and all it imports beside itself.
+
+    Modules count when they lie under the folder the plug-in's own top-level package (or file) lies
+    in, and are not the engine. So an edit to a shared helper re-runs what uses it, and nothing else.
+    """
+    module = sys.modules[cls.__module__]
+    first = Path(inspect.getsourcefile(cls) or "").resolve()
+    depth = module.__name__.count(".") + (first.stem == "__init__")
+    root = first.parents[depth] if not module.__name__.startswith("_file_") else first.parent
+    todo, seen = [(module.__name__, first)], {first}
+    while todo:
+        name, path = todo.pop()
+        for wanted in _imports(ast.parse(path.read_bytes()), name, path):
+            found = _below(root, wanted)
+            if found is not None and found not in seen:
+                seen.add(found)
+                todo.append((wanted, found))
+    digest = hashlib.sha256()
+    for path in sorted(seen, key=lambda p: p.relative_to(root).as_posix()):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+@contextmanager
+def deferred_imports() -> Iterator[None]:
+    """Inside, ``import torch`` binds a stand-in that loads the library on first use.
+
+    Reading the declarations of a dozen methods then takes milliseconds instead of the ten seconds
+    that torch and its friends need, and planning works where they are not installed.
+    """
+    waiting = [name for name in HEAVY if name not in sys.modules]
+    for name in waiting:
+        sys.modules[name] = _Deferred(name)
+    try:
+        yield
+    finally:
+        for name in waiting:
+            if isinstance(sys.modules.get(name), _Deferred):
+                del sys.modules[name]
+
+
+class _Deferred(types.ModuleType):
+    """Stands for a library until somebody uses it."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name not in ("__path__", "__version__", "__file__"):
+            raise AttributeError(name)  # what inspection asks of any module is no use of it
+        if isinstance(sys.modules.get(self.__name__), _Deferred):
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+def _module_from_file(path: Path) -> types.ModuleType:
+    """Import a lone file under a name made of its path, its folder being importable as well."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    name = f"_file_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}_{path.stem}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        with deferred_imports():
+            spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _imports(tree: ast.AST, name: str, path: Path) -> Iterator[str]:
+    """Dotted names a module may import, wherever in it the statement stands."""
+    package = name.split(".") if path.stem == "__init__" else name.split(".")[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            start = ".".join([*above, *(node.module or "").split(".")]).strip(".")
+            yield start
+            yield from (f"{start}.{alias.name}".strip(".") for alias in node.names)
+
+
+def _below(root: Path, name: str) -> Path | None:
+    """File of a module under ``root``, None where there is none or it belongs to the engine."""
+    if not name or name.split(".")[0] == "harness":
+        return None
+    base = root.joinpath(*name.split("."))
+    for path in (base.with_name(base.name + ".py"), base / "__init__.py"):
+        if path.is_file():
+            return path.resolve()
+    return None
