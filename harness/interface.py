@@ -1,7 +1,7 @@
-"""All that a plug-in author reads: three kinds of plug-in and the records they exchange with the engine.
+"""All that a plug-in author reads: three kinds of plug-in and what they exchange with the engine.
 
-A plug-in is one class in one file. Its parameters are the named keywords of ``__init__``, which keeps
-them and loads nothing. Randomness is seeded by the engine before every call (python, numpy, torch).
+A plug-in is one class in one file. Its parameters are the named keywords of ``__init__``, which
+keeps them and loads nothing. Randomness is seeded by the engine before every call (python, numpy, torch).
 Images are uint8 RGB; scores and maps are float32 and higher means more anomalous.
 """
 
@@ -51,7 +51,7 @@ class Dataset(ABC):
     homepage: ClassVar[str] = ""
     #: official numbers per category: (train normals, test normals, test anomalies)
     counts: ClassVar[Mapping[str, tuple[int, int, int]]] = {}
-    orientation: ClassVar[bool] = False  # True where a flip or rotation makes a normal image abnormal
+    orientation: ClassVar[bool] = False  # True where a flip or rotation makes an image abnormal
     root: Path | None = None
 
     @abstractmethod
@@ -100,7 +100,7 @@ class Image:
 
     @property
     def pixels(self) -> Pixels:
-        """Pixels, uint8 (H, W, 3) RGB, read-only. A function is asked anew each time: the engine caches."""
+        """Pixels, uint8 (H, W, 3) RGB, read-only. A function is asked anew each time."""
         return self._pixels() if callable(self._pixels) else self._pixels
 
     def __repr__(self) -> str:
@@ -175,12 +175,13 @@ class Features(Protocol):
     ) -> list[Any]:
         """One record per image, from memory or from ``compute`` on ``batch`` images at a time.
 
-        ``space`` names everything the record depends on besides the image (encoder, weights, size,
-        layers). Records are arrays, tensors or containers of them; the oldest go when memory is full.
+        ``space`` names everything the record depends on besides the image (encoder, weights,
+        size, layers). Records are arrays, tensors or containers of them; when memory is full the
+        ones longest unused go.
         """
 
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
-        """A thing that all plug-ins of this worker share under this name: weights, text prototypes."""
+        """A thing that all plug-ins of this worker share under this name, such as weights."""
 
 
 class Method(ABC):
@@ -193,7 +194,11 @@ class Method(ABC):
     auxiliary_per_shots: ClassVar[bool] = False  # ... one state for each number of shots
     gpus: ClassVar[float] = 0.0  # share of a GPU it needs when the cluster has GPUs
     deterministic: ClassVar[bool] = True  # same input, same bits
-    note: ClassVar[str] = ""  # a caveat printed under every table it appears in
+    note: str = ""  # a caveat printed under every table it appears in; may depend on parameters
+
+    def files(self) -> Sequence[Path]:
+        """Local files, besides code, that results depend on (weights): part of every key."""
+        return ()
 
     def setup(self, device: str, features: Features) -> None:  # noqa: B027 - optional hook
         """Once per process: load weights to ``device`` ("cpu", "cuda"); keep ``features``."""
@@ -226,30 +231,34 @@ class Personalized:
 
 
 class Generator(ABC):
-    """A text-to-image model customized on a support; a method reads its pool and personalized images."""
+    """A text-to-image model customized on a support; methods read the images it makes."""
 
     prior: ClassVar[bool] = False  # ``prepare`` makes something shared by all supports of an object
     gpus: ClassVar[float] = 1.0
     deterministic: ClassVar[bool] = True
 
+    def files(self) -> Sequence[Path]:
+        """Local files, besides code, that results depend on (weights): part of every key."""
+        return ()
+
     def setup(self, device: str, features: Features) -> None:  # noqa: B027 - optional hook
         """Once per process: load the base model."""
 
     def prepare(self, object_name: str, seed: int) -> Arrays:
-        """Made once per object name for all shots and seeds (prior images), if ``prior`` is declared."""
+        """Made once per object name for all shots and seeds, if ``prior``: prior images."""
         raise NotImplementedError
 
     @abstractmethod
     def customize(self, support: Support, prior: Arrays) -> Arrays:
-        """Fine-tune on the support; the state is what changed, never the base. ``prior`` may be empty."""
+        """Fine-tune on the support; the state is what changed, never the base."""
 
     @abstractmethod
     def load(self, state: Arrays, support: Support) -> None:
-        """Take back a state, perhaps in another process; ``generate`` and ``personalize`` follow it."""
+        """Take back a state, perhaps in another process."""
 
     @abstractmethod
     def generate(self, n: int, seed: int) -> Sequence[Pixels]:
-        """``n`` anomaly-free images, uint8 (H, W, 3). The engine adds the support to make the pool."""
+        """``n`` anomaly-free images; the engine adds the support to make the pool."""
 
     @abstractmethod
     def personalize(self, images: Sequence[Image], seed: int) -> Personalized:

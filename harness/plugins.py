@@ -25,7 +25,7 @@ KINDS: dict[str, tuple[str, type]] = {
     "dataset": ("datasets", Dataset),
     "generator": ("methods.generators", Generator),
 }
-#: Libraries whose import takes seconds. Planning only reads declarations, so they wait for first use.
+#: Libraries whose import takes seconds. Planning only reads declarations: they wait for first use.
 HEAVY = ("torch", "torchvision", "timm", "open_clip", "diffusers", "transformers", "peft")
 
 
@@ -41,7 +41,7 @@ def find(kind: str, use: str, where: str = "") -> type[Any]:
     Parameters
     ----------
     kind : "method", "dataset" or "generator"
-    use : built-in name, "package.module:Class", or path of a Python file, ":Class" if it has several
+    use : built-in name, "package.module:Class", or a Python file, with ":Class" if it has several
     where : what to blame in the message
 
     Raises
@@ -84,13 +84,13 @@ def find(kind: str, use: str, where: str = "") -> type[Any]:
         message = f"{path!r} must define one {base.__name__} class, or be given as '{path}:Class'; "
         raise InputError(Problem(where, message + f"found {sorted(own) or 'none'}"))
     if inspect.isabstract(chosen):
-        missing = ", ".join(sorted(chosen.__abstractmethods__))
+        missing = ", ".join(sorted(getattr(chosen, "__abstractmethods__", ())))
         raise InputError(Problem(where, f"{kind} {use!r} does not define {missing}"))
     return chosen
 
 
 def parameters(cls: type, where: str = "") -> dict[str, tuple[Any, Any]]:
-    """Named parameters of a plug-in: name -> (annotation, default or ``inspect.Parameter.empty``)."""
+    """Parameters of a plug-in: name -> (annotation, default or ``inspect.Parameter.empty``)."""
     init = cls.__init__  # type: ignore[misc]
     if init is object.__init__:
         return {}
@@ -101,7 +101,7 @@ def parameters(cls: type, where: str = "") -> dict[str, tuple[Any, Any]]:
             raise InputError(Problem(where, message))
     try:
         hints = typing.get_type_hints(init)
-    except Exception:  # annotations may name what is imported for type checkers only: unchecked then
+    except Exception:  # annotations may name what only type checkers import: unchecked then
         hints = {}
     return {p.name: (hints.get(p.name, Any), p.default) for p in found}
 
@@ -110,8 +110,8 @@ def parameters(cls: type, where: str = "") -> dict[str, tuple[Any, Any]]:
 def source_hash(cls: type) -> str:
     """Hash of the code a plug-in consists of: its module and all it imports beside itself.
 
-    Modules count when they lie under the folder the plug-in's own top-level package (or file) lies
-    in, and are not the engine. So an edit to a shared helper re-runs what uses it, and nothing else.
+    Modules count when they lie in the folder that the plug-in's own top-level package (or file) lies
+    in, and are not the engine. An edit to a shared helper re-runs what uses it, and nothing else.
     """
     module = sys.modules[cls.__module__]
     first = Path(inspect.getsourcefile(cls) or "").resolve()
@@ -127,7 +127,8 @@ def source_hash(cls: type) -> str:
                 todo.append((wanted, found))
     digest = hashlib.sha256()
     for path in sorted(seen, key=lambda p: p.relative_to(root).as_posix()):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+        name = path.relative_to(root).as_posix()
+        digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
@@ -170,7 +171,8 @@ def _module_from_file(path: Path) -> types.ModuleType:
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
