@@ -26,7 +26,7 @@ class MeanColor(Method):
         Cells per side that an image is divided into.
     """
 
-    # Declarations about the method stand on the class; see harness.interface.Method for all of them.
+    # What a method declares stands on the class; harness.interface.Method lists all of it.
     shots = range(1, 1_000_000)
 
     def __init__(self, *, grid: int = 8) -> None:
@@ -36,22 +36,22 @@ class MeanColor(Method):
         self.grid = grid
 
     def setup(self, device: str, features: Features) -> None:
-        # Once per process. A method with a network loads it here; see patchcore.py.
+        """Keep the worker's memory. Called once per process: a network would be loaded here."""
         self.features = features
 
     def fit(self, support: Support) -> None:
+        """Keep the support's colours; assigning afresh is how a cell forgets the one before."""
         # `normals` is the support, with generated images where the cell names a generator.
-        # Assigning afresh is how a cell forgets the one before.
         self.reference = self._colors(support.normals)  # (k, grid, grid, 3)
 
     def predict(self, queries: Queries) -> Prediction:
+        """Score each query on its own; make maps only when they are asked for."""
         colors = self._colors(queries.images)  # (N, grid, grid, 3)
         difference = colors[:, None] - self.reference[None]
         distance = np.sqrt((difference**2).sum(-1)).min(axis=1)  # (N, grid, grid), nearest support
         # Higher is more anomalous; any finite range will do.
-        return Prediction(
-            scores=distance.mean(axis=(1, 2)), maps=distance if queries.maps else None
-        )
+        scores = distance.mean(axis=(1, 2))
+        return Prediction(scores=scores, maps=distance if queries.maps else None)
 
     def _colors(self, images: Sequence[Image]) -> NDArray[np.float32]:
         # What depends on one image alone goes through `features.many`: it is then computed once per
