@@ -1,8 +1,8 @@
 """All that a plug-in author reads: three kinds of plug-in and what they exchange with the engine.
 
 A plug-in is one class in one file. Its parameters are the named keywords of ``__init__``, which
-keeps them and loads nothing. Randomness is seeded by the engine before every call (python, numpy, torch).
-Images are uint8 RGB; scores and maps are float32 and higher means more anomalous.
+keeps them and loads nothing. The engine seeds python, numpy and torch before every call. Images are
+uint8 RGB; scores and maps are float32 and higher means more anomalous.
 """
 
 from __future__ import annotations

@@ -110,8 +110,8 @@ def parameters(cls: type, where: str = "") -> dict[str, tuple[Any, Any]]:
 def source_hash(cls: type) -> str:
     """Hash of the code a plug-in consists of: its module and all it imports beside itself.
 
-    Modules count when they lie in the folder that the plug-in's own top-level package (or file) lies
-    in, and are not the engine. An edit to a shared helper re-runs what uses it, and nothing else.
+    Modules count when they lie in the folder that holds the plug-in's own top-level package (or its
+    file), and are not the engine. An edit to a shared helper re-runs what uses it, and nothing else.
     """
     module = sys.modules[cls.__module__]
     first = Path(inspect.getsourcefile(cls) or "").resolve()
