@@ -1,0 +1,235 @@
+"""What the adapters share: finding a tree, listing it once, in one order, and splitting normals."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+import numpy as np
+
+from harness.interface import Dataset, Sample
+
+T = TypeVar("T")
+Partition = tuple[list[Sample], list[Sample]]  # train normals, test
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+
+class Listed(Dataset):
+    """A dataset under a root folder, listed category by category on first use.
+
+    Parameters
+    ----------
+    root : str or Path
+        The unpacked dataset, or a folder at most two levels above it.
+    object_names : mapping from category to words, optional
+        Overrides ``objects``, the words that prompts use.
+    """
+
+    objects: ClassVar[
+        Mapping[str, str]
+    ] = {}  # category -> words, where the name itself will not do
+    layout: ClassVar[str] = ""  # what the tree looks like, for errors
+
+    def __init__(self, root: str | Path, object_names: Mapping[str, str] | None = None) -> None:
+        self.root: Path = Path(root)
+        self.object_names = object_names
+        self._base: Path | None = None
+        self._partitions: dict[str, Partition] = {}
+
+    @abstractmethod
+    def _recognises(self, folder: Path) -> bool:
+        """Whether this folder is where the dataset's tree begins."""
+
+    @abstractmethod
+    def _partition(self, category: str) -> Partition:
+        """Train normals and test images of a category, in the canonical order."""
+
+    def categories(self) -> list[str]:
+        """Names in ``counts``, once the tree was found."""
+        return sorted(self.counts) if self.base else []
+
+    def remarks(self, category: str) -> list[str]:
+        """What a reader of the census should know about this copy: files left out, and why."""
+        return []
+
+    @property
+    def base(self) -> Path:
+        """Where the tree begins: ``root`` or a folder at most two levels below it.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such folder.
+        ValueError
+            If what is there is not the dataset.
+        """
+        if self._base is None:
+            self._base = self._locate()
+        return self._base
+
+    def _locate(self) -> Path:
+        name = type(self).__name__
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"{name}: no folder {self.root}; expected {self.layout}")
+        for folder in _descend(self.root, 2):
+            if self._recognises(folder):
+                return folder
+        raise ValueError(f"{name}: {self.root} is not the dataset; expected {self.layout}")
+
+    def _listed(self, category: str) -> Partition:
+        if category not in self._partitions:
+            known = self.categories()
+            if category not in known:
+                raise ValueError(
+                    f"{type(self).__name__}: no category {category!r} in {self.root}; "
+                    f"there are {', '.join(known)}"
+                )
+            self._partitions[category] = self._partition(category)
+        return self._partitions[category]
+
+    def train(self, category: str) -> list[Sample]:
+        """Train normals, in the canonical order: folders and files by their bytes, then tiles."""
+        return list(self._listed(category)[0])
+
+    def test(self, category: str) -> list[Sample]:
+        """Test images, in the canonical order."""
+        return list(self._listed(category)[1])
+
+    def object_name(self, category: str) -> str:
+        """Words for prompts: the caller's, the dataset's, or the category's name."""
+        names = {**self.objects, **(self.object_names or {})}
+        return names.get(category, super().object_name(category))
+
+    def open(self, source: str) -> bytes | np.ndarray:
+        """Contents of a source, which is relative to ``base``."""
+        return (self.base / source).read_bytes()
+
+    def stamp(self, source: str) -> str:
+        """Size of the file in bytes."""
+        return str((self.base / source).stat().st_size)
+
+
+def _descend(folder: Path, levels: int) -> Iterator[Path]:
+    """The folder, its subfolders, theirs: nearest first."""
+    level = [folder]
+    for _ in range(levels):
+        yield from level
+        level = [parent / name for parent in level for name in folders(parent)]
+    yield from level
+
+
+def _sorted(folder: Path, wanted: Callable[[os.DirEntry[str]], bool]) -> list[str]:
+    """Names in a folder, by their bytes, without what operating systems leave behind."""
+    with os.scandir(folder) as entries:
+        names = [e.name for e in entries if not e.name.startswith((".", "__")) and wanted(e)]
+    return sorted(names, key=os.fsencode)
+
+
+def folders(folder: Path) -> list[str]:
+    """Names of the subfolders, sorted by their bytes."""
+    return _sorted(folder, lambda entry: entry.is_dir())
+
+
+def images(folder: Path) -> list[str]:
+    """Names of the picture files in a folder, sorted by their bytes; extensions in any case.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}; expected pictures in it")
+    return _sorted(folder, lambda e: Path(e.name).suffix.lower() in SUFFIXES and e.is_file())
+
+
+def child(folder: Path, *names: str) -> Path | None:
+    """The first subfolder that goes by one of these names, whatever its case and outer blanks."""
+    if folder.is_dir():
+        present = {name.strip().casefold(): name for name in reversed(folders(folder))}
+        for name in names:
+            if name.casefold() in present:
+                return folder / present[name.casefold()]
+    return None
+
+
+def three_quarters(items: Sequence[T]) -> tuple[list[T], list[T]]:
+    """Split normals 75/25 as DRA and InCTRL do, each part in the order of ``items``.
+
+    It equals scikit-learn's ``train_test_split(items, test_size=0.25, random_state=42)``: a
+    quarter, rounded up, is the head of a permutation by numpy's legacy generator.
+    """
+    quarter = -(-len(items) // 4)
+    chosen = set(np.random.RandomState(42).permutation(len(items))[:quarter].tolist())
+    train = [item for index, item in enumerate(items) if index not in chosen]
+    test = [item for index, item in enumerate(items) if index in chosen]
+    return train, test
+
+
+def option(name: str, value: str, options: Sequence[str]) -> str:
+    """Return the value, or say which there are.
+
+    Raises
+    ------
+    ValueError
+        If the value is none of the options.
+    """
+    if value not in options:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}. Got {value!r}.")
+    return value
+
+
+def by_folder(
+    base: Path,
+    *,
+    prefix: str,
+    train: str = "train/good",
+    test: str = "test",
+    normal: str = "good",
+    masks: str = "ground_truth",
+    mask: str = "{stem}_mask",
+) -> Partition:
+    """List a tree of MVTec's form: train/good, test/<good|defect>, ground_truth/<defect>.
+
+    Parameters
+    ----------
+    base : Path
+        Root that sources are relative to.
+    prefix : str
+        Folder of the category below ``base``, "" or ending in "/".
+    train, test, masks : str
+        Folders below the prefix.
+    normal : str
+        The folder of ``test`` that holds normal images.
+    mask : str
+        Stem of a mask's file, in terms of the image's ``{stem}``; its extension may differ.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the train or test folder is missing.
+    ValueError
+        If one of them is empty.
+    """
+    normals = [Sample(f"{prefix}{train}/{name}") for name in images(base / prefix / train)]
+    queries: list[Sample] = []
+    if not (base / prefix / test).is_dir():
+        raise FileNotFoundError(f"no folder {base / prefix / test}; expected {normal}/ and defects")
+    for defect in folders(base / prefix / test):
+        drawn = base / prefix / masks / defect
+        by_stem = {Path(name).stem: name for name in images(drawn)} if drawn.is_dir() else {}
+        for name in images(base / prefix / test / defect):
+            source = f"{prefix}{test}/{defect}/{name}"
+            if defect == normal:
+                queries.append(Sample(source))
+                continue
+            found = by_stem.get(mask.format(stem=Path(name).stem))
+            region = f"{prefix}{masks}/{defect}/{found}" if found else None
+            queries.append(Sample(source, 1, region, defect))
+    for where, samples in ((train, normals), (test, queries)):
+        if not samples:
+            raise ValueError(f"no pictures in {base / prefix / where}; expected some")
+    return normals, queries
