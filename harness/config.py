@@ -161,7 +161,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(Problem(str(path), f"cannot be read: {one_line(error)}")) from None
     try:
-        raw = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        raw = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
@@ -184,7 +184,7 @@ def _override(raw: Any, text: str) -> None:
         except (ValueError, IndexError, AttributeError):
             raise InputError(Problem("--set", f"{text!r}: nothing at {step!r}")) from None
     try:
-        new = yaml.load(value, _Loader)  # noqa: S506 - a SafeLoader
+        new = yaml.load(value, _Loader)
         if isinstance(node, list):
             node[int(steps[-1])] = new
         else:
@@ -198,7 +198,12 @@ def _explain(path: Path, error: Any, raw: dict[str, Any]) -> Problem:
     steps = [s for s in error["loc"] if s not in ("Subset", "list[str]")]
     where = f"{path}: {_dotted(steps)}"
     if error["type"] == "extra_forbidden":
-        models = {"datasets": DatasetEntry, "methods": MethodEntry, "generators": GeneratorEntry}
+        models: dict[str, type[_Frozen]] = {
+            "datasets": DatasetEntry,
+            "auxiliary": DatasetEntry,
+            "methods": MethodEntry,
+            "generators": GeneratorEntry,
+        }
         model = models.get(str(steps[0]), Sweep) if len(steps) > 1 else Sweep
         if "queries" in steps:
             model = Subset
@@ -265,7 +270,7 @@ def _check_method(sweep: Sweep, m: MethodEntry, where: str) -> list[Problem]:
 
 
 def check_plugin(kind: str, use: str, params: Params, where: str) -> list[Problem]:
-    """Mistakes in the name and parameters of a plug-in; datasets are built later, with their root."""
+    """Mistakes in a plug-in's name and parameters; datasets are built later, with their root."""
     try:
         cls = plugins.find(kind, use, f"{where}.use")
         known = plugins.parameters(cls, f"{where}.use")
@@ -293,7 +298,7 @@ def check_plugin(kind: str, use: str, params: Params, where: str) -> list[Proble
 
 
 def build(kind: str, use: str, params: Params) -> Any:
-    """Make a plug-in; values are converted to the annotated types ("1e-3" is a float in no YAML)."""
+    """Make a plug-in, its values converted to the annotated types (1e-3 is a string in YAML)."""
     cls = plugins.find(kind, use)
     known = plugins.parameters(cls)
     values = {}
@@ -309,25 +314,27 @@ def _expand_grids(sweep: Sweep, path: Path) -> Sweep:
     """One method per combination of its grid; every method with a label of its own."""
     methods = []
     for m in sweep.methods:
-        label = m.label or (f"{m.use}+{m.generator}" if m.generator else m.use)
-        label = re.sub(r"[^A-Za-z0-9._+=-]+", "-", Path(label).name).strip("-.")
+        label = m.label or _plain(m.use) + (f"+{_plain(m.generator)}" if m.generator else "")
         for values in itertools.product(*m.grid.values()):
             point = dict(zip(m.grid, values, strict=True))
-            tail = "".join(f"-{k}={_short(v)}" for k, v in point.items())
+            tail = "".join(f"-{k}={_plain(str(v))[:30]}" for k, v in point.items())
             new = {"params": {**m.params, **point}, "grid": {}, "label": (label + tail)[:100]}
             methods.append(m.model_copy(update=new))
+    datasets = [d.model_copy(update={"label": d.label or _plain(d.use)}) for d in sweep.datasets]
     problems = []
     for kind, labels in (
-        ("methods", [m.label for m in methods]),
-        ("datasets", [d.label or d.use for d in sweep.datasets]),
+        ("methods", [str(m.label) for m in methods]),
+        ("datasets", [str(d.label) for d in datasets]),
     ):
-        for label in sorted({x for x in labels if labels.count(x) > 1 and x}):
+        for label in sorted({x for x in labels if labels.count(x) > 1}):
             message = f"two of them are called {label!r}: give one a 'label:'"
             problems.append(Problem(f"{path}: {kind}", message))
     if problems:
         raise InputError(*problems)
-    return sweep.model_copy(update={"methods": methods})
+    return sweep.model_copy(update={"methods": methods, "datasets": datasets})
 
 
-def _short(value: Any) -> str:
-    return re.sub(r"[^A-Za-z0-9._]+", "-", str(value)).strip("-")[:30]
+def _plain(text: str) -> str:
+    """A plain name that recalls the text: "my_pkg.mod:Mine" -> "Mine", "../a/mine.py" -> "mine"."""
+    last = re.sub(r"\.py$", "", text.rpartition(":")[2].rpartition("/")[2])
+    return re.sub(r"[^A-Za-z0-9._+=-]+", "-", last).strip("-.") or "unnamed"

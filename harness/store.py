@@ -1,0 +1,146 @@
+"""Where artifacts and results lie: a local folder or a URI (s3://, gs://, ...). Whole-file writes.
+
+Layout below the storage root::
+
+    .artifacts/<kind>/<first two digits>/<key>.safetensors     shared by all sweeps
+    <sweep name>/results.csv, summary.csv, ...                 one folder per sweep
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+from fsspec.implementations.local import LocalFileSystem
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from harness.interface import Arrays
+
+
+class Damaged(ValueError):
+    """An artifact is not what was written: truncated or altered. The message names the file."""
+
+
+class Store:
+    """Files below one root. Several processes may use the same root at the same time.
+
+    Parameters
+    ----------
+    root : local path or fsspec URI
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._fs, base = fsspec.core.url_to_fs(root)
+        self.local = isinstance(self._fs, LocalFileSystem)
+        self._base = str(Path(base).absolute()) if self.local else base.rstrip("/")
+
+    def path(self, name: str) -> str:
+        """Full path of a file below the root, for messages."""
+        return f"{self._base}/{name}"
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file or folder of this name."""
+        return bool(self._fs.exists(self.path(name)))
+
+    def read(self, name: str) -> bytes:
+        """Contents of a file; FileNotFoundError when there is none."""
+        return bytes(self._fs.cat_file(self.path(name)))
+
+    def write(self, name: str, contents: bytes) -> None:
+        """Write a file whole: readers see the old one or the new one, never half of it."""
+        path = self.path(name)
+        if not self.local:  # object stores show an object when its upload is complete
+            self._fs.pipe_file(path, contents)
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            with temporary.open("wb") as f:
+                f.write(contents)
+                f.flush()
+                os.fsync(f.fileno())
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def read_text(self, name: str) -> str | None:
+        """Text of a file, None when there is none."""
+        try:
+            return self.read(name).decode()
+        except FileNotFoundError:
+            return None
+
+    def delete(self, name: str) -> None:
+        """Remove a file if it is there."""
+        if self._fs.exists(self.path(name)):
+            self._fs.rm_file(self.path(name))
+
+    def keys(self, kind: str) -> set[str]:
+        """Keys of all artifacts of a kind."""
+        folder = self.path(f".artifacts/{kind}")
+        if not self._fs.exists(folder):
+            return set()
+        found = (str(p).rpartition("/")[2] for p in self._fs.find(folder))
+        return {n.removesuffix(".safetensors") for n in found if n.endswith(".safetensors")}
+
+    def has(self, kind: str, key: str) -> bool:
+        """Whether the artifact is there."""
+        return self.exists(artifact(kind, key))
+
+    def put(self, kind: str, key: str, arrays: Mapping[str, np.ndarray], meta: Any = None) -> int:
+        """Write an artifact, with a checksum of its contents; its size in bytes."""
+        ordered = {n: np.ascontiguousarray(arrays[n]) for n in sorted(arrays)}
+        check = _checksum(ordered)
+        text = json.dumps(meta, sort_keys=True)
+        contents = save_tensors(ordered, metadata={"meta": text, "crc32": str(check)})
+        self.write(artifact(kind, key), contents)
+        return len(contents)
+
+    def get(self, kind: str, key: str) -> tuple[Arrays, Any]:
+        """Arrays and meta of an artifact.
+
+        Raises
+        ------
+        FileNotFoundError
+            It is not there.
+        Damaged
+            It is truncated or altered; the file has been removed, so that it is made anew.
+        """
+        name = artifact(kind, key)
+        contents = self.read(name)
+        try:
+            arrays = dict(load_tensors(contents))
+            size = int.from_bytes(contents[:8], "little")
+            about = json.loads(contents[8 : 8 + size])["__metadata__"]
+            if str(_checksum(arrays)) != about["crc32"]:
+                raise ValueError("its contents do not match their checksum")
+            return arrays, json.loads(about["meta"])
+        except (SafetensorError, ValueError, KeyError) as error:
+            self.delete(name)
+            message = f"{self.path(name)}: damaged artifact, removed: {error}"
+            raise Damaged(message) from error
+
+
+def artifact(kind: str, key: str) -> str:
+    """File of an artifact, below the storage root."""
+    return f".artifacts/{kind}/{key[:2]}/{key}.safetensors"
+
+
+def _checksum(arrays: Mapping[str, np.ndarray]) -> int:
+    check = 0
+    for name in sorted(arrays):
+        check = zlib.crc32(name.encode(), check)
+        check = zlib.crc32(np.ascontiguousarray(arrays[name]).data, check)
+    return check
