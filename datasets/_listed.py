@@ -233,3 +233,23 @@ def by_folder(
         if not samples:
             raise ValueError(f"no pictures in {base / prefix / where}; expected some")
     return normals, queries
+
+
+def pictured(
+    base: Path,
+    part: tuple[str, ...],
+    kind: tuple[str, ...],
+    leaf: tuple[str, ...] = ("img", "image", "images"),
+) -> Path | None:
+    """Folder of the pictures of a part and kind, in any of the arrangements BMAD circulates in.
+
+    ``<part>/<kind>/<leaf>``, ``<part>/<leaf>/<kind>``, or, for images, ``<part>/<kind>`` itself.
+    """
+    where = child(base, *part)
+    if where is None:
+        return None
+    found = child(where, *kind)
+    inner = child(found, *leaf) if found else None
+    outer = child(where, *leaf)
+    swapped = child(outer, *kind) if outer else None
+    return inner or swapped or (found if found and "img" in leaf else None)

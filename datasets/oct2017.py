@@ -1,0 +1,96 @@
+"""OCT2017: retinal scans of healthy and of three kinds of diseased eyes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from datasets._listed import Listed, Partition, images, option, pictured
+from harness.interface import Sample
+
+_DISEASES = ("CNV", "DME", "DRUSEN")
+
+
+class OCT2017(Listed):
+    """Retinal OCT of Kermany et al. (Cell 2018), or BMAD's arrangement of it.
+
+    Supports come from ``train/NORMAL``; all of ``test`` is tested, 242 images per class in the
+    Kaggle copy (the published 968) and 250 in the Mendeley releases. The 32 images of ``val`` stem
+    from the original test set and are left out.
+
+    Parameters
+    ----------
+    root : str or Path
+        Folder of ``train`` and ``test``, with ``NORMAL``, ``CNV``, ``DME``, ``DRUSEN`` (Kaggle,
+        Mendeley) or ``good``, ``Ungood`` (BMAD).
+    split : {"published", "patient"}
+        "patient" leaves out of train every patient who appears in test, under any class.
+    object_names : mapping from category to words, optional
+        Overrides the words that prompts use.
+    """
+
+    folders = ("oct2017", "kermany2018", "zhanglabdata", "cellData", "retina_oct2017_ad")
+    domain = "medical"
+    licence = "CC BY 4.0"
+    homepage = "https://www.kaggle.com/datasets/paultimothymooney/kermany2018"
+    layout = "train/NORMAL and test/<NORMAL|CNV|DME|DRUSEN>, or train/good and test/<good|Ungood>"
+    counts: ClassVar = {"oct2017": (26315, 242, 726)}
+    objects: ClassVar = {"oct2017": "retinal OCT"}
+    orientation = True
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "published",
+        object_names: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(root, object_names)
+        self.split = option("split", split, ("published", "patient"))
+        self._dropped = 0
+
+    def _recognises(self, folder: Path) -> bool:
+        return all(
+            pictured(folder, (part,), ("NORMAL", "good")) is not None for part in ("train", "test")
+        )
+
+    def remarks(self, category: str) -> list[str]:
+        """How many scans the split by patient left out."""
+        self._listed(category)
+        return [f"{self._dropped} train scans left out: their patient is in test"] * bool(
+            self._dropped
+        )
+
+    def _partition(self, category: str) -> Partition:
+        train = self._samples("train", ("NORMAL", "good"), "good")
+        test = self._samples("test", ("NORMAL", "good"), "good")
+        for disease in _DISEASES:
+            if pictured(self.base, ("test",), (disease,)):
+                test += self._samples("test", (disease,), disease)
+        if pictured(self.base, ("test",), ("Ungood",)):
+            test += self._samples("test", ("Ungood",), "")
+        if not any(sample.label for sample in test):
+            raise ValueError(
+                f"OCT2017: no diseased scans in {self.base / 'test'}; expected "
+                f"{', '.join(_DISEASES)} or Ungood"
+            )
+        if self.split == "patient":
+            tested = {sample.group for sample in test if sample.group}
+            kept = [sample for sample in train if sample.group not in tested]
+            self._dropped = len(train) - len(kept)
+            train = kept
+        return train, test
+
+    def _samples(self, part: str, names: tuple[str, ...], defect: str) -> list[Sample]:
+        """Scans of a folder, called <CLASS>-<patient>-<number>; "" takes the defect from there."""
+        place = pictured(self.base, (part,), names)
+        assert place is not None  # the caller looked
+        prefix = place.relative_to(self.base).as_posix()
+        samples: list[Sample] = []
+        for name in images(place):
+            parts = Path(name).stem.split("-")
+            kind = defect or (parts[0] if parts[0] in _DISEASES else "Ungood")
+            patient = parts[1] if len(parts) == 3 else ""
+            source = f"{prefix}/{name}"
+            samples.append(Sample(source, int(kind != "good"), None, kind, patient))
+        return samples
