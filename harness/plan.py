@@ -60,9 +60,10 @@ class Category:
     dataset: str  # label of the dataset in the sweep
     name: str
     object_name: str
-    queries: tuple[Reference, ...]  # ordered by key, which is no hint of the label
+    queries: tuple[Reference, ...]  # by hash: the order is no hint of the label
     supports: Mapping[int, tuple[Reference, ...]]  # seed -> as many as the largest shots
     truth: str  # hash of labels and masks of the queries
+    masked: bool = False  # some query has a mask
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,12 @@ def shards(n: int, most: int) -> list[slice]:
     return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
+def shard_queries(category: Category, most: int) -> list[tuple[Reference, ...]]:
+    """A category's queries in shards; within one they are ordered by key."""
+    parts = (category.queries[part] for part in shards(len(category.queries), most))
+    return [tuple(sorted(part, key=lambda r: r.key)) for part in parts]
+
+
 def cells(sweep: Sweep, categories: Sequence[Category]) -> Iterator[tuple[Cell, int, int]]:
     """Cells of the sweep with the indices of their method and category."""
     for c, category in enumerate(categories):
@@ -240,15 +247,15 @@ def _cell_tasks(
         pool = add("generate", place, [customize], n, state=customize, **fields)
         before += [customize, pool]
     predicted = []
-    for i, part in enumerate(shards(len(category.queries), sweep.shard)):
-        keys, shard = [r.key for r in category.queries[part]], f"{place}/{i}"
+    for i, part in enumerate(shard_queries(category, sweep.shard)):
+        keys, shard = [r.key for r in part], f"{place}/{i}"
         needs = list(before)
         if code.personalized and customize:
             new = {"state": customize, "shard": i, "gpus": g.gpus, "generator": entry.generator}
             needs.append(add("personalize", shard, [customize], keys, **new))
         new = {"state": support, "shard": i, "gpus": code.gpus, "method": m}
         new["generator"] = entry.generator or ""
-        asked = (code.digest, support, keys, sweep.maps)
+        asked = (code.digest, support, keys, sweep.maps, sweep.gallery, category.masked)
         predicted.append(add("predict", shard, needs, *asked, **new))
     settings = (category.truth, material.metrics, sweep.evaluation_size, sweep.gallery)
     return add("evaluate", place, predicted, *settings, state="", method=m)

@@ -12,6 +12,7 @@ import types
 import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def names(kind: str) -> list[str]:
     return sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_"))
 
 
-def find(kind: str, use: str, where: str = "") -> type[Any]:
+def find(kind: str, use: str, where: str = "") -> Any:
     """Class of a plug-in.
 
     Parameters
@@ -106,21 +107,30 @@ def parameters(cls: type, where: str = "") -> dict[str, tuple[Any, Any]]:
     return {p.name: (hints.get(p.name, Any), p.default) for p in found}
 
 
+@dataclass(frozen=True)
+class Source:
+    """What a plug-in's code is: a hash of it, and the top-level packages it imports."""
+
+    digest: str
+    imports: frozenset[str]
+
+
 @cache
-def source_hash(cls: type) -> str:
+def source(cls: type[Any]) -> Source:
     """Hash of the code a plug-in consists of: its module and all it imports beside itself.
 
     Modules count when they lie in the folder that holds the plug-in's own top-level package (or its
-    file), and are not the engine. An edit to a shared helper re-runs what uses it, and nothing else.
+    file), and are not the engine. An edit to a shared helper re-runs what uses it, nothing else.
     """
     module = sys.modules[cls.__module__]
     first = Path(inspect.getsourcefile(cls) or "").resolve()
     depth = module.__name__.count(".") + (first.stem == "__init__")
     root = first.parents[depth] if not module.__name__.startswith("_file_") else first.parent
-    todo, seen = [(module.__name__, first)], {first}
+    todo, seen, imports = [(module.__name__, first)], {first}, set()
     while todo:
         name, path = todo.pop()
         for wanted in _imports(ast.parse(path.read_bytes()), name, path):
+            imports.add(wanted.split(".")[0])
             found = _below(root, wanted)
             if found is not None and found not in seen:
                 seen.add(found)
@@ -129,7 +139,7 @@ def source_hash(cls: type) -> str:
     for path in sorted(seen, key=lambda p: p.relative_to(root).as_posix()):
         name = path.relative_to(root).as_posix()
         digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
+    return Source(digest.hexdigest(), frozenset(imports))
 
 
 @contextmanager

@@ -101,7 +101,7 @@ class Store:
 
     def put(self, kind: str, key: str, arrays: Mapping[str, np.ndarray], meta: Any = None) -> int:
         """Write an artifact, with a checksum of its contents; its size in bytes."""
-        ordered = {n: np.ascontiguousarray(arrays[n]) for n in sorted(arrays)}
+        ordered = {n: np.asarray(arrays[n], order="C") for n in sorted(arrays)}
         check = _checksum(ordered)
         text = json.dumps(meta, sort_keys=True)
         contents = save_tensors(ordered, metadata={"meta": text, "crc32": str(check)})
@@ -142,5 +142,5 @@ def _checksum(arrays: Mapping[str, np.ndarray]) -> int:
     check = 0
     for name in sorted(arrays):
         check = zlib.crc32(name.encode(), check)
-        check = zlib.crc32(np.ascontiguousarray(arrays[name]).data, check)
+        check = zlib.crc32(np.asarray(arrays[name], order="C").data, check)
     return check

@@ -1,0 +1,256 @@
+"""What the disk and the code have to say to a plan: samples, their keys, supports, hashes of code.
+
+The only part of planning that reads files: folder listings, file sizes, and the few files that may
+be duplicates of one another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import config, duplicates, evaluation, images, metrics, plugins, selection
+from harness.config import DatasetEntry, Sweep
+from harness.interface import Dataset, Sample
+from harness.plan import Category, Code, Material, Reference, draw_support, hashed
+from harness.problems import InputError, Problem, one_line, suggest
+from harness.worker import open_dataset
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Material of a plan, and what orders and records need besides."""
+
+    material: Material
+    #: name of auxiliary data -> what a worker needs to open it
+    auxiliary: dict[str, dict[str, Any]]
+    #: dataset label -> category -> seed -> names of the drawn images, largest shots
+    supports: dict[str, dict[str, dict[str, list[str]]]]
+    notes: list[dict[str, str]]  # caveats of methods and generators, for the report
+
+
+def survey(sweep: Sweep, path: Path, data_root: str | None) -> Catalogue:
+    """List datasets, choose queries, draw supports, hash code.
+
+    Raises
+    ------
+    InputError
+        With every mistake found: missing data, unknown categories, too few normals, ...
+    """
+    problems: list[Problem] = []
+    categories: list[Category] = []
+    supports: dict[str, dict[str, dict[str, list[str]]]] = {}
+    opened: dict[str, tuple[Dataset, str]] = {}
+    most = max([*sweep.shots, *(k for m in sweep.methods for k in m.shots or ())])
+    for i, entry in enumerate(sweep.datasets):
+        where = f"{path}: datasets[{i}]"
+        try:
+            dataset = _open(entry, data_root, where)
+            label = str(entry.label)
+            identity = _identity(entry)
+            opened[label] = (dataset, identity)
+            given = selection.support_file(entry, path, f"{where}.support")
+            names = _categories(dataset, entry, where)
+            selection.check_queries(entry, dataset, names, f"{where}.queries")
+            for name in names:
+                new = _category(sweep, entry, dataset, identity, name, most, given, where)
+                categories.append(new)
+                seeds = {
+                    str(s): [r.sample.name for r in drawn] for s, drawn in new.supports.items()
+                }
+                supports.setdefault(label, {})[name] = seeds
+        except InputError as error:
+            problems += error.problems
+    methods, notes = [], []
+    for m in sweep.methods:
+        code, note = _code("method", m.use, m.params)
+        methods.append(code)
+        if note:
+            notes.append({"method": str(m.label), "note": note})
+    generators = {}
+    for name, g in sweep.generators.items():
+        generators[name], note = _code("generator", g.use, g.params)
+        users = [str(m.label) for m in sweep.methods if m.generator == name]
+        notes += [{"method": label, "note": note} for label in users if note]
+    try:
+        chosen, auxiliary = _auxiliary(sweep, path, data_root, categories, methods, opened)
+    except InputError as error:
+        problems += error.problems
+    if problems:
+        raise InputError(*problems)
+    judges = b"".join(Path(str(m.__file__)).read_bytes() for m in (metrics, evaluation, images))
+    code_hash = hashlib.sha256(judges).hexdigest()
+    material = Material(tuple(categories), tuple(methods), generators, chosen, code_hash)
+    return Catalogue(material, auxiliary, supports, notes)
+
+
+def _open(entry: DatasetEntry, data_root: str | None, where: str) -> Dataset:
+    try:
+        return open_dataset(entry.use, entry.params, data_root)
+    except (ValueError, OSError, ImportError) as error:
+        raise InputError(Problem(where, one_line(error))) from None
+
+
+def _identity(entry: DatasetEntry) -> str:
+    """Hash of which dataset it is, wherever it lies, and of the code that reads it."""
+    params = {k: v for k, v in entry.params.items() if k != "root"}
+    return hashed(entry.use, params, plugins.source(plugins.find("dataset", entry.use)).digest)
+
+
+def _categories(dataset: Dataset, entry: DatasetEntry, where: str) -> list[str]:
+    try:
+        known = dataset.categories()
+    except (ValueError, OSError) as error:
+        raise InputError(Problem(where, one_line(error))) from None
+    if entry.categories is None:
+        return known
+    for name in entry.categories:
+        if name not in known:
+            message = f"{entry.use} has no category {name!r}.{suggest(name, known)}"
+            raise InputError(Problem(f"{where}.categories", message))
+    return list(dict.fromkeys(entry.categories))
+
+
+def _category(
+    sweep: Sweep,
+    entry: DatasetEntry,
+    dataset: Dataset,
+    identity: str,
+    name: str,
+    most: int,
+    given: dict[str, Any] | None,
+    where: str,
+) -> Category:
+    try:
+        train, test = dataset.train(name), dataset.test(name)
+        reject = duplicates.test_duplicates(
+            dataset, name, near=getattr(dataset, "near_duplicates", False)
+        )
+        supports = {}
+        for seed in sweep.seeds:
+            if given is not None:
+                drawn = selection.given_support(given, train, name, seed, most, f"{where}.support")
+            else:
+                drawn = draw_support(
+                    train,
+                    most,
+                    seed,
+                    dataset=entry.use,
+                    category=name,
+                    base=sweep.seed,
+                    reject=reject,
+                )
+            supports[seed] = tuple(Reference(s, _key(dataset, identity, s)) for s in drawn)
+        queries = selection.queries(entry, test, name)
+        found = [Reference(s, _key(dataset, identity, s)) for s in queries]
+        masks = [dataset.stamp(s.mask) if s.mask is not None else None for s in queries]
+    except (ValueError, OSError) as error:
+        raise InputError(Problem(where, one_line(error))) from None
+    # Tiles of one source lie side by side, so that a shard decodes it once; nothing else is told.
+    order = sorted(
+        zip(found, masks, strict=True), key=lambda rm: (hashed(rm[0].sample.image), rm[0].key)
+    )
+    truth = hashed([(r.key, r.sample.label, r.sample.mask, r.sample.defect, m) for r, m in order])
+    words = entry.object_names.get(name) or dataset.object_name(name)
+    return Category(
+        str(entry.label),
+        name,
+        words,
+        tuple(r for r, _ in order),
+        supports,
+        truth,
+        any(m is not None for m in masks),
+    )
+
+
+def _key(dataset: Dataset, identity: str, sample: Sample) -> str:
+    """Key of an image: of its dataset, name and stamp, never of its label."""
+    stamp = dataset.stamp(sample.image)
+    if stamp == "0":
+        raise ValueError(f"{dataset.root or ''}/{sample.image}: the file is empty")
+    return hashed(identity, sample.name, stamp)
+
+
+def _code(kind: str, use: str, params: dict[str, Any]) -> tuple[Code, str]:
+    """Hash and declarations of a method or generator, and its caveat."""
+    cls = plugins.find(kind, use)
+    made = config.build(kind, use, params)
+    weights = [(p.name, _contents(p)) for p in made.files()]
+    digest = hashed(use.rpartition(":")[2], params, plugins.source(cls).digest, weights)
+    names = ("gpus", "auxiliary", "auxiliary_per_shots", "personalized", "prior")
+    declared = {n: getattr(cls, n) for n in names if hasattr(cls, n)}
+    return Code(digest, **declared), str(getattr(made, "note", ""))
+
+
+def _contents(path: Path) -> str:
+    try:
+        with path.open("rb") as f:
+            return hashlib.file_digest(f, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(Problem(str(path), one_line(error))) from None
+
+
+def _auxiliary(
+    sweep: Sweep,
+    path: Path,
+    data_root: str | None,
+    categories: list[Category],
+    methods: list[Code],
+    opened: dict[str, tuple[Dataset, str]],
+) -> tuple[dict[tuple[str, str, str], tuple[str, str]], dict[str, dict[str, Any]]]:
+    """Which auxiliary data each method gets for each category, never the tested category."""
+    chosen: dict[tuple[str, str, str], tuple[str, str]] = {}
+    about: dict[str, dict[str, Any]] = {}
+    uses = {str(d.label): d for d in sweep.datasets}
+    digests: dict[tuple[str, tuple[str, ...]], str] = {}
+    for m, code in zip(sweep.methods, methods, strict=True):
+        if not code.auxiliary:
+            continue
+        for category in categories:
+            tested = uses[category.dataset]
+            if m.auxiliary == "leave-one-out":
+                entry, name = tested, f"{category.dataset}-without-{category.name}"
+                dataset, identity = opened[category.dataset]
+                names = [n for n in _categories(dataset, tested, "") if n != category.name]
+            else:
+                others = [a for a in sweep.auxiliary if a.use != tested.use]
+                if not others:
+                    message = f"{m.use} tests {tested.use}: no auxiliary dataset other than it"
+                    raise InputError(Problem(f"{path}: auxiliary", message))
+                entry, name = others[0], others[0].use
+                if name not in opened:
+                    at = f"{path}: auxiliary"
+                    opened[name] = (_open(entry, data_root, at), _identity(entry))
+                dataset, identity = opened[name]
+                names = _categories(dataset, entry, f"{path}: auxiliary")
+            if not names:
+                message = f"{m.use} has nothing to train on for {category.dataset}/{category.name}"
+                raise InputError(Problem(f"{path}: auxiliary", message))
+            at_key = (name, tuple(names))
+            if at_key not in digests:
+                digests[at_key] = _fingerprint(dataset, identity, names, entry)
+            chosen[str(m.label), category.dataset, category.name] = (name, digests[at_key])
+            about[name] = {
+                "id": digests[at_key],
+                "use": entry.use,
+                "params": entry.params,
+                "categories": names,
+                "object_names": entry.object_names,
+            }
+    return chosen, about
+
+
+def _fingerprint(dataset: Dataset, identity: str, names: list[str], entry: DatasetEntry) -> str:
+    """Hash of all that training on these categories depends on."""
+    parts: list[Any] = []
+    for name in names:
+        words = entry.object_names.get(name) or dataset.object_name(name)
+        for part in (dataset.train(name), dataset.test(name)):
+            parts.append((name, words))
+            parts += [
+                (_key(dataset, identity, s), s.label, dataset.stamp(s.mask) if s.mask else None)
+                for s in part
+            ]
+    return hashed(parts)

@@ -1,0 +1,377 @@
+"""Runs one task in one process and keeps warm what the next one may need. Plain Python, no Ray.
+
+A task comes as a mapping of plain values (``harness.orders`` writes it), reads the artifacts it
+needs from the store and leaves its own there; only a small outcome goes back.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness import config, evaluation, plugins, seeding
+from harness.interface import (
+    Arrays,
+    Auxiliary,
+    AuxiliaryCategory,
+    Dataset,
+    Generator,
+    Image,
+    Method,
+    Prediction,
+    Queries,
+    Sample,
+    Support,
+)
+from harness.memory import Decoder, FeatureMemory, Memory, read_mask
+from harness.problems import DataError, one_line
+from harness.store import Store
+
+Order = Mapping[str, Any]
+MB = 1 << 20
+
+
+@dataclass
+class Outcome:
+    """What became of a task: failure is a value."""
+
+    key: str
+    error: str = ""  # one line; empty when it was done
+    traceback: str = ""
+    bad_data: bool = False  # the error is a file that is missing or damaged
+    row: dict[str, Any] = field(default_factory=dict)  # evaluate: the metrics
+    stages: dict[str, float] = field(default_factory=dict)  # seconds, counters, peak_mb
+    reused: bool = False  # its artifact was there already
+
+
+class Worker:
+    """One process's memory and the tasks it runs, one at a time.
+
+    Parameters
+    ----------
+    storage : root of the store, a path or URI
+    data_root : folder of datasets on this machine, or None
+    gpus : share of a GPU this worker holds
+    features_mb, pixels_mb : most megabytes of features and of decoded images kept
+    decode_threads : threads that decode images ahead of their use
+    """
+
+    def __init__(
+        self,
+        storage: str,
+        data_root: str | None = None,
+        gpus: float = 0.0,
+        features_mb: int = 3000,
+        pixels_mb: int = 1000,
+        decode_threads: int = 1,
+    ) -> None:
+        self.store = Store(storage)
+        self.data_root = data_root
+        self.gpus = gpus
+        self.features = FeatureMemory(features_mb * MB)
+        self.decoder = Decoder(pixels_mb * MB, decode_threads)
+        self._artifacts = Memory(500 * MB)
+        self._datasets: dict[str, Dataset] = {}
+        self._plugins: dict[str, Any] = {}
+        self._fitted: dict[str, Any] = {}  # plug-in -> what it was last fitted to or loaded with
+
+    def run(self, order: Order) -> Outcome:
+        """Do one task; never raises, except for what must end the process."""
+        outcome = Outcome(order["key"])
+        began = time.perf_counter()
+        before = self._counters()
+        try:
+            seeding.prepare(order["imports"], order["threads"])
+            done = order["kind"] != "evaluate" and self.store.has(order["kind"], order["key"])
+            if done:
+                outcome.reused = True
+            else:
+                getattr(self, f"_{order['kind']}")(order, outcome)
+        except (KeyboardInterrupt, MemoryError):
+            raise
+        except BaseException as error:  # also SystemExit: a plug-in must not end the sweep
+            outcome.error = f"{type(error).__name__}: {one_line(error)}"
+            outcome.bad_data = isinstance(error, DataError)
+            outcome.traceback = traceback.format_exc()
+            self._forget(order)
+        after = self._counters()
+        outcome.stages |= {name: after[name] - before[name] for name in after}
+        outcome.stages["task_s"] = time.perf_counter() - began
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        outcome.stages["peak_mb"] = peak / 1024
+        return outcome
+
+    # One method per kind of task.
+
+    def _train(self, order: Order, outcome: Outcome) -> None:
+        method = self._method(order)
+        dataset = self._dataset(order["auxiliary"])
+        categories = []
+        for name in order["auxiliary"]["categories"]:
+            stem = f"{order['auxiliary']['id']}/{name}"
+            train, test = dataset.train(name), dataset.test(name)
+            words = order["auxiliary"]["object_names"].get(name) or dataset.object_name(name)
+            labels = np.array([s.label for s in test], dtype=np.int64)
+            categories.append(
+                AuxiliaryCategory(
+                    name,
+                    words,
+                    self._images(dataset, train, stem),
+                    self._images(dataset, test, stem),
+                    labels,
+                    lambda i, test=test: read_mask(dataset, test[i]),  # type: ignore[misc]
+                )
+            )
+        seed = seeding.seed(order["key"], order["imports"])
+        auxiliary = Auxiliary(tuple(categories), order["shots"] or None, seed)
+        self._put(order, method.train(auxiliary))
+
+    def _prepare(self, order: Order, outcome: Outcome) -> None:
+        generator = self._generator(order)
+        seed = seeding.seed(order["key"], order["imports"])
+        self._put(order, generator.prepare(order["object_name"], seed))
+
+    def _customize(self, order: Order, outcome: Outcome) -> None:
+        generator = self._generator(order)
+        prior = self._get("prepare", order["prepare"]) if order["prepare"] else {}
+        support = self._support(order)
+        self._fitted.pop(order["generator"]["id"], None)
+        seeding.seed(order["key"], order["imports"])
+        self._put(order, generator.customize(support, prior))
+
+    def _generate(self, order: Order, outcome: Outcome) -> None:
+        generator = self._customized(order)
+        seed = seeding.seed(order["key"], order["imports"])
+        n = order["n"]
+        made = list(generator.generate(n, seed)) if n else []
+        if len(made) != n:
+            raise ValueError(f"generate({n}) returned {len(made)} images")
+        arrays = {f"{i:04d}": _uint8_image(p, "generate") for i, p in enumerate(made)}
+        self._put(order, arrays)
+
+    def _personalize(self, order: Order, outcome: Outcome) -> None:
+        generator = self._customized(order)
+        dataset = self._dataset(order["dataset"])
+        images = self._references(dataset, order["queries"])
+        seed = seeding.seed(order["customize"], order["imports"])  # the same in every shard
+        made = generator.personalize(images, seed)
+        shape = np.shape(made.images)
+        if len(shape) != 4 or shape[0] != len(images):
+            raise ValueError(f"personalize returned images of shape {shape} for {len(images)}")
+        arrays: Arrays = {"images": np.asarray(made.images, dtype=np.uint8)}
+        if made.chosen is not None:
+            arrays["chosen"] = np.asarray(made.chosen, dtype=np.int64)
+        if made.similarity is not None:
+            arrays["similarity"] = np.asarray(made.similarity, dtype=np.float32)
+        self._put(order, arrays, {"prompts": list(made.prompts)})
+
+    def _predict(self, order: Order, outcome: Outcome) -> None:
+        method = self._method(order)
+        began = time.perf_counter()
+        self._fit(method, order)
+        outcome.stages["fit_s"] = time.perf_counter() - began
+        dataset = self._dataset(order["dataset"])
+        images = self._references(dataset, order["queries"])
+        personalized: tuple[Image, ...] = ()
+        if order["personalize"]:
+            made = self._get("personalize", order["personalize"])["images"]
+            keys = (f"{order['personalize']}/{i}" for i in range(len(made)))
+            personalized = tuple(map(Image, keys, made))
+        seeding.seed(order["key"], order["imports"])
+        began = time.perf_counter()
+        given = method.predict(Queries(images, personalized, order["maps"]))
+        outcome.stages["predict_s"] = time.perf_counter() - began
+        outcome.stages["queries"] = len(images)
+        arrays = evaluation.predicted(checked(given, len(images)), order["gallery"], order["masks"])
+        if personalized:
+            arrays["gallery.personalized"] = made[arrays["gallery.index"]]
+        self._put(order, arrays)
+
+    def _evaluate(self, order: Order, outcome: Outcome) -> None:
+        try:
+            arrays, meta = self.store.get("evaluate", order["key"])
+            outcome.reused = True
+        except (FileNotFoundError, ValueError):
+            dataset = self._dataset(order["dataset"])
+            items = [
+                (Sample(image, label, mask, defect, "", box and tuple(box)), key)
+                for image, box, key, label, mask, defect in order["truth"]
+            ]
+            parts = [self._get("predict", key) for key in order["predict"]]
+            arrays, meta = evaluation.evaluate(
+                parts,
+                [sample for sample, _ in items],
+                self.decoder.images(dataset, items),
+                lambda sample: read_mask(dataset, sample),
+                order["evaluation_size"],
+                order["gallery"],
+            )
+            self.store.put("evaluate", order["key"], arrays, meta)
+        for folder in order["publish"]:
+            evaluation.publish(self.store, folder, arrays, meta)
+        outcome.row = meta["row"]
+
+    # What they share.
+
+    def _fit(self, method: Method, order: Order) -> None:
+        """Fit the method to the order's support unless it is already."""
+        name, wanted = order["method"]["id"], order["fit"]
+        if self._fitted.get(name) == wanted:
+            return
+        self._fitted.pop(name, None)
+        seeding.seed(wanted, order["imports"])
+        if order["train"]:
+            method.load(self._get("train", order["train"]))
+        method.fit(self._support(order))
+        self._fitted[name] = wanted
+
+    def _support(self, order: Order) -> Support:
+        dataset = self._dataset(order["dataset"])
+        images = self._references(dataset, order["support"])
+        pool: tuple[Image, ...] = ()
+        customized: Arrays = {}
+        if order.get("generate"):
+            made = self._get("generate", order["generate"])
+            pool = images + tuple(Image(f"{order['generate']}/{n}", made[n]) for n in sorted(made))
+        if order["customize"]:
+            customized = self._get("customize", order["customize"])
+        return Support(images, order["object_name"], order["seed"], pool, customized)
+
+    def _customized(self, order: Order) -> Generator:
+        generator, name = self._generator(order), order["generator"]["id"]
+        if self._fitted.get(name) != order["customize"]:
+            self._fitted.pop(name, None)
+            seeding.seed(order["customize"], order["imports"])
+            state = self._get("customize", order["customize"])
+            generator.load(state, self._support({**order, "customize": ""}))
+            self._fitted[name] = order["customize"]
+        return generator
+
+    def _method(self, order: Order) -> Method:
+        found: Method = self._plugin("method", order["method"], order["imports"])
+        return found
+
+    def _generator(self, order: Order) -> Generator:
+        found: Generator = self._plugin("generator", order["generator"], order["imports"])
+        return found
+
+    def _plugin(self, kind: str, about: Mapping[str, Any], imports: Sequence[str]) -> Any:
+        """The plug-in, set up; made once per process."""
+        if about["id"] not in self._plugins:
+            seeding.seed(about["id"], imports)
+            made = config.build(kind, about["use"], about["params"])
+            made.setup(seeding.device(self.gpus), self.features)
+            self._plugins[about["id"]] = made
+        return self._plugins[about["id"]]
+
+    def _forget(self, order: Order) -> None:
+        """After an error a plug-in may be in any state: make it anew next time."""
+        for role in ("method", "generator"):
+            if order.get(role):
+                self._plugins.pop(order[role]["id"], None)
+                self._fitted.pop(order[role]["id"], None)
+
+    def _dataset(self, about: Mapping[str, Any]) -> Dataset:
+        name = json.dumps([about["use"], about["params"]], sort_keys=True)
+        if name not in self._datasets:
+            self._datasets[name] = open_dataset(about["use"], about["params"], self.data_root)
+        return self._datasets[name]
+
+    def _images(self, dataset: Dataset, samples: list[Sample], stem: str) -> tuple[Image, ...]:
+        return self.decoder.images(dataset, [(s, f"{stem}/{s.name}") for s in samples])
+
+    def _references(
+        self, dataset: Dataset, items: Sequence[tuple[str, Sequence[int] | None, str]]
+    ) -> tuple[Image, ...]:
+        """Images of (source, box, key) as an order lists them."""
+        return self.decoder.images(
+            dataset,
+            [(Sample(image, box=box and tuple(box)), key) for image, box, key in items],  # type: ignore[arg-type]
+        )
+
+    def _get(self, kind: str, key: str) -> Arrays:
+        """Arrays of an artifact, which its task has left in the store."""
+        arrays: Arrays | None = self._artifacts.get((kind, key))
+        if arrays is None:
+            arrays, _ = self.store.get(kind, key)
+            self._artifacts.put((kind, key), arrays)
+        return arrays
+
+    def _put(self, order: Order, arrays: Arrays, meta: Any = None) -> None:
+        if not isinstance(arrays, Mapping):
+            raise TypeError(f"expected a dict of arrays, got {type(arrays).__name__}")
+        self.store.put(order["kind"], order["key"], arrays, meta)
+
+    def _counters(self) -> dict[str, float]:
+        return {
+            "encode_s": self.features.seconds,
+            "decode_s": self.decoder.seconds,
+            "encoded": self.features.computed,
+            "encodings_reused": self.features.reused,
+            "decoded": self.decoder.decoded,
+        }
+
+
+def checked(given: Prediction, n: int) -> Prediction:
+    """The prediction with float32 arrays; ValueError when its shapes are not those promised."""
+    scores = np.asarray(given.scores, dtype=np.float32)
+    if scores.shape != (n,):
+        raise ValueError(f"predict returned scores of shape {scores.shape}, expected ({n},)")
+    parts = {name: np.asarray(v, dtype=np.float32) for name, v in given.parts.items()}
+    for name, values in parts.items():
+        if values.shape != (n,):
+            raise ValueError(f"predict returned part {name!r} of shape {values.shape}, not ({n},)")
+    maps = None if given.maps is None else np.asarray(given.maps, dtype=np.float32)
+    part_maps = {name: np.asarray(v, dtype=np.float32) for name, v in given.part_maps.items()}
+    for what, m in [("maps", maps), *part_maps.items()]:
+        if m is not None and (m.ndim != 3 or len(m) != n):
+            raise ValueError(f"predict returned {what} of shape {m.shape}, expected ({n}, h, w)")
+    return Prediction(scores, maps, parts, part_maps)
+
+
+def open_dataset(use: str, params: Mapping[str, Any], data_root: str | None) -> Dataset:
+    """Make a dataset adapter; its root, if it takes one, is looked for under the data root.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        With one line that says what was looked for.
+    """
+    cls = plugins.find("dataset", use)
+    known = plugins.parameters(cls)
+    given = dict(params)
+    if "root" in known:
+        wanted = given.get("root")
+        base = Path(data_root or ".")
+        if wanted is not None:
+            given["root"] = str(base / str(wanted))
+        elif data_root is not None:
+            if not base.is_dir():
+                raise FileNotFoundError(f"data root {data_root}: no such folder")
+            folders = {n.lower() for n in (*cls.folders, use)}
+            found = sorted(p for p in base.iterdir() if p.is_dir() and p.name.lower() in folders)
+            given["root"] = str(found[0] if found else base)
+        elif known["root"][1] is not None:  # no default of its own, such as a package's folder
+            names = " or ".join(cls.folders) or use
+            message = f"dataset {use!r} needs --data-root DIR, the folder that holds {names}"
+            raise FileNotFoundError(message)
+        if "root" in given and not Path(given["root"]).is_dir():
+            raise FileNotFoundError(f"dataset {use!r}: no such folder: {given['root']}")
+    dataset: Dataset = config.build("dataset", use, given)
+    return dataset
+
+
+def _uint8_image(pixels: Any, what: str) -> np.ndarray:
+    array = np.asarray(pixels)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        message = f"{what} returned {array.dtype} of shape {array.shape}, expected uint8 (H, W, 3)"
+        raise ValueError(message)
+    return array
