@@ -1,0 +1,54 @@
+"""Structural similarity of images, as One-to-Normal needs it to choose among prompts."""
+
+from __future__ import annotations
+
+import torch
+
+#: side at which images are compared: the paper's inference resolution
+SIDE = 240
+
+
+def resized(images: torch.Tensor, side: int = SIDE) -> torch.Tensor:
+    """(N, C, H, W) in [0, 1] -> (N, C, side, side), antialiased bilinear."""
+    if images.shape[-2:] == (side, side):
+        return images
+    return torch.nn.functional.interpolate(
+        images, (side, side), mode="bilinear", antialias=True, align_corners=False
+    )
+
+
+def ssim(a: torch.Tensor, b: torch.Tensor, window: int = 11, sigma: float = 1.5) -> torch.Tensor:
+    """Mean structural similarity of pairs of images (Wang et al. 2004, equation 13).
+
+    Gaussian window, K1 = 0.01, K2 = 0.03, dynamic range 1, population covariances, the mean over
+    the positions where the window lies inside the image, and over channels.
+
+    Parameters
+    ----------
+    a, b : float tensors of shape (N, C, H, W) in [0, 1], broadcast against each other over N
+    window : odd side of the Gaussian window in pixels, at most H and W
+    sigma : its standard deviation in pixels
+
+    Returns
+    -------
+    float tensor of shape (N,), in [-1, 1]; 1 for equal images
+    """
+    reach = torch.arange(window, dtype=a.dtype, device=a.device) - window // 2
+    bell = torch.exp(-(reach**2) / (2 * sigma**2))
+    bell = bell / bell.sum()
+    a, b = torch.broadcast_tensors(a, b)
+    n, channels, height, width = a.shape
+
+    def smooth(x: torch.Tensor) -> torch.Tensor:
+        x = x.reshape(n * channels, 1, height, width)
+        x = torch.nn.functional.conv2d(x, bell.view(1, 1, window, 1))
+        return torch.nn.functional.conv2d(x, bell.view(1, 1, 1, window))
+
+    mean_a, mean_b = smooth(a), smooth(b)
+    var_a = smooth(a * a) - mean_a**2
+    var_b = smooth(b * b) - mean_b**2
+    both = smooth(a * b) - mean_a * mean_b
+    c1, c2 = 0.01**2, 0.03**2
+    light = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    structure = (2 * both + c2) / (var_a + var_b + c2)
+    return (light * structure).reshape(n, -1).mean(1)

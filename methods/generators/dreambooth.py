@@ -1,0 +1,391 @@
+"""Anomaly-free customized diffusion model and one-to-normal personalization of One-to-Normal."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from harness.interface import Arrays, Features, Generator, Image, Personalized, Pixels, Support
+from methods import _augment, _diffusion, _finetune, _o2n_prompts, _ssim
+
+_log = logging.getLogger(__name__)
+TUNES = ("full", "lora")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+SELECTIONS = ("similar", "dissimilar", "support", "all")
+CPU_BATCH = 4  # images a CPU handles at once where the composition of batches is fixed
+
+
+class DreamBooth(Generator):
+    """Text-to-image diffusion customized on a few normal images, with prior preservation.
+
+    Sources: Li et al., "One-to-Normal: Anomaly Personalization for Few-shot Anomaly Detection",
+    NeurIPS 2024, sections 3.2 to 3.4 and appendix A.1; Ruiz et al., "DreamBooth", CVPR 2023.
+
+    The UNet learns augmented support images under "a photo of normal <object>" (equation 1), beside
+    images the base itself made of "a photo of <object>". A query is noised to t = strength T and
+    denoised under each normal-state prompt from the same noise (equation 3); the prompt whose image
+    resembles the query most is kept (equation 2).
+
+    Departures and what the paper leaves open:
+
+    - The loss is the base's own (noise or velocity) in latent space, not equation 1's image-space
+      prediction of x0; the text encoder stays frozen.
+    - Latents are posterior modes computed once, where diffusers' training script samples the
+      posterior anew at each step; prior images stay latents and never become pixels.
+    - Equation 2 read literally (arg min of SSIM) keeps the least similar image; that is
+      ``select="dissimilar"``.
+    - At strength 1 the start is pure noise, so the query has no influence at all.
+    - ``tune="lora"`` and every base but Stable Diffusion v1.5 are variants, not the paper's.
+
+    Images do not depend on the batch or shard they are computed in: noise comes from the image's
+    key and the seed, and on a CPU each query's prompts make up one batch. On a GPU other batch
+    sizes change the last bits.
+
+    Parameters
+    ----------
+    base : hub id, local folder in diffusers' format, or "micro"
+    tune : "full" UNet or "lora"
+    rank : of the LoRA adapter; its scale (alpha / rank) is 1
+    targets : layers that get an adapter: "attention" or "all"
+    train_steps : optimisation steps; None: 800 for full, 500 for lora
+    train_batch : support images per step; as many prior images come with them
+    learning_rate : of AdamW; None: 5e-6 for full, 1e-4 for lora
+    prior_images : made once per object name, 0 for no prior preservation
+    prior_weight : of the prior's loss
+    augment : "auto" (by object), "all", "none" or names of operations: hflip, vflip, rotate,
+        translate, colour
+    copies : augmented versions of each support image, itself among them
+    size : side of images in pixels; None: what the base was trained on
+    strength : t / T of personalization, in [0, 1]; 0 gives the autoencoder's reconstruction
+    start : "exact" timestep or "diffusers" image-to-image rule, which starts somewhat lower
+    steps : of a full denoising trajectory; personalization takes ``strength`` of them
+    scheduler : "ddim" or "dpmpp" (DPM-Solver++ 2M)
+    guidance : classifier-free guidance weight of personalization; 1 is none, at half the cost
+    prompts : size of the prompt set, 0, 1, 3, 5, 10 or 30; 0 is no text
+    select : which prompt's image is kept: the one most "similar" to the query, "dissimilar", most
+        similar to the nearest "support" image; "all" keeps all, one above the other, in images of
+        P times the height, with ``chosen`` None
+    text_share : of the generated images made from text alone; the rest are support images varied
+    pool_strength : t / T of that variation
+    sample_steps : of images made from text alone, prior images included
+    sample_guidance : guidance weight of all generated images
+    precision : "auto" (GPU: bf16 to train, fp16 to generate; CPU: fp32), "fp32", "bf16" or "fp16";
+        weights are kept in float32
+    batch : images denoised at once on a GPU; halved by itself when memory is short
+    """
+
+    prior: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        base: str = "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        tune: str = "full",
+        rank: int = 16,
+        targets: str = "attention",
+        train_steps: int | None = None,
+        train_batch: int = 1,
+        learning_rate: float | None = None,
+        prior_images: int = 200,
+        prior_weight: float = 1.0,
+        augment: str | list[str] = "auto",
+        copies: int = 16,
+        size: int | None = None,
+        strength: float = 0.3,
+        start: str = "exact",
+        steps: int = 50,
+        scheduler: str = "ddim",
+        guidance: float = 7.5,
+        prompts: int = 3,
+        select: str = "similar",
+        text_share: float = 0.5,
+        pool_strength: float = 0.3,
+        sample_steps: int = 50,
+        sample_guidance: float = 7.5,
+        precision: str = "auto",
+        batch: int = 16,
+    ) -> None:
+        self.base = base
+        self.tune = _one_of("tune", tune, TUNES)
+        self.rank = _at_least("rank", rank, 1)
+        self.targets = _one_of("targets", targets, tuple(_finetune.TARGETS))
+        self.train_steps = _at_least("train_steps", train_steps, 1)
+        self.train_batch = _at_least("train_batch", train_batch, 1)
+        self.learning_rate = _at_least("learning_rate", learning_rate, 1e-9)
+        self.prior_images = _at_least("prior_images", prior_images, 0)
+        self.prior_weight = _at_least("prior_weight", prior_weight, 0)
+        _augment.operations_for(augment, "object")
+        self.augment = augment
+        self.copies = _at_least("copies", copies, 1)
+        self.size = _at_least("size", size, 8)
+        self.strength = _share("strength", strength)
+        self.start = _one_of("start", start, _diffusion.STARTS)
+        self.steps = _at_least("steps", steps, 1)
+        self.scheduler = _one_of("scheduler", scheduler, _diffusion.SCHEDULERS)
+        self.guidance = _at_least("guidance", guidance, 0)
+        self.prompts = _one_of("prompts", prompts, _o2n_prompts.COUNTS)
+        self.select = _one_of("select", select, SELECTIONS)
+        self.text_share = _share("text_share", text_share)
+        self.pool_strength = _share("pool_strength", pool_strength)
+        self.sample_steps = _at_least("sample_steps", sample_steps, 1)
+        self.sample_guidance = _at_least("sample_guidance", sample_guidance, 0)
+        self.precision = _one_of("precision", precision, PRECISIONS)
+        self.batch = _at_least("batch", batch, 1)
+
+    def files(self) -> Sequence[Path]:
+        """Weights of a local base; none for a hub id, which names its own."""
+        return _diffusion.weight_files(self.base)
+
+    def setup(self, device: str, features: Features) -> None:
+        """Load the base: its UNet for this plug-in alone, the rest shared within the worker."""
+        self._device, self._features = device, features
+        self._cuda = torch.device(device).type == "cuda"
+        kinds = (self.precision, self.precision)
+        if self.precision == "auto":
+            kinds = ("bf16", "fp16") if self._cuda else ("fp32", "fp32")
+        named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+        train_dtype, self._dtype = (named[kind] for kind in kinds)
+        # bfloat16 has 8 bits of mantissa: its rounding would show in the pixels
+        self._vae_dtype = torch.float16 if self._dtype == torch.float16 else torch.float32
+        self._parts = features.once(
+            f"diffusion:{self.base}:{device}", lambda: _diffusion.load_parts(self.base, device)
+        )
+        self._unet = _diffusion.load_unet(self.base, device)
+        self._changed: dict[str, torch.Tensor] = {}  # the base's values of what a state changed
+        self._support: Support | None = None
+        self._free = _diffusion.embed(self._parts, [""])
+        full = self.tune == "full"
+        self._recipe = _finetune.Recipe(
+            rank=None if full else self.rank,
+            targets=self.targets,
+            steps=self.train_steps or (800 if full else 500),
+            rate=self.learning_rate or (5e-6 if full else 1e-4),
+            dtype=train_dtype,
+        )
+        self._side = self.size or _diffusion.native_size(self._parts, self._unet)
+        factor = _diffusion.factor(self._parts)
+        depth = factor * 2 ** (len(self._unet.config.block_out_channels) - 1)
+        if self._side % depth:
+            raise _wrong("size", f"a multiple of {depth} with base {self.base!r}", self._side)
+        self._shape = (self._unet.config.in_channels, self._side // factor, self._side // factor)
+        self._space = f"vae:{self.base}:{self._side}:{self._vae_dtype}"
+
+    def prepare(self, object_name: str, seed: int) -> Arrays:
+        """Prior images of an object, as latents (n, c, h, w) float16, made by the base alone."""
+        if self.prior_images == 0 or self.prior_weight == 0:
+            return {}
+        self._restore()
+        condition = _diffusion.embed(self._parts, [_o2n_prompts.prior_prompt(object_name)])
+        noise = [self._noise("prior", object_name, seed, i) for i in range(self.prior_images)]
+        rows = condition.expand(self.prior_images, -1, -1)
+        steps, guidance = self.sample_steps, self.sample_guidance
+        z = self._denoised(None, torch.stack(noise), rows, 1.0, steps, guidance, CPU_BATCH)
+        _log.info("%s: %d prior images", object_name, self.prior_images)
+        return {"latents": z.cpu().numpy().astype(np.float16)}
+
+    def customize(self, support: Support, prior: Arrays) -> Arrays:
+        """Fine-tune the UNet, without prior images on the support alone; see ``finetune``."""
+        self._restore()
+        images = sorted(support.images, key=lambda image: image.key)  # their order means nothing
+        name = support.object_name
+        captions = [_o2n_prompts.instance_prompt(name), _o2n_prompts.prior_prompt(name)]
+        normal, general = _diffusion.embed(self._parts, captions)
+        z = self._augmented_latents(images, support)
+        shown = [_finetune.Demonstrations(z, normal, 1.0, self.train_batch)]
+        if "latents" in prior and self.prior_weight > 0:
+            z = torch.from_numpy(prior["latents"]).float().to(self._device)
+            more = _finetune.Demonstrations(z, general, self.prior_weight, self.train_batch)
+            shown.append(more)
+        random = _diffusion.generator_of("customize", support.seed, *(x.key for x in images))
+        state = _finetune.finetune(self._parts, self._unet, shown, self._recipe, random, name)
+        self.load(state, support)
+        return state
+
+    def _augmented_latents(self, images: Sequence[Image], support: Support) -> torch.Tensor:
+        """Latents (k * copies, c, h, w) of the support, itself and augmented."""
+        operations = _augment.operations_for(self.augment, support.object_name)
+        copies = [
+            _augment.augmented(
+                _diffusion.to_tensor(image.pixels, self._side, "cpu"),
+                self.copies if operations else 1,
+                operations,
+                _diffusion.generator_of("augment", support.seed, image.key),
+            )
+            for image in images
+        ]
+        return self._encoded(torch.cat(copies), CPU_BATCH)
+
+    def load(self, state: Arrays, support: Support) -> None:
+        """Put a customized model's change onto the base's weights."""
+        self._restore()
+        self._changed = _finetune.apply(self._unet, state, self.base)
+        self._support = support
+        self._embedded: dict[int, tuple[tuple[str, ...], torch.Tensor]] = {}
+
+    def _restore(self) -> None:
+        """Back to the base's own weights, bit for bit."""
+        _finetune.restore(self._unet, self._changed)
+        self._changed, self._support = {}, None
+
+    def generate(self, n: int, seed: int) -> Sequence[Pixels]:
+        """Images for the pool: floor(n text_share) from text alone, then varied support images.
+
+        Prompts go round the 30 sentences of Figure 5, support images go round.
+        """
+        support = self._loaded()
+        conditions = self._conditions(30)[1]
+        texts = int(n * self.text_share)
+        rest = n - texts
+        found: list[Pixels] = []
+        if texts:
+            noise = torch.stack([self._noise("pool-text", seed, i) for i in range(texts)])
+            rows = conditions[torch.arange(texts) % len(conditions)]
+            z = self._denoised(None, noise, rows, 1.0, self.sample_steps, self.sample_guidance)
+            found += self._decoded(z)
+        if rest:
+            z = torch.stack(self._latents(support.images))
+            z = z[torch.arange(rest) % len(z)]
+            noise = torch.stack([self._noise("pool-image", seed, i) for i in range(rest)])
+            rows = conditions[torch.arange(rest) % len(conditions)]
+            strength, guidance = self.pool_strength, self.sample_guidance
+            found += self._decoded(self._denoised(z, noise, rows, strength, self.steps, guidance))
+        return found
+
+    def personalize(self, images: Sequence[Image], seed: int) -> Personalized:
+        """The one-to-normal image of each query (equations 2 and 3)."""
+        support = self._loaded()
+        prompts, conditions = self._conditions(self.prompts)
+        p = len(prompts)
+        together = max(1, self.batch // p) if self._cuda else 1
+        nearest = self._small(support.images) if self.select == "support" else None
+        side = (p if self.select == "all" else 1) * self._side
+        kept = np.zeros((len(images), side, self._side, 3), np.uint8)
+        similarity = np.zeros((len(images), p), np.float32)
+        chosen = np.zeros(len(images), np.int64)
+        for first in range(0, len(images), together):
+            some = images[first : first + together]
+            n, now = len(some), slice(first, first + len(some))
+            noise = torch.stack([self._noise("query", seed, image.key) for image in some])
+            z = torch.stack(self._latents(some)).repeat_interleave(p, 0)
+            rows = (noise.repeat_interleave(p, 0), conditions.repeat(n, 1, 1))
+            z = self._denoised(z, *rows, self.strength, self.steps, self.guidance, p)
+            made = np.stack(self._decoded(z, p))
+            small = _ssim.resized(torch.from_numpy(made).to(z).permute(0, 3, 1, 2) / 255)
+            alike = _ssim.ssim(small, self._small(some).repeat_interleave(p, 0)).view(n, p)
+            near = alike if self.select != "dissimilar" else -alike
+            if nearest is not None:
+                every = _ssim.ssim(
+                    small.repeat_interleave(len(nearest), 0), nearest.repeat(n * p, 1, 1, 1)
+                )
+                near = every.view(n, p, -1).amax(2)
+            best = near.argmax(1).cpu().numpy()
+            made = made.reshape(n, p, self._side, self._side, 3)
+            if self.select == "all":
+                kept[now] = made.reshape(n, -1, self._side, 3)
+            else:
+                kept[now] = made[np.arange(n), best]
+            similarity[now] = alike.cpu().numpy()
+            chosen[now] = best
+        return Personalized(kept, prompts, None if self.select == "all" else chosen, similarity)
+
+    def _loaded(self) -> Support:
+        if self._support is None:
+            raise RuntimeError("dreambooth: load a customized model's state first")
+        return self._support
+
+    def _noise(self, *parts: str | int) -> torch.Tensor:
+        return _diffusion.normal(self._shape, *parts)
+
+    def _small(self, images: Sequence[Image]) -> torch.Tensor:
+        """Images at the side where similarity is measured: (N, 3, 240, 240) in [0, 1]."""
+        pixels = (_diffusion.to_tensor(image.pixels, None, self._device) for image in images)
+        return torch.cat([_ssim.resized(one[None]) for one in pixels])
+
+    def _conditions(self, count: int) -> tuple[tuple[str, ...], torch.Tensor]:
+        if count not in self._embedded:
+            prompts = _o2n_prompts.normal_prompts(self._loaded().object_name, count)
+            self._embedded[count] = (prompts, _diffusion.embed(self._parts, prompts))
+        return self._embedded[count]
+
+    def _encoded(self, images: torch.Tensor, cpu_batch: int) -> torch.Tensor:
+        def run(first: int, end: int) -> torch.Tensor:
+            some = images[first:end].to(self._device)
+            return _diffusion.encode(self._parts, some, self._vae_dtype)
+
+        return torch.cat(self._batches(run, len(images), cpu_batch, "encoding"))
+
+    def _latents(self, images: Sequence[Image]) -> list[torch.Tensor]:
+        """Latents of images, kept by the worker for all shots and seeds."""
+
+        def compute(some: Sequence[Image]) -> list[torch.Tensor]:
+            pixels = [_diffusion.to_tensor(x.pixels, self._side, self._device) for x in some]
+            return list(self._encoded(torch.stack(pixels), 1))
+
+        return self._features.many(self._space, images, compute, self.batch if self._cuda else 1)
+
+    def _denoised(
+        self,
+        z: torch.Tensor | None,
+        noise: torch.Tensor,
+        conditions: torch.Tensor,
+        strength: float,
+        steps: int,
+        guidance: float,
+        cpu_batch: int = 1,
+    ) -> torch.Tensor:
+        """Noise latents to ``strength`` and denoise them; ``z`` None means from noise."""
+        trail = _diffusion.timesteps(self._parts, strength, steps, self.start)
+        if z is not None and not trail:
+            return z
+
+        def run(first: int, end: int) -> torch.Tensor:
+            start = noise[first:end].to(self._device)
+            if z is not None and strength < 1:
+                t = torch.full((end - first,), trail[0], device=self._device)
+                start = _diffusion.noised(self._parts, z[first:end], start, t)
+            texts = (conditions[first:end], self._free)
+            how = (guidance, self.scheduler, self._dtype)
+            return _diffusion.denoise(self._parts, self._unet, start, trail, *texts, *how)
+
+        return torch.cat(self._batches(run, len(noise), cpu_batch, "denoising"))
+
+    def _decoded(self, z: torch.Tensor, cpu_batch: int = 1) -> list[Pixels]:
+        def run(first: int, end: int) -> np.ndarray:
+            images = _diffusion.decode(self._parts, z[first:end], self._vae_dtype)
+            return _diffusion.to_pixels(images)
+
+        return list(np.concatenate(self._batches(run, len(z), cpu_batch, "decoding")))
+
+    def _batches(
+        self, run: Callable[[int, int], Any], count: int, cpu_batch: int, what: str
+    ) -> list[Any]:
+        batch = self.batch if self._cuda else cpu_batch
+        return _diffusion.in_batches(run, count, batch, f"dreambooth, {what}")
+
+
+def _wrong(name: str, constraint: str, value: Any) -> ValueError:
+    return ValueError(
+        f"The {name} parameter of dreambooth must be {constraint}. Got {value!r} instead."
+    )
+
+
+def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
+    if value not in allowed:
+        raise _wrong(name, f"one of {', '.join(map(str, allowed))}", value)
+    return value
+
+
+def _at_least(name: str, value: Any, least: float) -> Any:
+    if value is not None and not value >= least:
+        raise _wrong(name, f"at least {least}", value)
+    return value
+
+
+def _share(name: str, value: float) -> float:
+    if not 0 <= value <= 1:
+        raise _wrong(name, "between 0 and 1", value)
+    return value
