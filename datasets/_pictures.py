@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import UnidentifiedImageError
 
 ALIKE = 0.995  # correlation of two thumbnails above which their images count as near duplicates
 SIDE = 16  # pixels of a thumbnail's side
-_ROWS, _COLUMNS = 1024, 4096  # thumbnails compared at a time; a block of 16 MB in float32
+_ROWS, _COLUMNS = 1024, 4096  # thumbnails compared at a time: 16 MB of float32
 
 
 def opened(contents: bytes | Path) -> Picture.Image:
@@ -65,38 +66,46 @@ def unit(thumbnails: NDArray[np.uint8]) -> NDArray[np.float64]:
     return np.divide(centred, norm, out=np.zeros_like(centred), where=norm > 0)
 
 
-def has_alike(
-    rows: NDArray[np.floating], others: NDArray[np.floating], threshold: float = ALIKE
-) -> NDArray[np.bool_]:
-    """Whether each of N unit rows is alike to any of M others: bool (N,)."""
-    found = np.zeros(len(rows), dtype=np.bool_)
-    for i in range(0, len(rows), _ROWS):
-        for j in range(0, len(others), _COLUMNS):
-            alike = rows[i : i + _ROWS] @ others[j : j + _COLUMNS].T > threshold
-            found[i : i + _ROWS] |= alike.any(axis=1)
-    return found
+def alike(
+    rows: NDArray[np.floating], others: NDArray[np.floating] | None = None
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Pairs of unit rows whose correlation is above 0.995, a block of the matrix product at a time.
 
+    Parameters
+    ----------
+    rows : ndarray of shape (N, 256)
+    others : ndarray of shape (M, 256), optional
+        Without it, rows are compared with one another, each pair once (first index below second).
 
-def clusters(rows: NDArray[np.floating], threshold: float = ALIKE) -> NDArray[np.intp]:
-    """Number unit rows so that two share a number if a chain of alike pairs joins them.
-
-    Numbers count up in the order of first members. Each row is compared once with those that no
-    cluster has yet, a block at a time: memory stays bounded however many pairs there are.
-
-    Returns
-    -------
-    intp ndarray of shape (N,)
+    Yields
+    ------
+    Two equally long intp arrays: indices into ``rows`` and into ``others``.
     """
-    numbers = np.full(len(rows), -1, dtype=np.intp)
-    free = np.arange(len(rows))  # ascending; always those without a number
-    count = 0
-    while free.size:
-        frontier, free = free[:1], free[1:]
-        numbers[frontier] = count
-        while frontier.size and free.size:
-            head, frontier = frontier[:_ROWS], frontier[_ROWS:]
-            joined = has_alike(rows[free], rows[head], threshold)
-            numbers[free[joined]] = count
-            frontier, free = np.concatenate([frontier, free[joined]]), free[~joined]
-        count += 1
-    return numbers
+    against = rows if others is None else others
+    for top in range(0, len(rows), _ROWS):
+        start = top // _COLUMNS * _COLUMNS if others is None else 0
+        for left in range(start, len(against), _COLUMNS):
+            product = rows[top : top + _ROWS] @ against[left : left + _COLUMNS].T
+            first, second = np.nonzero(product > ALIKE)
+            first, second = first + top, second + left
+            if others is None:
+                once = first < second
+                first, second = first[once], second[once]
+            if first.size:
+                yield first, second
+
+
+def joined(
+    labels: NDArray[np.intp], first: NDArray[np.intp], second: NDArray[np.intp]
+) -> NDArray[np.intp]:
+    """Join the clusters of every pair: the labels (N,) after, each a number below N."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    ends = labels[first], labels[second]
+    apart = ends[0] != ends[1]
+    if not apart.any():
+        return labels
+    edges = (np.ones(int(apart.sum()), np.int8), (ends[0][apart], ends[1][apart]))
+    graph = coo_array(edges, shape=(len(labels), len(labels)))
+    return connected_components(graph, directed=False)[1][labels].astype(np.intp)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from datasets._listed import Listed, Partition, child, images, option, three_quarters
-from datasets._pictures import clusters, opened, thumbnail, unit
+from datasets._pictures import alike, joined, opened, thumbnail, unit
 from harness.interface import Sample
 
 
@@ -71,5 +71,8 @@ class BrainMRI(Listed):
         if self.split == "published":
             return names
         rows = unit(np.stack([thumbnail(opened(self.base / name)) for name in names]))
-        _, firsts = np.unique(clusters(rows), return_index=True)
+        clusters = np.arange(len(rows))
+        for first, second in alike(rows):
+            clusters = joined(clusters, first, second)
+        _, firsts = np.unique(clusters, return_index=True)
         return [names[index] for index in sorted(firsts)]

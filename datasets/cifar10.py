@@ -25,6 +25,15 @@ _CLASSES = [
     "truck",
 ]
 _BATCHES = {"train": [f"data_batch_{n}" for n in range(1, 6)], "test": ["test_batch"]}
+_DAMAGED = (  # what unpickling and reading a file that is no batch can raise
+    AttributeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+)
 
 
 class CIFAR10(OneVersusRest):
@@ -87,7 +96,7 @@ class CIFAR10(OneVersusRest):
             pixels = np.asarray(data, np.uint8).reshape(-1, 3, 32, 32)
             if len(labels) != len(pixels) or not set(labels) <= set(range(len(_CLASSES))):
                 raise ValueError("labels and pictures do not match")
-        except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
+        except _DAMAGED as error:
             raise ValueError(f"{path}: expected a batch of CIFAR-10: {error}") from None
         self._labels[file] = list(labels)
         return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
