@@ -33,10 +33,18 @@ from harness.interface import (
 )
 from harness.memory import Decoder, FeatureMemory, Memory, read_mask
 from harness.problems import DataError, one_line
-from harness.store import Store
+from harness.store import Damaged, Store
 
 Order = Mapping[str, Any]
 MB = 1 << 20
+
+
+class Missing(RuntimeError):
+    """An artifact that a task needs is not in the store, or damaged."""
+
+    def __init__(self, key: str, cause: Exception) -> None:
+        self.key = key
+        super().__init__(one_line(cause))
 
 
 @dataclass
@@ -50,6 +58,7 @@ class Outcome:
     row: dict[str, Any] = field(default_factory=dict)  # evaluate: the metrics
     stages: dict[str, float] = field(default_factory=dict)  # seconds, counters, peak_mb
     reused: bool = False  # its artifact was there already
+    missing: list[str] = field(default_factory=list)  # keys of needed artifacts that are not there
 
 
 class Worker:
@@ -100,6 +109,7 @@ class Worker:
         except BaseException as error:  # also SystemExit: a plug-in must not end the sweep
             outcome.error = f"{type(error).__name__}: {one_line(error)}"
             outcome.bad_data = isinstance(error, DataError)
+            outcome.missing = [error.key] if isinstance(error, Missing) else []
             outcome.traceback = traceback.format_exc()
             self._forget(order)
         after = self._counters()
@@ -301,7 +311,10 @@ class Worker:
         """Arrays of an artifact, which its task has left in the store."""
         arrays: Arrays | None = self._artifacts.get((kind, key))
         if arrays is None:
-            arrays, _ = self.store.get(kind, key)
+            try:
+                arrays, _ = self.store.get(kind, key)
+            except (FileNotFoundError, Damaged) as error:
+                raise Missing(key, error) from error
             self._artifacts.put((kind, key), arrays)
         return arrays
 

@@ -1,0 +1,92 @@
+"""A worker in a process of its own, driven through a pipe: ``python -m harness.process FD``.
+
+Used by the serial runner. The process ends with its driver, whatever happens to that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import os
+import signal
+import subprocess
+import sys
+from multiprocessing.connection import Connection, Pipe
+from typing import Any
+
+from harness.worker import Outcome, Worker
+
+
+class WorkerProcess:
+    """A child that runs tasks one at a time.
+
+    Parameters
+    ----------
+    environment : variables added to this process's own
+    preload : libraries it imports while it starts
+    arguments : of ``Worker``, by name
+    """
+
+    def __init__(
+        self, environment: dict[str, str], preload: tuple[str, ...], arguments: dict[str, Any]
+    ) -> None:
+        self._pipe, theirs = Pipe()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "harness.process", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            env=os.environ | environment,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # an interrupt from the keyboard is for the driver
+        )
+        theirs.close()
+        self._pipe.send((os.getpid(), preload, arguments))
+
+    def start(self, order: dict[str, Any]) -> None:
+        """Hand over a task; ConnectionError when the process is gone."""
+        self._pipe.send(order)
+
+    def wait(self, seconds: float) -> Outcome | None:
+        """The outcome of the task, None when it is not there yet; EOFError when the process died."""
+        if not self._pipe.poll(seconds):
+            return None
+        try:
+            answer = self._pipe.recv()
+        except OSError as error:
+            raise EOFError from error
+        if not isinstance(answer, Outcome):
+            raise EOFError
+        return answer
+
+    def end(self) -> str:
+        """End the process if it still runs; how it ended, in words."""
+        alive = self._process.poll() is None
+        self._process.kill()
+        code = self._process.wait()
+        self._pipe.close()
+        if alive and code == -signal.SIGKILL:
+            return "was ended"
+        if code < 0:
+            return f"died of signal {signal.Signals(-code).name}"
+        return f"exited with status {code}"
+
+
+def main(descriptor: int) -> None:
+    """Serve tasks until the driver closes the pipe."""
+    pipe = Connection(descriptor)
+    driver, preload, arguments = pipe.recv()
+    with contextlib.suppress(OSError, AttributeError):  # elsewhere than on Linux
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: die with the driver
+    if os.getppid() != driver:
+        return
+    for name in preload:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    worker = Worker(**arguments)
+    with contextlib.suppress(EOFError):
+        while True:
+            pipe.send(worker.run(pipe.recv()))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

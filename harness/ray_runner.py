@@ -1,0 +1,152 @@
+"""Workers as Ray actors, on this machine or a cluster. The only file that imports ray.
+
+The driver hands each actor one task at a time and keeps none of their data: orders are small,
+artifacts go through the store. A lost actor is replaced and its task tried again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import math
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from harness.plan import Task
+from harness.runner import Attempts, Listener, Order, Settings
+from harness.schedule import Schedule
+from harness.worker import Outcome, Worker
+
+
+class _Actor:
+    """A worker, as an actor sees it."""
+
+    def __init__(self, preload: tuple[str, ...], arguments: dict[str, Any]) -> None:
+        for name in preload:
+            try:
+                importlib.import_module(name)
+            except ImportError:
+                continue  # whoever needs it will say so
+        self._worker = Worker(**arguments)
+
+    def ready(self) -> str:
+        """Answer, once the constructor is through; the name of the node."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    def run(self, order: dict[str, Any]) -> Outcome:
+        """Do one task."""
+        return self._worker.run(order)
+
+
+@dataclass
+class _Seat:
+    """A place for a worker: the actor that has it, and what it does."""
+
+    name: str
+    actor: ActorHandle
+    pending: Any  # what ray.wait waits for: being ready, or the outcome of the task
+    task: Task | None = None
+    began: float = 0.0
+
+
+def connect(settings: Settings) -> None:
+    """Join the cluster, or start one on this machine with as many cores as workers asked for."""
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    address = settings.address or os.environ.get("RAY_ADDRESS")
+    if address:
+        ray.init(address=address, **quiet)
+    else:
+        ray.init(num_cpus=settings.workers, include_dashboard=False, **quiet)
+
+
+def run(schedule: Schedule, write: Order, settings: Settings, listener: Listener) -> None:
+    """Do everything the schedule holds, on as many workers as settings or the cluster say.
+
+    Parameters are those of ``serial_runner.run``; so are the results.
+    """
+    connect(settings)
+    attempts = Attempts(schedule, listener, settings.attempts)
+    names = (f"worker-{i}" for i in itertools.count())
+    share = _gpu_share(settings)
+    count = _count(settings, share)
+    seats = [_seat(next(names), settings, share) for _ in range(count)]
+    deaths = 0  # of workers before their first task: the cluster cannot run them
+    try:
+        while schedule.todo:
+            done, _ = ray.wait([s.pending for s in seats if s.pending is not None], timeout=0.2)
+            for i, seat in enumerate(seats):
+                task = seat.task
+                try:
+                    if seat.pending in done:
+                        answer = ray.get(seat.pending)
+                        seat.pending = seat.task = None
+                        deaths = 0
+                        if task is not None:
+                            attempts.done(task, answer)
+                    elif task is not None and time.monotonic() - seat.began > settings.time_limit:
+                        raise TimeoutError
+                except TimeoutError:
+                    ray.kill(seat.actor)
+                    seats[i] = _seat(next(names), settings, share)
+                    if task is not None:
+                        limit = settings.time_limit
+                        attempts.died(task, f"exceeded the time limit of {limit:g} s")
+                except (RayActorError, RayTaskError, RayError) as error:
+                    ray.kill(seat.actor)
+                    seats[i] = _seat(next(names), settings, share)
+                    if task is not None:
+                        attempts.died(task, f"its worker was lost: {_reason(error)}")
+                    elif (deaths := deaths + 1) > 3 * count:
+                        raise RuntimeError(f"workers do not start: {_reason(error)}") from error
+            for seat in seats:
+                if seat.pending is None and (next_task := schedule.next(seat.name, math.inf)):
+                    seat.task, seat.began = next_task, time.monotonic()
+                    seat.pending = seat.actor.run.remote(write(next_task))
+                    listener.started(next_task, seat.name)
+            if schedule.todo and all(s.pending is None for s in seats):
+                raise RuntimeError(f"{len(schedule.todo)} tasks left and none ready")
+            listener.tick()
+    finally:
+        for seat in seats:
+            ray.kill(seat.actor)
+
+
+def _seat(name: str, settings: Settings, share: float) -> _Seat:
+    """A fresh actor; its environment is set before its python starts."""
+    options = {
+        "num_cpus": 0 if share else 1,
+        "num_gpus": share,
+        "max_restarts": 0,
+        "runtime_env": {"env_vars": settings.environment()},
+    }
+    arguments = {"storage": settings.storage, "data_root": settings.data_root, "gpus": share}
+    actor = ray.remote(_Actor).options(**options).remote(settings.preload, arguments)
+    return _Seat(name, actor, actor.ready.remote())
+
+
+def _gpu_share(settings: Settings) -> float:
+    """Share of a GPU each worker gets: what the plan asks for, where the cluster has GPUs."""
+    return min(settings.gpus, 1.0) if ray.cluster_resources().get("GPU", 0) else 0.0
+
+
+def _count(settings: Settings, share: float) -> int:
+    if settings.workers is not None:
+        return settings.workers
+    resources = ray.cluster_resources()
+    if share:
+        return max(1, int(resources["GPU"] / share))
+    return max(1, int(resources.get("CPU", 1)) // settings.threads)
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

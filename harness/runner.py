@@ -1,0 +1,96 @@
+"""What both executors share: one signature, and the bookkeeping of attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from harness.plan import Task
+from harness.schedule import Schedule
+from harness.worker import Outcome
+
+#: Set before python starts in every worker. glibc returns memory and takes it again on each large
+#: tensor, which makes the same task take twice as long on one day as on another; these stop it.
+MALLOC = {
+    "MALLOC_TRIM_THRESHOLD_": "100000000000",
+    "MALLOC_MMAP_THRESHOLD_": "100000000000",
+    "MALLOC_TOP_PAD_": "100000000",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a sweep is executed; none of it changes results."""
+
+    storage: str
+    data_root: str | None
+    workers: int | None  # None: one per GPU, or one per core
+    threads: int
+    time_limit: float  # seconds, of one task
+    attempts: int  # of a task whose worker dies
+    gpus: float  # share of a GPU that the plan's tasks ask for at most
+    address: str | None = None  # of a Ray cluster
+    preload: tuple[str, ...] = ()  # libraries a worker imports while it starts
+
+    def environment(self) -> dict[str, str]:
+        """Environment of worker processes."""
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(self.threads))
+        return MALLOC | threads
+
+
+class Listener(Protocol):
+    """Told what happens, in the driver, in the order it happens."""
+
+    def started(self, task: Task, worker: str) -> None:
+        """A worker begins a task."""
+
+    def finished(self, task: Task, outcome: Outcome) -> None:
+        """A task is done, or failed for good (``outcome.error``)."""
+
+    def lost(self, task: Task, reason: str) -> None:
+        """A worker was lost with its task, which will be tried again."""
+
+    def tick(self) -> None:
+        """Nothing happened for a moment."""
+
+
+Order = Callable[[Task], dict[str, Any]]
+
+
+@dataclass
+class Attempts:
+    """Counts what was tried, and says what becomes of a task whose worker was lost."""
+
+    schedule: Schedule
+    listener: Listener
+    most: int
+    tried: dict[str, int] = field(default_factory=dict)
+
+    def done(self, task: Task, outcome: Outcome) -> None:
+        """A worker answered. A damaged artifact has been removed by it: make that one again."""
+        missing = [n for n in outcome.missing if n in task.needs]
+        if missing and self._again(task):
+            self.schedule.redo(task.key, missing)
+            self.listener.lost(task, outcome.error)
+            return
+        if outcome.error:
+            self.schedule.fail(task.key)
+        else:
+            self.schedule.finish(task.key)
+        self.listener.finished(task, outcome)
+
+    def died(self, task: Task, reason: str) -> None:
+        """The worker of a task died or was ended for exceeding the time limit."""
+        if self._again(task):
+            self.schedule.release(task.key)
+            self.listener.lost(task, reason)
+            return
+        tried = self.tried[task.key]
+        times = "once" if tried == 1 else f"{tried} times"
+        self.schedule.fail(task.key)
+        self.listener.finished(task, Outcome(task.key, f"{reason} (tried {times})"))
+
+    def _again(self, task: Task) -> bool:
+        self.tried[task.key] = self.tried.get(task.key, 0) + 1
+        return self.tried[task.key] < self.most
