@@ -189,13 +189,6 @@ def knows(model: str) -> bool:
     return model.endswith(".json") or open_clip.get_model_config(model) is not None
 
 
-def files(spec: Mapping[str, Any]) -> tuple[Path, ...]:
-    """Local files that the encoder's results depend on, without loading anything."""
-    model = spec["model"]
-    config = (Path(model).expanduser().absolute(),) if model.endswith(".json") else ()
-    return (*config, *_weights.files(spec))
-
-
 def build(model: str, weights: str, quick_gelu: bool) -> torch.nn.Module:
     """open_clip's network, frozen, in eval mode, on the CPU.
 

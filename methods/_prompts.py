@@ -132,8 +132,8 @@ def anomalous_probability(
 
     Parameters
     ----------
-    embeddings : tensor of shape (..., e)
-        Image or window embeddings of any length but 0.
+    embeddings : tensor of shape (n, ..., e)
+        Embeddings of n images or of their windows, of any length but 0.
     text : tensor of shape (2, e)
         Prototypes of length 1.
     temperature : float
@@ -141,12 +141,13 @@ def anomalous_probability(
 
     Returns
     -------
-    tensor of shape (...)
+    tensor of shape (n, ...)
         In 0..1.
     """
-    # One small product per image keeps its last bits independent of how many there are.
-    cosines = (unit(embeddings)[..., None, :] * text).sum(dim=-1)
-    return torch.softmax(cosines / temperature, dim=-1)[..., 1]
+    images = unit(embeddings).reshape(len(embeddings), -1, embeddings.shape[-1])
+    # One product of equal shape per image, so that no image's last bits depend on the others.
+    cosines = torch.bmm(images, text.T.expand(len(images), -1, -1))
+    return torch.softmax(cosines / temperature, dim=-1)[..., 1].reshape(embeddings.shape[:-1])
 
 
 def unit(vectors: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,7 @@ from torchvision import transforms
 from harness.interface import Image
 from harness.memory import FeatureMemory
 from methods import _clip
+from methods._pictures import encoder_files
 from methods._windows import members
 
 TINY = {
@@ -208,7 +209,7 @@ def test_local_files(tiny: str, tmp_path: Path, form: str) -> None:
     tolerance = 1e-2 if form == "half" else 0
     torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
     assert found.dtype == torch.float32
-    assert _clip.files({"model": tiny, "weights": str(path)}) == (Path(tiny), path)
+    assert encoder_files({"model": tiny, "weights": str(path)}) == (Path(tiny), path)
 
 
 def test_random_weights_are_open_clips() -> None:
