@@ -19,7 +19,7 @@ from harness.problems import InputError, Problem, one_line, suggest
 
 #: A plain file name: it becomes a folder or file below the storage folder and must stay there.
 PLAIN = r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}"
-Name = Annotated[str, Field(pattern=rf"\A{PLAIN}\Z")]
+Name = Annotated[str, Field(pattern=rf"^{PLAIN}$")]
 Count = Annotated[int, Field(ge=0, le=1_000_000, strict=True)]
 Params = dict[str, Any]
 

@@ -47,7 +47,7 @@ class WorkerProcess:
         self._pipe.send(order)
 
     def wait(self, seconds: float) -> Outcome | None:
-        """The outcome of the task, None when it is not there yet; EOFError when the process died."""
+        """Outcome of the task, None when it is not there yet; EOFError when the process died."""
         if not self._pipe.poll(seconds):
             return None
         try:

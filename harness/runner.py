@@ -46,7 +46,10 @@ class Listener(Protocol):
         """A worker begins a task."""
 
     def finished(self, task: Task, outcome: Outcome) -> None:
-        """A task is done, or failed for good (``outcome.error``)."""
+        """A task is done."""
+
+    def failed(self, task: Task, outcome: Outcome, dropped: list[str]) -> None:
+        """A task failed for good; dropped are its key and those of all that depends on it."""
 
     def lost(self, task: Task, reason: str) -> None:
         """A worker was lost with its task, which will be tried again."""
@@ -75,10 +78,10 @@ class Attempts:
             self.listener.lost(task, outcome.error)
             return
         if outcome.error:
-            self.schedule.fail(task.key)
+            self.listener.failed(task, outcome, self.schedule.fail(task.key))
         else:
             self.schedule.finish(task.key)
-        self.listener.finished(task, outcome)
+            self.listener.finished(task, outcome)
 
     def died(self, task: Task, reason: str) -> None:
         """The worker of a task died or was ended for exceeding the time limit."""
@@ -88,8 +91,8 @@ class Attempts:
             return
         tried = self.tried[task.key]
         times = "once" if tried == 1 else f"{tried} times"
-        self.schedule.fail(task.key)
-        self.listener.finished(task, Outcome(task.key, f"{reason} (tried {times})"))
+        outcome = Outcome(task.key, f"{reason} (tried {times})")
+        self.listener.failed(task, outcome, self.schedule.fail(task.key))
 
     def _again(self, task: Task) -> bool:
         self.tried[task.key] = self.tried.get(task.key, 0) + 1

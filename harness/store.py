@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import uuid
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,20 @@ class Store:
             return self.read(name).decode()
         except FileNotFoundError:
             return None
+
+    @contextmanager
+    def folder(self, name: str) -> Iterator[Path]:
+        """A folder as a local one: itself, or a copy whose new files are written back."""
+        if self.local:
+            yield Path(self.path(name))
+            return
+        with tempfile.TemporaryDirectory() as there:
+            local = Path(there) / "copy"
+            self._fs.get(self.path(name), str(local), recursive=True)
+            old = {p for p in local.rglob("*") if p.is_file()}
+            yield local
+            for p in sorted(p for p in local.rglob("*") if p.is_file() and p not in old):
+                self.write(f"{name}/{p.relative_to(local).as_posix()}", p.read_bytes())
 
     def delete(self, name: str) -> None:
         """Remove a file if it is there."""

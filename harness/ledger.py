@@ -1,0 +1,154 @@
+"""A sweep's folder: what is finished, what failed, and the files that people read.
+
+results.csv is written whole, again and again, as cells finish; with timings.csv, which names the
+key of each cell's result, it is also the memory by which a sweep is resumed.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import yaml
+
+from harness.config import Sweep
+from harness.metrics import METRICS
+from harness.plan import Cell
+from harness.problems import InputError, Problem
+from harness.results import CELL, csv_text, results_frame, summary_frame
+from harness.store import Store
+
+TIMINGS = [*CELL, "key", "fit_s", "predict_s", "encode_s", "decode_s", "evaluate_s", "queries"]
+TIMINGS += ["images_per_s", "encoded", "decoded", "peak_mb"]
+FAILURES = [*CELL, "key", "task", "bad_data", "error", "traceback"]
+
+
+class Ledger:
+    """Rows of finished and failed cells of one sweep.
+
+    Parameters
+    ----------
+    store, sweep : where and which
+    keys : cell -> key of the result it must have; finished rows of other keys are out of date
+
+    Raises
+    ------
+    InputError
+        The folder holds another sweep; it is left as it is.
+    """
+
+    def __init__(self, store: Store, sweep: Sweep, keys: Mapping[Cell, str]) -> None:
+        self.store = store
+        self.folder = sweep.name
+        self._sweep = sweep
+        self._check_same()
+        rows, timings = self._table("results.csv"), self._table("timings.csv")
+        known = {_cell(t): t for t in timings}
+        self.rows: dict[Cell, dict[str, Any]] = {}
+        self.timings: dict[Cell, dict[str, Any]] = {}
+        self.failures: dict[Cell, dict[str, Any]] = {}
+        for row in rows:
+            cell = _cell(row)
+            timing = known.get(cell)
+            if timing and timing["key"] == keys.get(cell, timing["key"]):
+                self.rows[cell] = _typed(row)
+                self.timings[cell] = timing
+        for row in self._table("failures.csv"):
+            cell = _cell(row)
+            if cell not in self.rows and row["key"] == keys.get(cell, row["key"]):
+                self.failures[cell] = row
+        self._written = 0.0  # when, and how long writing takes: the two set the pace
+        self._pause = 1.0
+        self._dirty = False
+
+    def begin(self, supports: Any, environment: Any, notes: Any) -> None:
+        """Record what the sweep is and ran on."""
+        dump = self._sweep.model_dump(mode="json")
+        self._write("sweep.yaml", yaml.safe_dump(dump, sort_keys=False, allow_unicode=True))
+        self._write("sweep.sha256", self._sweep.digest() + "\n")
+        for name, value in (
+            ("support.json", supports),
+            ("environment.json", environment),
+            ("notes.json", notes),
+        ):
+            self._write(name, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+    def finish(self, cell: Cell, key: str, row: dict[str, Any], timing: dict[str, Any]) -> None:
+        """A cell has its result."""
+        self.failures.pop(cell, None)
+        self.rows[cell] = {**cell._asdict(), **row}
+        self.timings[cell] = {**cell._asdict(), "key": key, **timing}
+        self._dirty = True
+
+    def fail(self, cell: Cell, key: str, about: Mapping[str, Any]) -> None:
+        """A cell will have no result in this run."""
+        self.rows.pop(cell, None)
+        self.failures[cell] = {**cell._asdict(), "key": key, **about}
+        self._dirty = True
+
+    def flush(self, final: bool = False) -> None:
+        """Write the tables, now and then, or at the end at once."""
+        now = time.monotonic()
+        if not final and (not self._dirty or now - self._written < self._pause):
+            return
+        frame = results_frame(self.rows.values())
+        self._write("results.csv", csv_text(frame))
+        self._write("timings.csv", _csv(TIMINGS, self.timings))
+        if self.failures:
+            self._write("failures.csv", _csv(FAILURES, self.failures))
+        else:
+            self.store.delete(f"{self.folder}/failures.csv")
+        if final:
+            self._write("summary.csv", csv_text(summary_frame(frame)))
+        self._dirty = False
+        self._written = time.monotonic()
+        self._pause = max(1.0, 20 * (self._written - now))
+
+    def _check_same(self) -> None:
+        there = self.store.read_text(f"{self.folder}/sweep.sha256")
+        if there is None or there.strip() == self._sweep.digest():
+            return
+        text = self.store.read_text(f"{self.folder}/sweep.yaml") or ""
+        old, new = yaml.safe_load(text) or {}, self._sweep.model_dump(mode="json")
+        idle = ("description", "time_limit", "attempts")
+        differ = [k for k in new if old.get(k) != new[k] and k not in idle]
+        path = self.store.path(self.folder)
+        message = (
+            f"holds the results of another configuration (different: {', '.join(differ)}) and is "
+            "left as it is; give the sweep another name (finished work is shared) or remove it"
+        )
+        raise InputError(Problem(path, message))
+
+    def _table(self, name: str) -> list[dict[str, Any]]:
+        text = self.store.read_text(f"{self.folder}/{name}")
+        return list(csv.DictReader(io.StringIO(text, newline=""))) if text else []
+
+    def _write(self, name: str, text: str) -> None:
+        self.store.write(f"{self.folder}/{name}", text.encode())
+
+
+def _cell(row: Mapping[str, Any]) -> Cell:
+    return Cell(row["method"], row["dataset"], row["category"], int(row["shots"]), int(row["seed"]))
+
+
+def _typed(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of results.csv with numbers again, None where it is empty."""
+    numbers = {name: float(row[name]) if row.get(name) else None for name in METRICS}
+    counts = {name: int(row[name]) for name in ("shots", "seed", "n_normal", "n_anomalous")}
+    return {**row, **numbers, **counts}
+
+
+def _csv(columns: list[str], rows: Mapping[Cell, Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows[cell] for cell in _ordered(rows))
+    return text.getvalue()
+
+
+def _ordered(cells: Iterable[Cell]) -> list[Cell]:
+    return sorted(cells)

@@ -1,0 +1,313 @@
+"""One sweep from its config to its report: plan, resume, run, record."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import config, plugins, report
+from harness.catalogue import Catalogue, survey
+from harness.config import Sweep
+from harness.ledger import Ledger
+from harness.orders import Orders
+from harness.plan import Cell, Plan, Task, plan
+from harness.progress import Display
+from harness.results import results_frame, summary_frame
+from harness.runner import Settings
+from harness.schedule import COSTS, Schedule
+from harness.store import Store
+from harness.tracking import Tracker
+from harness.worker import Outcome
+
+REPORT = "report.html"
+LIBRARIES = ("torch", "timm", "open_clip_torch", "diffusers", "ray", "mlflow", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says besides the config."""
+
+    conf: Path
+    runner: str = "ray"
+    address: str | None = None
+    workers: int | None = None
+    storage: str = "runs"
+    data_root: str | None = None
+    only: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    retry_failed: bool = False
+    quiet: bool = False
+    mlflow: str | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A sweep, planned."""
+
+    sweep: Sweep
+    catalogue: Catalogue
+    graph: Plan
+
+
+def prepare(options: Options) -> Prepared:
+    """Read and check the config, look at the data, make the graph; InputError says all mistakes."""
+    wanted = config.only(list(options.only))
+    sweep = config.load(options.conf, list(options.overrides))
+    root = None if options.data_root is None else str(Path(options.data_root).absolute())
+    catalogue = survey(sweep, options.conf, root)
+    return Prepared(sweep, catalogue, plan(sweep, catalogue.material, wanted))
+
+
+def existing(store: Store, kinds: Iterable[str]) -> set[str]:
+    """Keys of the artifacts of these kinds that are there."""
+    return {key for kind in kinds for key in store.keys(kind)}
+
+
+def run(options: Options) -> int:
+    """Run a sweep, or go on with it; the exit status.
+
+    Raises
+    ------
+    InputError
+        Bad config, plug-in or data found before anything was run.
+    """
+    ready = prepare(options)
+    sweep, graph = ready.sweep, ready.graph
+    store = Store(options.storage)
+    ledger = Ledger(store, sweep, graph.cells)
+    again = [
+        cell
+        for cell, about in ledger.failures.items()
+        if options.retry_failed or about["bad_data"] == "True" or cell not in graph.cells
+    ]
+    for cell in again:
+        if cell in graph.cells:
+            del ledger.failures[cell]
+    open_cells = [c for c in graph.cells if c not in ledger.rows and c not in ledger.failures]
+    targets = dict.fromkeys(graph.cells[c] for c in open_cells)
+    there = existing(store, {t.kind for t in graph.tasks.values()} - {"evaluate"})
+    schedule = Schedule(graph.tasks, targets, there if targets else ())
+    ledger.begin(ready.catalogue.supports, environment(), ready.catalogue.notes)
+    tracker = Tracker(store, sweep.name, _about(sweep, len(graph.cells)), options.mlflow)
+    finished_before = [c for c in graph.cells if c in ledger.rows]
+    for cell in finished_before:
+        tracker.cell(cell, graph.cells[cell], ledger.rows[cell], _numbers(ledger.timings[cell]))
+    work = sum(COSTS[graph.tasks[key].kind] for key in schedule.todo)
+    display = Display(len(graph.cells), len(finished_before), work, COSTS, options.quiet)
+    orders = Orders(sweep, ready.catalogue, graph)
+    driver = _Driver(ready, orders, ledger, tracker, display)
+    signal.signal(signal.SIGTERM, _interrupt)
+    interrupted = False
+    with display:
+        try:
+            if schedule.todo:
+                execute = _executor(options.runner)
+                execute(schedule, orders.write, _settings(options, ready), driver)
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            ledger.flush(final=True)
+    missing = [c for c in graph.cells if c not in ledger.rows]
+    _finish(store, sweep, ledger, tracker, options, complete=not missing)
+    if interrupted:
+        print("interrupted: run the same command to go on", file=sys.stderr)
+        return 130
+    return _verdict(graph, ledger)
+
+
+class _Driver:
+    """Listens to the runner and records."""
+
+    def __init__(
+        self, ready: Prepared, orders: Orders, ledger: Ledger, tracker: Tracker, display: Display
+    ) -> None:
+        self._graph = ready.graph
+        self._orders = orders
+        self._ledger = ledger
+        self._tracker = tracker
+        self._display = display
+        self._stages: dict[str, dict[str, float]] = {}  # of predict tasks not yet evaluated
+
+    def started(self, task: Task, worker: str) -> None:
+        self._display.started(task, worker)
+
+    def finished(self, task: Task, outcome: Outcome) -> None:
+        self._display.worked(task)
+        if task.kind == "predict":
+            self._stages[task.key] = outcome.stages
+        if task.kind == "evaluate":
+            timing = self._timing(task, outcome)
+            for cell in self._orders.cells_of(task.key):
+                self._ledger.finish(cell, task.key, outcome.row, timing)
+                self._tracker.cell(cell, task.key, outcome.row, timing)
+                self._display.finished(cell, outcome.row)
+        self.tick()
+
+    def failed(self, task: Task, outcome: Outcome, dropped: list[str]) -> None:
+        self._display.worked(task)
+        what = f"{task.kind} {task.place}"
+        about = {
+            "task": what,
+            "bad_data": outcome.bad_data,
+            "error": outcome.error,
+            "traceback": outcome.traceback,
+        }
+        for key in dropped:
+            for cell in self._orders.cells_of(key):
+                self._ledger.fail(cell, key, about)
+                self._display.failed(cell, f"{what}: {outcome.error}")
+        self.tick()
+
+    def lost(self, task: Task, reason: str) -> None:
+        self._display.note(f"{task.kind} {task.place}: {reason}; trying again")
+
+    def tick(self) -> None:
+        self._ledger.flush()
+        self._display.tick()
+
+    def _timing(self, task: Task, outcome: Outcome) -> dict[str, float]:
+        """Seconds by stage of a cell: of this run's tasks; what was there already cost nothing."""
+        found = [s for key in task.needs if (s := self._stages.pop(key, None))]
+        names = ("fit_s", "predict_s", "encode_s", "decode_s", "queries", "encoded", "decoded")
+        total = {n: round(sum(s.get(n, 0.0) for s in found), 4) for n in names}
+        total["evaluate_s"] = round(outcome.stages["task_s"], 4)
+        if total["predict_s"]:
+            total["images_per_s"] = round(total["queries"] / total["predict_s"], 3)
+        peak = max(s["peak_mb"] for s in [*found, outcome.stages])
+        return {**total, "peak_mb": round(peak, 1)}
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine: what a reader needs to judge a number."""
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    found: dict[str, Any] = {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "versions": versions,
+    }
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+        cwd=plugins.HOME,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if git.returncode == 0:
+        found["commit"] = git.stdout.strip()
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(x.partition(":")[2].strip() for x in lines if x.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def _executor(name: str) -> Any:
+    if name == "serial":
+        from harness.serial_runner import run as serial
+
+        return serial
+    from harness.ray_runner import run as on_ray
+
+    return on_ray
+
+
+def _settings(options: Options, ready: Prepared) -> Settings:
+    material = ready.catalogue.material
+    codes = [*material.methods, *material.generators.values()]
+    used = [("method", m.use) for m in ready.sweep.methods]
+    used += [("generator", g.use) for g in ready.sweep.generators.values()]
+    imports = {name for kind, use in used for name in plugins.source(plugins.find(kind, use)).imports}
+    local = Store(options.storage).local
+    return Settings(
+        storage=str(Path(options.storage).absolute()) if local else options.storage,
+        data_root=None if options.data_root is None else str(Path(options.data_root).absolute()),
+        workers=options.workers,
+        threads=ready.sweep.threads,
+        time_limit=ready.sweep.time_limit,
+        attempts=ready.sweep.attempts,
+        gpus=max((code.gpus for code in codes), default=0.0),
+        address=options.address,
+        preload=tuple(name for name in plugins.HEAVY if name in imports),
+    )
+
+
+def _about(sweep: Sweep, cells: int) -> dict[str, Any]:
+    return {
+        "datasets": [d.label for d in sweep.datasets],
+        "methods": [m.label for m in sweep.methods],
+        "shots": sweep.shots,
+        "seeds": sweep.seeds,
+        "cells": cells,
+        "config": sweep.digest()[:16],
+    }
+
+
+def _finish(
+    store: Store,
+    sweep: Sweep,
+    ledger: Ledger,
+    tracker: Tracker,
+    options: Options,
+    complete: bool,
+) -> None:
+    """Report, MLflow, and the table on the terminal."""
+    summary = summary_frame(results_frame(ledger.rows.values()))
+    with store.folder(sweep.name) as folder:
+        html = report.render(folder, "html")
+        store.write(f"{sweep.name}/{REPORT}", html.encode())
+        if not options.quiet:
+            print(report.render(folder, "text"), flush=True)
+    tracker.close(summary.to_dict("records"), complete)
+    if tracker.problem:
+        print(f"not everything was logged: {tracker.problem}", file=sys.stderr)
+    if not options.quiet:
+        print(f"\nreport: {store.path(sweep.name)}/{REPORT}")
+        print(f"compare runs: mlflow ui --backend-store-uri {tracker.uri}", flush=True)
+
+
+def _verdict(graph: Plan, ledger: Ledger) -> int:
+    """Name what failed; the exit status."""
+    failed: Mapping[Cell, Mapping[str, Any]] = {
+        cell: about for cell, about in ledger.failures.items() if cell in graph.cells
+    }
+    bad = {about["error"] for about in failed.values() if str(about["bad_data"]) == "True"}
+    for line in sorted(bad):
+        print(line.removeprefix("DataError: "), file=sys.stderr)
+    if failed:
+        few = "\n".join(f"  {cell}: {about['error']}" for cell, about in list(failed.items())[:10])
+        more = f"\n  and {len(failed) - 10} more, see failures.csv" if len(failed) > 10 else ""
+        hint = "; --retry-failed tries them again"
+        print(f"{len(failed)} cells failed{hint}:\n{few}{more}", file=sys.stderr)
+    return 2 if bad else 1 if failed else 0
+
+
+def _numbers(timing: Mapping[str, Any]) -> dict[str, float]:
+    """Numbers of a row of timings.csv."""
+    out = {}
+    for name, value in timing.items():
+        try:
+            out[name] = float(value)
+        except (TypeError, ValueError):
+            continue
+    return out
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,158 @@
+"""Results to MLflow: one parent run per sweep, one child per cell. Only this file imports mlflow.
+
+Only the driver logs, through a client with explicit run ids, in a thread of its own: parallel
+writers race, and a server that is away must not hold up the sweep. What could not be logged is
+logged by the next run of the sweep; results themselves are in files in any case.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import queue
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.plan import Cell
+from harness.store import Store
+
+EXPERIMENT = "few-shot anomaly detection"
+PATIENCE = 20.0  # seconds to try again while the server does not answer, before giving up
+
+
+class Tracker:
+    """Logs a sweep to MLflow in the background.
+
+    Parameters
+    ----------
+    store : where the sweep's folder is; run ids are kept in it, so that nothing is logged twice
+    sweep : name of the sweep
+    about : parameters of the parent run
+    uri : tracking server; default sqlite in the storage folder, or MLFLOW_TRACKING_URI
+    """
+
+    def __init__(
+        self, store: Store, sweep: str, about: Mapping[str, Any], uri: str | None = None
+    ) -> None:
+        local = f"sqlite:///{store.path('mlflow.db')}" if store.local else "sqlite:///mlflow.db"
+        self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or local
+        self.problem = ""  # why logging was given up
+        self._store, self._sweep, self._about = store, sweep, dict(about)
+        self._artifacts = store.path("mlartifacts") if store.local else None
+        self._file = f"{sweep}/mlflow.json"
+        known = json.loads(store.read_text(self._file) or "{}")
+        self._known: dict[str, Any] = known if known.get("uri") == self.uri else {"uri": self.uri}
+        self._todo: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name="mlflow", daemon=True)
+        self._thread.start()
+
+    def cell(self, cell: Cell, key: str, row: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
+        """Log a finished cell, once per key."""
+        if self._known.get("cells", {}).get("|".join(map(str, cell)), ["", ""])[1] != key:
+            self._todo.put(("cell", cell, key, dict(row), dict(timing)))
+
+    def close(self, summary: Sequence[Mapping[Any, Any]], finished: bool) -> None:
+        """Log the means to the parent run and wait until all is logged."""
+        self._todo.put(("close", summary, finished))
+        self._thread.join()
+
+    def _serve(self) -> None:
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        client = None
+        while True:
+            what = self._todo.get()
+            if not self.problem:
+                try:
+                    client = client or self._persist(self._connect)
+                    self._persist(lambda c=client, w=what: self._log(c, w))
+                except Exception as error:  # whatever the server says: results are in files
+                    lines = str(error).splitlines() or [type(error).__name__]
+                    self.problem = f"MLflow at {self.uri}: {lines[0]}"
+            if what[0] == "close":
+                self._store.write(self._file, json.dumps(self._known, indent=1).encode())
+                return
+
+    def _persist(self, action: Any) -> Any:
+        """Do it, again and again while the server does not answer, for a while."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return action()
+            except Exception:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(1.0)
+
+    def _connect(self) -> Any:
+        import logging
+
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=self.uri)
+        if "parent" in self._known:
+            try:
+                client.get_run(self._known["parent"])
+                return client
+            except Exception:  # the database was removed: log anew
+                self._known = {"uri": self.uri}
+        found = client.get_experiment_by_name(EXPERIMENT)
+        where = self._artifacts
+        self._known["experiment"] = (
+            found.experiment_id if found else client.create_experiment(EXPERIMENT, where)
+        )
+        tags = {"harness.kind": "sweep", "harness.sweep": self._sweep}
+        run = client.create_run(self._known["experiment"], run_name=self._sweep, tags=tags)
+        self._known["parent"] = run.info.run_id
+        self._known["cells"] = {}
+        for name, value in self._about.items():
+            client.log_param(run.info.run_id, name, str(value)[:500])
+        return client
+
+    def _log(self, client: Any, what: Any) -> None:
+        from mlflow.entities import Metric, Param
+
+        now = int(time.time() * 1000)
+
+        def numbers(values: Mapping[str, Any]) -> list[Any]:
+            pairs = ((n, v) for n, v in values.items() if isinstance(v, (int, float)))
+            return [Metric(n, float(v), now, 0) for n, v in pairs if math.isfinite(v)]
+
+        parent, cells = self._known["parent"], self._known["cells"]
+        if what[0] == "cell":
+            _, cell, key, row, timing = what
+            name = "|".join(map(str, cell))
+            if cells.get(name, ["", ""])[1] == key:
+                return
+            tags = {
+                "mlflow.parentRunId": parent,
+                "harness.kind": "cell",
+                "harness.sweep": self._sweep,
+                "harness.key": key,
+                "status": str(row.get("status", "")),
+                **{k: str(v) for k, v in cell._asdict().items()},
+            }
+            title = f"{cell.method} {cell.dataset}/{cell.category} k{cell.shots} s{cell.seed}"
+            run = client.create_run(self._known["experiment"], run_name=title, tags=tags)
+            params = [Param(k, str(v)) for k, v in cell._asdict().items()]
+            shown = {k: v for k, v in {**row, **timing}.items() if k not in cell._fields}
+            client.log_batch(run.info.run_id, numbers(shown), params)
+            client.set_terminated(run.info.run_id)
+            cells[name] = [run.info.run_id, key]
+            return
+        _, summary, finished = what
+        means = {}
+        for row in summary:
+            stem = f"{row['method']}/{row['dataset']}/k{row['shots']}"
+            for metric in ("image_auroc", "image_auprc", "pixel_auroc", "pixel_aupro"):
+                means[f"{stem}/{metric}"] = row[f"{metric}_mean"]
+                means[f"{stem}/{metric}_std"] = row[f"{metric}_std"]
+        logged = numbers(means)
+        for start in range(0, len(logged), 500):
+            client.log_batch(parent, logged[start : start + 500])
+        client.set_terminated(parent, "FINISHED" if finished else "FAILED")
