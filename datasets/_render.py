@@ -77,7 +77,7 @@ def render(
     """
     draw = (TRAINING.get(family) or EVALUATION[family])[0]
     plane = draw(generator(*style, family, "style"), generator(*item, family, "item"), size)
-    light, grain = _camera(generator(*item, "camera"), size)
+    light, grain = _camera(generator(*item, family, "camera"), size)
     clean = _expose(plane.colour, light, grain)
     if defect == "good":
         return Rendering(clean, clean, np.zeros((size, size), dtype=bool))
@@ -85,7 +85,7 @@ def render(
     # and keep the most visible if none is visible enough.
     best: tuple[float, NDArray[np.uint8], NDArray[np.bool_]] | None = None
     for attempt in range(ATTEMPTS):
-        damage: Damage = DEFECTS[defect](generator(*item, defect, attempt), plane, size)
+        damage: Damage = DEFECTS[defect](generator(*item, family, defect, attempt), plane, size)
         mask = damage.mask
         if mask.sum() < 12 * (size / 128) ** 2:
             continue

@@ -221,7 +221,13 @@ def bend(rng: np.random.Generator, plane: Plane, size: int) -> Damage:
     moved = (c[i, j] * (1 - f) + c[i + 1, j] * f) * (1 - g) + (
         c[i, j + 1] * (1 - f) + c[i + 1, j + 1] * f
     ) * g
-    # the mask is what visibly moved: an even colour pushed aside stays as it was
+    # A fold of a surface catches the light: lighter where the push grows, darker where it falls
+    # off again. An object is told by its outline.
+    slope = np.diff(push, axis=0, append=0) * np.float32(np.sin(angle))
+    slope += np.diff(push, axis=1, append=0) * np.float32(np.cos(angle))
+    fold = slope * np.float32(0.5 * plane.region.all() / max(float(np.abs(slope).max()), 1e-6))
+    moved = np.clip(moved + (moved * 0.7 + 0.1) * fold[..., None], 0, 1)
+    # the mask is what visibly changed: an even colour pushed aside stays as it was
     mask = np.abs(moved - c).max(axis=2) > 0.03
     return Damage(moved.astype(np.float32), mask & (push > 0))
 
