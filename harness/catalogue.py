@@ -180,7 +180,7 @@ def _code(kind: str, use: str, params: dict[str, Any]) -> tuple[Code, str]:
     weights = [(p.name, _contents(p)) for p in made.files()]
     digest = hashed(use.rpartition(":")[2], params, plugins.source(cls).digest, weights)
     names = ("gpus", "auxiliary", "auxiliary_per_shots", "personalized", "prior")
-    declared = {n: getattr(cls, n) for n in names if hasattr(cls, n)}
+    declared = {n: getattr(made, n) for n in names if hasattr(made, n)}
     return Code(digest, **declared), str(getattr(made, "note", ""))
 
 

@@ -251,18 +251,18 @@ def _check_method(sweep: Sweep, m: MethodEntry, where: str) -> list[Problem]:
             problems += check_plugin("method", m.use, {**m.params, **first, key: value}, where)
     if problems:
         return problems
-    cls = plugins.find("method", m.use, where)
+    made = build("method", m.use, {**m.params, **first})
     if m.generator is not None and m.generator not in sweep.generators:
         known = suggest(m.generator, sweep.generators)
         problems.append(Problem(f"{where}.generator", f"no generator {m.generator!r}.{known}"))
-    if m.generator is None and (cls.generator or cls.personalized):
+    if m.generator is None and (made.generator or made.personalized):
         problems.append(Problem(f"{where}.generator", f"{m.use} needs a generator; name one"))
-    if cls.auxiliary and not sweep.auxiliary and m.auxiliary is None:
+    if made.auxiliary and not sweep.auxiliary and m.auxiliary is None:
         message = f"{m.use} trains on an auxiliary dataset; the sweep names none"
         problems.append(Problem(f"{where}: auxiliary", message))
     for k in m.shots if m.shots is not None else sweep.shots:
-        if k not in cls.shots:
-            few, most = cls.shots[0], cls.shots[-1]
+        if k not in made.shots:
+            few, most = made.shots[0], made.shots[-1]
             span = f"{few} or more" if most >= 100_000 else f"{few} to {most}"
             message = f"{m.use} takes {span} shots, got {k}; a method may have its own 'shots:'"
             problems.append(Problem(f"{where}.shots", message))

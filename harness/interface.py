@@ -185,16 +185,19 @@ class Features(Protocol):
 
 
 class Method(ABC):
-    """An anomaly detector. Calls come in the order setup, [load,] then fit and predict per cell."""
+    """An anomaly detector. Calls come in the order setup, [load,] then fit and predict per cell.
 
-    shots: ClassVar[range] = range(1, 1_000_000)  # sizes of support it takes; 0 is zero-shot
-    generator: ClassVar[bool] = False  # cannot work without a generator's pool
-    personalized: ClassVar[bool] = False  # wants Queries.personalized; implies a generator
-    auxiliary: ClassVar[bool] = False  # trains beforehand: ``train`` and ``load``
-    auxiliary_per_shots: ClassVar[bool] = False  # ... one state for each number of shots
-    gpus: ClassVar[float] = 0.0  # share of a GPU it needs when the cluster has GPUs
-    deterministic: ClassVar[bool] = True  # same input, same bits
-    note: str = ""  # a caveat printed under every table it appears in; may depend on parameters
+    What it declares stands in its class, or is set in ``__init__`` where it depends on parameters.
+    """
+
+    shots: range = range(1, 1_000_000)  # sizes of support it takes; 0 is zero-shot
+    generator: bool = False  # cannot work without a generator's pool
+    personalized: bool = False  # wants Queries.personalized; implies a generator
+    auxiliary: bool = False  # trains beforehand: ``train`` and ``load``
+    auxiliary_per_shots: bool = False  # ... one state for each number of shots
+    gpus: float = 0.0  # share of a GPU it needs when the cluster has GPUs
+    deterministic: bool = True  # same input, same bits
+    note: str = ""  # a caveat printed under every table it appears in
 
     def files(self) -> Sequence[Path]:
         """Local files, besides code, that results depend on (weights): part of every key."""
@@ -233,9 +236,10 @@ class Personalized:
 class Generator(ABC):
     """A text-to-image model customized on a support; methods read the images it makes."""
 
-    prior: ClassVar[bool] = False  # ``prepare`` makes something shared by all supports of an object
-    gpus: ClassVar[float] = 1.0
-    deterministic: ClassVar[bool] = True
+    prior: bool = False  # ``prepare`` makes something shared by all supports of an object
+    gpus: float = 1.0
+    deterministic: bool = True
+    note: str = ""
 
     def files(self) -> Sequence[Path]:
         """Local files, besides code, that results depend on (weights): part of every key."""
