@@ -75,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(do=_report)
     check = commands.add_parser("check", help="the promises of a plug-in, kept or broken")
     check.add_argument("name", metavar="NAME|module:Class")
+    check.add_argument("--data-root", metavar="DIR", help="folder that holds the datasets")
+    _add_params(check)
     check.set_defaults(do=_check)
     show = commands.add_parser("list", help="built-in plug-ins")
     kinds = ["methods", "datasets", "generators"]
@@ -83,9 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     data = commands.add_parser("data", help="counts, leaks and fingerprint of a dataset")
     data.add_argument("dataset", metavar="DATASET")
     data.add_argument("--data-root", metavar="DIR")
-    data.add_argument(
-        "--param", action="append", default=[], metavar="KEY=VALUE", help="of the adapter"
-    )
+    _add_params(data)
     data.set_defaults(do=_data)
     models = commands.add_parser("models", help="weights: embedded, found here, or needed")
     models.set_defaults(do=_models)
@@ -148,7 +148,7 @@ def _report(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from harness.contract import check
 
-    return check(arguments.name)
+    return check(arguments.name, _params(arguments), arguments.data_root)
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -162,20 +162,24 @@ def _list(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _data(arguments: argparse.Namespace) -> int:
-    import yaml
+def _add_params(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--param", action="append", default=[], metavar="KEY=VALUE", help="of the plug-in"
+    )
 
+
+def _params(arguments: argparse.Namespace) -> dict[str, object]:
+    from harness.config import value_of
+
+    return dict(value_of("--param", text) for text in arguments.param)
+
+
+def _data(arguments: argparse.Namespace) -> int:
     from harness.census import census, render
     from harness.config import check_plugin
     from harness.worker import open_dataset
 
-    params = {}
-    for text in arguments.param:
-        key, equals, value = text.partition("=")
-        if not equals:
-            print(f"--param: expected KEY=VALUE, got {text!r}", file=sys.stderr)
-            return 2
-        params[key] = yaml.safe_load(value)
+    params = _params(arguments)
     problems = check_plugin("dataset", arguments.dataset, params, "data")
     if problems:
         raise InputError(*problems)

@@ -172,25 +172,30 @@ def _read(path: Path) -> dict[str, Any]:
     return raw
 
 
-def _override(raw: Any, text: str) -> None:
+def value_of(option: str, text: str) -> tuple[str, Any]:
+    """Key and value of "key=value", the value being YAML; InputError blames the option."""
     key, equals, value = text.partition("=")
-    steps = key.split(".")
-    if not equals or not all(steps):
-        raise InputError(Problem("--set", f"expected KEY=VALUE, got {text!r}"))
-    node = raw
-    for step in steps[:-1]:
-        try:
-            node = node[int(step)] if isinstance(node, list) else node.setdefault(step, {})
-        except (ValueError, IndexError, AttributeError):
-            raise InputError(Problem("--set", f"{text!r}: nothing at {step!r}")) from None
+    if not equals or not key:
+        raise InputError(Problem(option, f"expected KEY=VALUE, got {text!r}"))
     try:
-        new = yaml.load(value, _Loader)
+        return key, yaml.load(value, _Loader)
+    except yaml.YAMLError as error:
+        raise InputError(Problem(option, f"{text!r}: {one_line(error)}")) from None
+
+
+def _override(raw: Any, text: str) -> None:
+    key, value = value_of("--set", text)
+    *steps, last = key.split(".")
+    node = raw
+    try:
+        for step in steps:
+            node = node[int(step)] if isinstance(node, list) else node.setdefault(step, {})
         if isinstance(node, list):
-            node[int(steps[-1])] = new
+            node[int(last)] = value
         else:
-            node[steps[-1]] = new
-    except (yaml.YAMLError, ValueError, IndexError, TypeError) as error:
-        raise InputError(Problem("--set", f"{text!r}: {one_line(error)}")) from None
+            node[last] = value
+    except (ValueError, IndexError, AttributeError, TypeError):
+        raise InputError(Problem("--set", f"{text!r}: the config has no such place")) from None
 
 
 def _explain(path: Path, error: Any, raw: dict[str, Any]) -> Problem:
