@@ -31,6 +31,7 @@ class Listed(Dataset):
     objects: ClassVar[
         Mapping[str, str]
     ] = {}  # category -> words, where the name itself will not do
+    levels: ClassVar[int] = 2  # how far below the root the tree may begin
     layout: ClassVar[str] = ""  # what the tree looks like, for errors
 
     def __init__(self, root: str | Path, object_names: Mapping[str, str] | None = None) -> None:
@@ -57,7 +58,7 @@ class Listed(Dataset):
 
     @property
     def base(self) -> Path:
-        """Where the tree begins: ``root`` or a folder at most two levels below it.
+        """Where the tree begins: ``root`` or a folder at most ``levels`` below it.
 
         Raises
         ------
@@ -74,7 +75,7 @@ class Listed(Dataset):
         name = type(self).__name__
         if not self.root.is_dir():
             raise FileNotFoundError(f"{name}: no folder {self.root}; expected {self.layout}")
-        for folder in _descend(self.root, 2):
+        for folder in _descend(self.root, self.levels):
             if self._recognises(folder):
                 return folder
         raise ValueError(f"{name}: {self.root} is not the dataset; expected {self.layout}")

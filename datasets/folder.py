@@ -28,6 +28,8 @@ class Folder(Listed):
         What prompts call the object; the category's name without underscores when left out.
     """
 
+    levels = 0  # any tree would do, so none is looked for
+
     def __init__(
         self,
         root: str | Path,

@@ -25,7 +25,7 @@ class HeadCT(Listed):
         Overrides the words that prompts use.
     """
 
-    folders = ("headct", "head_ct", "head-ct", "head-ct-hemorrhage")
+    folders = ("headct", "head-ct", "head-ct-hemorrhage")  # head_ct is also a folder inside
     domain = "medical"
     licence = "unclear"
     homepage = "https://www.kaggle.com/datasets/felipekitamura/head-ct-hemorrhage"

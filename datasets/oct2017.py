@@ -50,9 +50,13 @@ class OCT2017(Listed):
         self._dropped = 0
 
     def _recognises(self, folder: Path) -> bool:
-        return all(
-            pictured(folder, (part,), ("NORMAL", "good")) is not None for part in ("train", "test")
-        )
+        if all(pictured(folder, (part,), ("NORMAL",)) for part in ("train", "test")):
+            return True
+        train = pictured(folder, ("train",), ("good",))
+        if train is None or pictured(folder, ("test",), ("Ungood",)) is None:
+            return False
+        # BMAD arranges other sets in the same way; only scans of this one are named so.
+        return any(len(_parts(name)) == 3 for name in images(train)[:1])
 
     def remarks(self, category: str) -> list[str]:
         """How many scans the split by patient left out."""
@@ -88,9 +92,14 @@ class OCT2017(Listed):
         prefix = place.relative_to(self.base).as_posix()
         samples: list[Sample] = []
         for name in images(place):
-            parts = Path(name).stem.split("-")
+            parts = _parts(name)
             kind = defect or (parts[0] if parts[0] in _DISEASES else "Ungood")
             patient = parts[1] if len(parts) == 3 else ""
             source = f"{prefix}/{name}"
             samples.append(Sample(source, int(kind != "good"), None, kind, patient))
         return samples
+
+
+def _parts(name: str) -> list[str]:
+    """Class, patient and number."""
+    return Path(name).stem.split("-")

@@ -39,7 +39,7 @@ class RESC(Listed):
         return all(
             pictured(folder, (part,), (kind,)) is not None
             for part, kind in (("train", "good"), ("test", "good"), ("test", "Ungood"))
-        )
+        ) and bool(pictured(folder, ("test",), ("Ungood",), _MASKS))
 
     def _partition(self, category: str) -> Partition:
         train = self._samples("train", "good")

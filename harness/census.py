@@ -216,7 +216,7 @@ def _alike(rows: Rows, parts: NDArray[np.intp]) -> Repeats:
 
 
 def render(found: Census) -> str:
-    """A census as plain text, ending in a line feed."""
+    """A census as plain text."""
     lines = [
         f"{found.name}  ({found.domain or 'no domain stated'})",
         f"  found in   {found.root}",
@@ -235,7 +235,7 @@ def render(found: Census) -> str:
         f"{len(found.categories)} {'category' if len(found.categories) == 1 else 'categories'}, "
         + ", ".join(f"{count:,} {name}" for count, name in zip(total, _NAMES, strict=True))
     )
-    return "\n".join([*lines, f"fingerprint {found.fingerprint}", ""])
+    return "\n".join([*lines, f"fingerprint {found.fingerprint}"])
 
 
 def _rendered(each: CategoryCensus) -> list[str]:

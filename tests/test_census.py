@@ -67,7 +67,7 @@ def test_counts(tree: Path) -> None:
     assert "train normals          6  ! published 209: 203 missing" in text
     assert "CC BY-NC-SA 4.0" in text
     assert "https://www.mvtec.com" in text
-    assert text.endswith(f"fingerprint {found.fingerprint}\n")
+    assert text.endswith(f"\nfingerprint {found.fingerprint}")
 
 
 def test_exact_duplicates(tree: Path) -> None:

@@ -241,3 +241,22 @@ def test_headct_errors_name_the_file(head: Path) -> None:
         (head / "labels.csv").write_text(text)
         with pytest.raises(ValueError, match=r"labels.csv: expected a header"):
             HeadCT(head).train("headct")
+
+
+def test_sets_of_bmad_are_told_apart(tmp_path: Path) -> None:
+    """Where a data root holds several trees, none is taken for another."""
+    draw(tmp_path / "oct/train/good/img/NORMAL-1-1.jpeg")
+    draw(tmp_path / "oct/test/good/img/NORMAL-2-1.jpeg")
+    draw(tmp_path / "oct/test/Ungood/img/DME-3-1.jpeg")
+    with pytest.raises(ValueError, match=r"RESC: .* is not the dataset"):
+        RESC(tmp_path).categories()
+    chest = tmp_path / "chest"
+    for name in ("train/good/7.png", "test/good/8.png", "test/Ungood/9.png"):
+        draw(chest / name)
+    for cls in (RESC, OCT2017):
+        with pytest.raises(ValueError, match="is not the dataset"):
+            cls(chest).categories()
+
+
+def test_headct_found_from_a_folder_above(head: Path) -> None:
+    assert HeadCT(head.parent).train("headct") == HeadCT(head).train("headct")
