@@ -154,10 +154,10 @@ def factor(parts: Parts) -> int:
     return int(2 ** (len(parts.vae.config.block_out_channels) - 1))
 
 
-def autocast(device: str, dtype: torch.dtype) -> AbstractContextManager[Any]:
-    """Mixed precision, or none for float32."""
+def autocast(device: str, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
+    """Mixed precision; none for float32 or None."""
     kind = torch.device(device).type
-    return torch.autocast(kind, dtype=dtype, enabled=dtype != torch.float32)
+    return torch.autocast(kind, dtype=dtype, enabled=dtype not in (None, torch.float32))
 
 
 def embed(parts: Parts, prompts: Sequence[str]) -> torch.Tensor:
@@ -256,9 +256,9 @@ def denoise(
     trail: Sequence[int],
     condition: torch.Tensor,
     unconditional: torch.Tensor | None,
-    guidance: float = 7.5,
+    guidance: float,
     scheduler: str = "ddim",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """Take noisy latents down the timesteps to clean ones, deterministically.
 
@@ -271,7 +271,7 @@ def denoise(
     guidance : classifier-free guidance weight; 1 is the conditional model alone, at half the cost
     scheduler : "ddim" (Song et al. 2021, eq. 12 with eta 0) or "dpmpp" (DPM-Solver++ 2M, Lu et al.
         2022, algorithm 2, first order in the first and the last step)
-    dtype : of mixed precision inside the UNet
+    dtype : of mixed precision inside the UNet; None is float32
 
     Returns
     -------

@@ -37,6 +37,7 @@ class Recipe:
     steps: int
     rate: float
     dtype: torch.dtype
+    checkpointing: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,8 @@ def finetune(
             unet.requires_grad_(True)
         else:
             _add_adapter(unet, recipe.rank, recipe.targets, random)
+        if recipe.checkpointing:  # diffusers heeds it in training mode only; nothing else differs
+            unet.train().enable_gradient_checkpointing()
         losses = _train(parts, unet, shown, recipe, random, what)
         if recipe.rank is None:
             state = {
@@ -91,7 +94,8 @@ def finetune(
             adapter = peft.get_peft_model_state_dict(unet)
             state = {n: w.detach().cpu().half().numpy() for n, w in adapter.items()}
     finally:
-        unet.requires_grad_(False)
+        unet.requires_grad_(False).eval()
+        unet.disable_gradient_checkpointing()
         if recipe.rank is None:
             restore(unet, before)
         else:
