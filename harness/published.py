@@ -74,8 +74,9 @@ def compare(summary: pd.DataFrame, uses: dict[str, str], folder: Path = TABLES) 
     Returns
     -------
     frame with the columns method, dataset, shots, metric, ours, ours_std, printed_as, published,
-    published_std, difference, source
-        All shares in 0..1; ``difference`` is ours minus theirs.
+    published_std, difference, table, source
+        All shares in 0..1; ``difference`` is ours minus theirs. A number that several tables of a
+        paper repeat is there once.
     """
     import pandas as pd
 
@@ -106,12 +107,15 @@ def compare(summary: pd.DataFrame, uses: dict[str, str], folder: Path = TABLES) 
                     "published": other["mean"],
                     "published_std": other["std"],
                     "difference": ours - other["mean"],
-                    "source": other["source"],
+                    **{key: other[key] for key in ("table", "source")},
                 }
             )
     columns = "method dataset shots metric ours ours_std printed_as published published_std"
-    frame = pd.DataFrame(rows, columns=[*columns.split(), "difference", "source"])
-    return frame.sort_values(["dataset", "shots", "method", "source", "metric"], ignore_index=True)
+    frame = pd.DataFrame(rows, columns=[*columns.split(), "difference", "table", "source"])
+    frame = frame.sort_values(["dataset", "shots", "method", "table", "metric"])
+    again = [*columns.split()[:4], "published", "paper"]  # an ablation repeats its headline row
+    frame["paper"] = frame["table"].str.partition("_")[0] if len(frame) else ""
+    return frame.drop_duplicates(again).drop(columns="paper").reset_index(drop=True)
 
 
 def _share(percent: float | None) -> float:
