@@ -24,10 +24,11 @@ _BLOCK = 25  # queries whose maps are held at a time
 class Padim(Method):
     """Mahalanobis distance of each location's features to the support's at that location.
 
-    The map of distances is enlarged to the network's input and smoothed; an image scores its maximum.
+    The map of distances is enlarged to the network's input and smoothed; an image scores its
+    maximum.
 
     Against the paper: the inverse of each covariance is taken by its exact low-rank form, since a
-    few images span few dimensions; image scores are not normalised over the test set; and pictures
+    few images span few dimensions; scores are not normalised over the test set; and pictures
     are stretched to 256 px by default instead of cropped to 224.
 
     Parameters
@@ -106,6 +107,8 @@ class Padim(Method):
             for channels in drawn_channels(dims, count, self.channel_seed)
         ]
         self._side = self.crop or self.size
+        # One at a time on a CPU, so that shots share what their supports have in common.
+        self._batch = 1 if device == "cpu" else _BLOCK
         self._space = (
             f"padim/{self._network.name}/{self._side}/{self.levels}/{count}/{self.channel_seed}"
         )
@@ -154,7 +157,7 @@ class Padim(Method):
                 for encoding in encodings
             ]
 
-        records = self.features.many(self._space, images, compute, batch=_BLOCK)
+        records = self.features.many(self._space, images, compute, self._batch)
         return [torch.stack(level) for level in zip(*records, strict=True)]
 
 

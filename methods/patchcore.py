@@ -109,6 +109,8 @@ class Patchcore(Method):
         self.features = features
         self._network = load_encoder(self.encoder, device, features)
         self._side = self.crop or self.size
+        # One at a time on a CPU, so that shots share what their supports have in common.
+        self._batch = 1 if device == "cpu" else _BLOCK
         self._space = (
             f"patchcore/{self._network.name}/{self._side}/{self.levels}/"
             f"{self.neighbourhood}/{self.dims}"
@@ -188,4 +190,4 @@ class Patchcore(Method):
                 for encoding in encodings
             ]
 
-        return torch.stack(self.features.many(self._space, images, compute, batch=_BLOCK))
+        return torch.stack(self.features.many(self._space, images, compute, self._batch))
