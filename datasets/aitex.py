@@ -51,7 +51,7 @@ class AITEX(Listed):
 
     folders = ("aitex", "afid", "aitex_fabric", "aitex fabric image database")
     domain = "industrial"
-    licence = "none stated; free for research"
+    licence = "none stated"
     homepage = "https://www.aitex.es/afid/"
     layout = "NODefect_images/<fabric>, Defect_images and Mask_images"
     counts: ClassVar = {"aitex": (1692, 564, 183)}

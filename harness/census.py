@@ -281,7 +281,7 @@ def _repeated(name: str, repeats: Repeats, counts: tuple[int, int, int]) -> list
         f"    across the split    {repeats.across:>10,}  pairs: {repeats.leaking:,} train and "
         f"{repeats.leaked:,} test images",
     ]
-    if 2 * repeats.normals < normals:
+    if name.startswith("near") and 2 * repeats.normals < normals:
         lines.append(
             "    (an object that always lies the same way looks alike without being a copy)"
         )
