@@ -24,8 +24,6 @@ class Listed(Dataset):
     ----------
     root : str or Path
         The unpacked dataset, or a folder at most two levels above it.
-    object_names : mapping from category to words, optional
-        Overrides ``objects``, the words that prompts use.
     """
 
     objects: ClassVar[
@@ -34,9 +32,8 @@ class Listed(Dataset):
     levels: ClassVar[int] = 2  # how far below the root the tree may begin
     layout: ClassVar[str] = ""  # what the tree looks like, for errors
 
-    def __init__(self, root: str | Path, object_names: Mapping[str, str] | None = None) -> None:
+    def __init__(self, root: str | Path) -> None:
         self.root: Path = Path(root)
-        self.object_names = object_names
         self._base: Path | None = None
         self._partitions: dict[str, Partition] = {}
 
@@ -100,9 +97,8 @@ class Listed(Dataset):
         return list(self._listed(category)[1])
 
     def object_name(self, category: str) -> str:
-        """Words for prompts: the caller's, the dataset's, or the category's name."""
-        names = {**self.objects, **(self.object_names or {})}
-        return names.get(category, super().object_name(category))
+        """Words for prompts: those of ``objects``, or the category's name."""
+        return self.objects.get(category, super().object_name(category))
 
     def open(self, source: str) -> bytes | np.ndarray:
         """Contents of a source, which is relative to ``base``."""

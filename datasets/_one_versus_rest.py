@@ -26,8 +26,8 @@ class OneVersusRest(Listed):
     for all classes and threads, read-only.
     """
 
-    def __init__(self, root: str | Path, object_names: Mapping[str, str] | None = None) -> None:
-        super().__init__(root, object_names)
+    def __init__(self, root: str | Path) -> None:
+        super().__init__(root)
         self._known: dict[str, Labelled] = {}
         self._stacks: dict[str, NDArray[np.uint8]] = {}
         self._lock = threading.Lock()

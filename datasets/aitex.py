@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -45,8 +44,6 @@ class AITEX(Listed):
     split : {"published", "source"}
         "published" splits clean tiles whatever strip they are of: nearly every strip is on both
         sides. "source" splits clean strips, 75/25 within each fabric.
-    object_names : mapping from category to words, optional
-        Overrides the words that prompts use.
     """
 
     folders = ("aitex", "afid", "aitex_fabric", "aitex fabric image database")
@@ -61,9 +58,8 @@ class AITEX(Listed):
         self,
         root: str | Path,
         split: str = "published",
-        object_names: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(root, object_names)
+        super().__init__(root)
         self.split = option("split", split, ("published", "source"))
         self._unmarked: list[str] = []
 

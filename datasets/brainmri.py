@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -26,8 +25,6 @@ class BrainMRI(Listed):
     split : {"published", "deduplicated"}
         "deduplicated" first keeps one image, the first by name, of each set of near duplicates
         (thumbnails correlated above 0.995, chains joined), in ``no`` and in ``yes``.
-    object_names : mapping from category to words, optional
-        Overrides the words that prompts use.
     """
 
     folders = (
@@ -50,9 +47,8 @@ class BrainMRI(Listed):
         self,
         root: str | Path,
         split: str = "published",
-        object_names: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(root, object_names)
+        super().__init__(root)
         self.split = option("split", split, ("published", "deduplicated"))
 
     def _recognises(self, folder: Path) -> bool:

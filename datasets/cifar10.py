@@ -46,8 +46,6 @@ class CIFAR10(OneVersusRest):
     ----------
     root : str or Path
         Folder of ``data_batch_1`` ... ``test_batch``, or of ``train/<class>`` and ``test/<class>``.
-    object_names : mapping from category to words, optional
-        Overrides the words that prompts use.
     """
 
     folders = ("cifar10", "cifar-10", "cifar-10-batches-py", "cifar10-pngs-in-folders")
@@ -58,8 +56,8 @@ class CIFAR10(OneVersusRest):
     counts: ClassVar = dict.fromkeys(_CLASSES, (5000, 1000, 9000))
     orientation = True
 
-    def __init__(self, root: str | Path, object_names: dict[str, str] | None = None) -> None:
-        super().__init__(root, object_names)
+    def __init__(self, root: str | Path) -> None:
+        super().__init__(root)
         self._labels: dict[str, list[int]] = {}
 
     def __getstate__(self) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,8 +24,6 @@ class ELPV(Listed):
     root : str or Path, optional
         Folder of ``labels.csv`` and ``images/``; the data of the installed package
         ``elpv-dataset`` when left out.
-    object_names : mapping from category to words, optional
-        Overrides the words that prompts use.
     """
 
     folders = ("elpv", "elpv-dataset", "elpv_dataset")
@@ -37,10 +34,8 @@ class ELPV(Listed):
     counts: ClassVar = {"elpv": (1131, 377, 715)}
     objects: ClassVar = {"elpv": "solar cell"}
 
-    def __init__(
-        self, root: str | Path | None = None, object_names: Mapping[str, str] | None = None
-    ) -> None:
-        super().__init__(_packaged() if root is None else root, object_names)
+    def __init__(self, root: str | Path | None = None) -> None:
+        super().__init__(_packaged() if root is None else root)
 
     def _recognises(self, folder: Path) -> bool:
         return (folder / "labels.csv").is_file() and (folder / "images").is_dir()

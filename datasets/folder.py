@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from datasets._listed import Listed, Partition, by_folder, folders
@@ -24,8 +23,6 @@ class Folder(Listed):
         The folder of ``test`` that holds normal images; each of the others is a kind of defect.
     mask : str
         Stem of a mask's file; ``{stem}`` stands for the image's. The extension may differ.
-    object_names : mapping from category to words, optional
-        What prompts call the object; the category's name without underscores when left out.
     """
 
     levels = 0  # any tree would do, so none is looked for
@@ -38,9 +35,8 @@ class Folder(Listed):
         normal: str = "good",
         masks: str = "ground_truth",
         mask: str = "{stem}_mask",
-        object_names: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(root, object_names)
+        super().__init__(root)
         if "{stem}" not in mask:
             raise ValueError(f"The mask parameter of Folder must contain '{{stem}}'. Got {mask!r}.")
         self.names = {"train": train, "test": test, "normal": normal, "masks": masks, "mask": mask}

@@ -21,8 +21,6 @@ class HeadCT(Listed):
     ----------
     root : str or Path
         Folder of ``labels.csv`` and ``head_ct``.
-    object_names : mapping from category to words, optional
-        Overrides the words that prompts use.
     """
 
     folders = ("headct", "head-ct", "head-ct-hemorrhage")  # head_ct is also a folder inside

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
@@ -32,8 +31,6 @@ class KSDD(Listed):
         surface and surfaces of a commutator are on both sides. "item" draws supports from a
         quarter of the commutators and tests on all bands of the others; nearly every commutator
         has a defect, so those of the first quarter are not tested.
-    object_names : mapping from category to words, optional
-        Overrides the words that prompts use.
     """
 
     folders = ("ksdd", "kolektorsdd", "kolektorsdd-boxes", "kolektor", "sdd")
@@ -48,9 +45,8 @@ class KSDD(Listed):
         self,
         root: str | Path,
         split: str = "published",
-        object_names: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(root, object_names)
+        super().__init__(root)
         self.split = option("split", split, ("published", "item"))
         self._unmarked: list[str] = []
 

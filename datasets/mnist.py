@@ -30,8 +30,6 @@ class MNIST(OneVersusRest):
     ----------
     root : str or Path
         Folder of ``train-images-idx3-ubyte`` and its three companions, or of the PNG folders.
-    object_names : mapping from category to words, optional
-        Overrides the words that prompts use.
     """
 
     folders = ("mnist", "mnist_png", "mnist-png")

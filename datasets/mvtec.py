@@ -18,8 +18,6 @@ class MVTec(Listed):
     ----------
     root : str or Path
         Folder that holds ``bottle``, ``cable``, ...
-    object_names : mapping from category to words, optional
-        Overrides the words that prompts use.
     """
 
     folders = ("mvtec", "mvtec_ad", "mvtec-ad", "mvtecad", "mvtec_anomaly_detection")

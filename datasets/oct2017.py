@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -26,8 +25,6 @@ class OCT2017(Listed):
         Mendeley) or ``good``, ``Ungood`` (BMAD).
     split : {"published", "patient"}
         "patient" leaves out of train every patient who appears in test, under any class.
-    object_names : mapping from category to words, optional
-        Overrides the words that prompts use.
     """
 
     folders = ("oct2017", "kermany2018", "zhanglabdata", "cellData", "retina_oct2017_ad")
@@ -43,9 +40,8 @@ class OCT2017(Listed):
         self,
         root: str | Path,
         split: str = "published",
-        object_names: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(root, object_names)
+        super().__init__(root)
         self.split = option("split", split, ("published", "patient"))
         self._dropped = 0
 

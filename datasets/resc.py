@@ -22,8 +22,6 @@ class RESC(Listed):
     root : str or Path
         Folder of ``train/good`` and ``test/<good|Ungood>``, each with its pictures in ``img`` and
         the masks in ``anomaly_mask`` or ``label``.
-    object_names : mapping from category to words, optional
-        Overrides the words that prompts use.
     """
 
     folders = ("resc", "retina_resc_ad", "retina_resc")

@@ -22,8 +22,6 @@ class VisA(Listed):
     ----------
     root : str or Path
         Folder of ``split_csv`` and the objects' folders.
-    object_names : mapping from category to words, optional
-        Overrides the words that prompts use.
     """
 
     folders = ("visa", "visa_20220922")

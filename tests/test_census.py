@@ -12,7 +12,6 @@ import pytest
 from PIL import Image as Picture
 
 from datasets.brainmri import BrainMRI
-from datasets.elpv import ELPV
 from datasets.folder import Folder
 from datasets.ksdd import KSDD
 from datasets.mnist import MNIST
@@ -172,13 +171,6 @@ def test_folder_has_nothing_published(tree: Path) -> None:
     found = census(Folder(tree), "mine")
     assert (found.missing, found.extra, found.categories[0].published) == ((), (), None)
     assert "licence    not stated" in render(found)
-
-
-def test_elpv_whole() -> None:
-    (cells,) = census(ELPV(), "elpv").categories
-    assert cells.counts == cells.published == (1131, 377, 715)
-    assert cells.sizes == {(300, 300): 2223}
-    assert (cells.exact.normals, cells.exact.anomalies) == (1508, 715)
 
 
 @pytest.mark.skipif(not (SHARED / "mvtec").is_dir(), reason="no ../shared/data/mvtec")

@@ -153,10 +153,9 @@ def test_mvtec_as_distributed() -> None:
         assert len({sample.defect for sample in anomalies(test)}) == kinds
 
 
-def test_object_names_come_from_the_caller_then_the_table(mvtec: Path) -> None:
+def test_object_names_come_from_the_table_or_the_category(mvtec: Path) -> None:
     assert MVTec(mvtec).object_name("metal_nut") == "metal nut"
     assert VisA(mvtec).object_name("pcb3") == "printed circuit board"
-    assert VisA(mvtec, object_names={"pcb3": "board"}).object_name("pcb3") == "board"
 
 
 def test_folder_with_names_of_its_own(tmp_path: Path) -> None:

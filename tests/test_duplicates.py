@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image as Picture
 
 from datasets import _pictures
+from datasets.elpv import ELPV
 from harness import duplicates
 from harness.interface import Dataset, Sample
 from harness.problems import DataError
@@ -83,6 +84,11 @@ def test_test_image_listed_as_train_is_caught(tmp_path: Path) -> None:
     shared = pictures(tmp_path, 1, 2)
     dataset = Files(tmp_path, shared, shared[1:])
     assert duplicates.test_duplicates(dataset, "thing", False) == {"2.png"}
+
+
+def test_elpv_has_no_copies() -> None:
+    assert duplicates.test_duplicates(ELPV(), "elpv", False) == set()
+    assert duplicates.train_duplicates(ELPV(), "elpv", False) == {}
 
 
 def test_tiles_of_copied_strips(tmp_path: Path) -> None:
