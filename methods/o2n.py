@@ -1,0 +1,401 @@
+"""One-to-Normal: a query against its personalized image, anomaly-free images and sentences.
+
+Li et al., "One-to-Normal: Anomaly Personalization for Few-shot Anomaly Detection", NeurIPS 2024.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from harness.interface import (
+    Arrays,
+    Auxiliary,
+    Features,
+    Image,
+    Method,
+    Prediction,
+    Queries,
+    Support,
+)
+from methods._encoders import described
+from methods._o2n_compare import (
+    bank_distance,
+    bank_distance_in_place,
+    default_levels,
+    mean_map,
+    personalized_distance,
+    score_of,
+)
+from methods._o2n_views import shaped, unstacked
+from methods._pictures import centred, encoder_files, shapes, uncropped
+from methods._prompts import anomalous_probability, compose, prototypes, unit
+
+_SWITCHES = {
+    "selection": ("generator", "mean", "min"),
+    "against": ("query", "reconstruction"),
+    "bank": ("pool", "support"),
+    "scope": ("all", "same-cell"),
+    "maximum": ("per-level", "of-mean"),
+    "text": ("adapter", "class-token"),
+}
+_LEAST = {0: ("alpha", "beta", "sigma"), 1: ("size", "batch", "epochs", "autoencoder_size")}
+#: queries whose features are held at a time; a multiple of what encoders take at a time on a GPU
+_BLOCK = 32
+_TEXT_BATCH = {"cpu": 1, "cuda": 16}
+
+Levels = list[torch.Tensor]  # one tensor per level
+
+
+class O2n(Method):
+    """Triplet contrastive inference (section 3.4) on one-to-normal images (section 3.3).
+
+    With F the patch features of a query at one of n levels, its anomaly score is (Eq. 7)
+
+        A = S_P + alpha S_N + beta S_text
+
+    - S_P (Eq. 4): mean over levels of the largest 1 - cosine between a patch and the patch at the
+      same place of the query's personalized image;
+    - S_N (Eq. 5): the same with the nearest patch of all anomaly-free images, the pool;
+    - S_text (Eq. 6): the same with the anomalous probability of a patch, a softmax of its products
+      with the mean embeddings of normal and anomalous sentences (WinCLIP's), after a linear layer
+      per level which was trained on the auxiliary dataset.
+
+    The map is the same sum before the maximum, averaged over levels, enlarged and smoothed. The
+    three branches are kept as parts ``S_P``, ``S_N``, ``S_text`` and as part maps, so that
+    fusions can be compared without running anything again.
+
+    Parameters
+    ----------
+    encoder : mapping, optional
+        ``{model, weights}``, and ``quick_gelu`` at will; CLIP ViT-L/14@336 of OpenAI by default.
+    size : int
+        Pixels per side that the encoder sees.
+    crop : bool
+        False: the whole query is stretched to the square; True: its shortest side is resized to
+        ``size`` and the ends of the longer one are cut off. Auxiliary images are always stretched.
+    levels : sequence of int, optional
+        Blocks to read. By default the ends of four equal parts: 6, 12, 18, 24 of ViT-L/14. Of a
+        convolutional encoder (micro, too) its stages 2 to 4.
+    alpha, beta : float
+        Weights of S_N and S_text, at least 0.
+    selection : str
+        ``generator``: it has selected one image per query. For a generator that keeps the images of
+        all prompts: ``mean`` of their S_P maps, or each patch's ``min``.
+    against : str
+        What the personalized image is compared with: the ``query`` (the paper) or, to leave out
+        what the autoencoder alone changes, its ``reconstruction``; this needs ``autoencoder``.
+    autoencoder : str, optional
+        The generator's ``base``. S_P between query and the reconstruction by that base's
+        autoencoder becomes the part ``floor``: what S_P would be if nothing were changed.
+    autoencoder_size : int, optional
+        The generator's ``size``.
+    search : int
+        Side, odd, of the square of patches of the personalized image of which the nearest counts in
+        S_P; 1 is the same place alone (the paper).
+    bank : str
+        ``pool``: support and generated images; ``support``: without the generated ones.
+    scope : str
+        Which patches of the bank S_N looks at: ``all``, or those in the ``same-cell``.
+    maximum : str
+        ``per-level`` (the paper): mean over levels of the maximum over patches; ``of-mean``: the
+        other way round, as InCTRL.
+    text : str
+        ``adapter``: linear layers, trained on the auxiliary dataset; ``class-token``: the softmax
+        of the image embedding, which needs no training and gives a constant map (zero-shot
+        WinCLIP's score, which the paper's Table 4 resembles).
+    temperature : float
+        Cosines with sentences are divided by it.
+    epochs : int, optional
+        Of the linear layers' training; by default 3 on MVTec AD, else 15.
+    batch : int
+        Images per step.
+    learning_rate : float
+        Of Adam with betas 0.5 and 0.999.
+    mosaic : float, optional
+        Probability that a training image is replaced by four of its category; by default 0.2 on
+        MVTec AD, else 0.
+    sigma : float
+        Of the Gaussian that smooths maps, in pixels of ``size``. Scores do not use it.
+
+    Notes
+    -----
+    Other switches of the paper belong to others. To the generator (``dreambooth``): t, steps,
+    guidance, prompts, selector, prior preservation and augmentation; ``text_share`` decides what
+    generated images are made of. To the sweep: the pool's size, and which dataset is auxiliary;
+    the engine never hands a method the dataset that is tested.
+
+    Departures, where the paper leaves things open:
+
+    - F' and the sentences' embeddings are scaled to length 1 and their products divided by a
+      temperature; Eq. 6 has neither.
+    - The linear layers' training is APRIL-GAN's, except that images are seen at ``size``, that
+      softmax maps are enlarged about pixel centres, and that the seed is the sweep's.
+    - Support, generated and auxiliary images are not augmented.
+    - The paper gives no formula for maps.
+    - Sums of branches are taken as they are: no branch is normalised over the queries.
+    """
+
+    generator = True
+    personalized = True
+    gpus = 0.25
+
+    def __init__(
+        self,
+        *,
+        encoder: Mapping[str, Any] | None = None,
+        size: int = 240,
+        crop: bool = False,
+        levels: Sequence[int] | None = None,
+        alpha: float = 1.0,
+        beta: float = 0.5,
+        selection: str = "generator",
+        against: str = "query",
+        autoencoder: str | None = None,
+        autoencoder_size: int | None = None,
+        search: int = 1,
+        bank: str = "pool",
+        scope: str = "all",
+        maximum: str = "per-level",
+        text: str = "adapter",
+        temperature: float = 0.01,
+        epochs: int | None = None,
+        batch: int = 8,
+        learning_rate: float = 1e-3,
+        mosaic: float | None = None,
+        sigma: float = 4.0,
+    ) -> None:
+        self.encoder = described(encoder or {"model": "ViT-L-14-336", "weights": "openai"})
+        self.size = size
+        self.crop = crop
+        self.levels = None if levels is None else tuple(levels)
+        self.alpha = alpha
+        self.beta = beta
+        self.selection = selection
+        self.against = against
+        self.autoencoder = autoencoder
+        self.autoencoder_size = autoencoder_size
+        self.search = search
+        self.bank = bank
+        self.scope = scope
+        self.maximum = maximum
+        self.text = text
+        self.temperature = temperature
+        self.epochs = epochs
+        self.batch = batch
+        self.learning_rate = learning_rate
+        self.mosaic = mosaic
+        self.sigma = sigma
+        self.auxiliary = text == "adapter"
+        if self.encoder["model"] == "micro":
+            self.note = "o2n: with the embedded micro encoder, not the paper's ViT-L/14"
+        self._check()
+
+    def _check(self) -> None:
+        for name, known in _SWITCHES.items():
+            if getattr(self, name) not in known:
+                raise _wrong(name, f"one of {', '.join(known)}", getattr(self, name))
+        for name, least in ((name, least) for least in _LEAST for name in _LEAST[least]):
+            value = getattr(self, name)
+            if value is not None and not least <= value < float("inf"):
+                raise _wrong(name, f"at least {least}, and finite", value)
+        for name in ("temperature", "learning_rate"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise _wrong(name, "a finite number above 0", getattr(self, name))
+        if self.mosaic is not None and not 0 <= self.mosaic <= 1:
+            raise _wrong("mosaic", "between 0 and 1", self.mosaic)
+        if self.search < 1 or self.search % 2 == 0:
+            raise _wrong("search", "odd and at least 1", self.search)
+        if self.levels is not None and (not self.levels or min(self.levels) < 1):
+            raise _wrong("levels", "a list of blocks, counted from 1", list(self.levels))
+        if self.autoencoder is None and (self.against != "query" or self.autoencoder_size):
+            name = "against: reconstruction" if self.against != "query" else "autoencoder_size"
+            raise ValueError(f"o2n: {name} needs `autoencoder`, the generator's base")
+
+    def files(self) -> Sequence[Path]:
+        """Local files of the encoder, and of the autoencoder where one is named."""
+        if self.autoencoder is None:
+            return encoder_files(self.encoder)
+        from methods import _diffusion
+
+        return (*encoder_files(self.encoder), *_diffusion.weight_files(self.autoencoder))
+
+    def setup(self, device: str, features: Features) -> None:
+        """Load the encoder, and the autoencoder where one is named."""
+        from methods._encoders import load_encoder
+        from methods._o2n_views import Autoencoder
+
+        self._device, self._features = device, features
+        self._encoder = load_encoder(self.encoder, device, features)
+        if not self._encoder.has_text:
+            raise ValueError(f"o2n: {self._encoder.name} embeds no sentences; take a CLIP")
+        self._levels = self.levels or default_levels(self._encoder.dims)
+        self._autoencoder = None
+        if self.autoencoder is not None:
+            size = self.autoencoder_size
+            self._autoencoder = Autoencoder(self.autoencoder, size, device, features)
+        self._layers = None
+
+    def train(self, auxiliary: Auxiliary) -> Arrays:
+        """Train the linear layers; see ``methods/_o2n_text.py``."""
+        from methods import _o2n_text
+
+        recipe = _o2n_text.Recipe(
+            self.size, self.temperature, self.epochs, self.batch, self.learning_rate, self.mosaic
+        )
+        texts = [self._prototypes(category.object_name) for category in auxiliary.categories]
+
+        def encode(images: Sequence[Image]) -> list[Any]:
+            return self._encoder.encode(images, size=self.size, levels=self._levels)
+
+        return _o2n_text.train(auxiliary, encode, texts, recipe, self._device).arrays()
+
+    def load(self, state: Arrays) -> None:
+        """Take the linear layers."""
+        from methods._o2n_text import TextLayers
+
+        self._layers = TextLayers.of(state, self._device)
+        wanted = [self._encoder.dims[level] for level in self._levels]
+        given = [weight.shape[1] for weight in self._layers.weights]
+        if given != wanted:
+            raise ValueError(
+                f"o2n: the trained layers are for levels of {given} channels, but levels "
+                f"{self._levels} of {self._encoder.name} have {wanted}"
+            )
+        digest = hashlib.sha256(b"".join(state[name].tobytes() for name in sorted(state)))
+        self._trained = digest.hexdigest()[:24]
+
+    def fit(self, support: Support) -> None:
+        """Keep the features of the anomaly-free images, and the object's sentences."""
+        if self.text == "adapter" and self._layers is None:
+            raise RuntimeError("o2n: load the trained linear layers first")
+        images = support.images if self.bank == "support" else support.normals
+        ordered = sorted(images, key=lambda image: image.key)  # their order means nothing
+        self._bank = self._features_of(ordered)
+        self._object = support.object_name
+        self._sentences = self._prototypes(support.object_name)
+
+    def predict(self, queries: Queries) -> Prediction:
+        """Score each query by the three branches."""
+        if len(queries.personalized) != len(queries.images):
+            raise ValueError(
+                f"o2n: expected a personalized image of each of {len(queries.images)} queries, "
+                f"got {len(queries.personalized)}; name a generator that personalizes"
+            )
+        parts: dict[str, list[torch.Tensor]] = {}
+        part_maps: dict[str, list[torch.Tensor]] = {}
+        for start in range(0, len(queries.images), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            for name, levels in self._branches(queries.images[block], queries.personalized[block]):
+                parts.setdefault(name, []).append(score_of(levels, self.maximum == "of-mean"))
+                if queries.maps and name != "floor":
+                    enlarged = self._enlarged(mean_map(levels), queries.images[block])
+                    part_maps.setdefault(name, []).append(enlarged)
+        scores, maps = (
+            {name: torch.cat(values).cpu().numpy() for name, values in branches.items()}
+            for branches in (parts, part_maps)
+        )
+        return Prediction(
+            scores=self._sum(scores),
+            maps=self._sum(maps) if maps else None,
+            parts=scores,
+            part_maps=maps,
+        )
+
+    def _branches(
+        self, images: Sequence[Image], personalized: Sequence[Image]
+    ) -> list[tuple[str, Levels]]:
+        """Per branch and level, the score of every patch (n, h, w)."""
+        like = shapes(images, self._features) if self.crop else []
+        features = self._features_of(images)
+        compared, floor = features, []
+        if self._autoencoder is not None:
+            made = self._autoencoder.reconstructions(images)
+            rebuilt = self._features_of(shaped(made, like) if self.crop else made)
+            floor = [("floor", self._between(features, rebuilt))]
+            compared = rebuilt if self.against == "reconstruction" else features
+        found = [
+            self._between(compared, self._features_of(shaped(one, like) if self.crop else one))
+            for one in unstacked(personalized, several=self.selection != "generator")
+        ]
+        of_levels = [torch.stack(level) for level in zip(*found, strict=True)]
+        joined = [
+            level.amin(dim=0) if self.selection == "min" else level.mean(dim=0)
+            for level in of_levels
+        ]
+        return [
+            ("S_P", joined),
+            ("S_N", [self._from_bank(f, b) for f, b in zip(features, self._bank, strict=True)]),
+            ("S_text", self._text(images)),
+            *floor,
+        ]
+
+    def _between(self, one: Levels, other: Levels) -> Levels:
+        return [personalized_distance(a, b, self.search) for a, b in zip(one, other, strict=True)]
+
+    def _from_bank(self, features: torch.Tensor, bank: torch.Tensor) -> torch.Tensor:
+        flat = features.flatten(1, 2)
+        if self.scope == "all":
+            distances = bank_distance(flat, bank.flatten(0, 2))
+        else:
+            distances = bank_distance_in_place(flat, bank.flatten(1, 2))
+        return distances.unflatten(1, features.shape[1:3])
+
+    def _text(self, images: Sequence[Image]) -> Levels:
+        """Anomalous probability by sentences; one cell per image in the class token's reading."""
+        if self._layers is None:
+            embeddings = torch.stack([encoding.image for encoding in self._encode(images)])
+            probability = anomalous_probability(embeddings, self._sentences, self.temperature)
+            return [probability[:, None, None]]
+
+        def compute(batch: Sequence[Image]) -> list[tuple[torch.Tensor, ...]]:
+            levels = zip(*(encoding.levels for encoding in self._encode(batch)), strict=True)
+            stacked = [torch.stack(level) for level in levels]
+            found = self._layers.probabilities(stacked, self._sentences, self.temperature)
+            return [tuple(level[i].clone() for level in found) for i in range(len(batch))]
+
+        # The same for all supports, so it is remembered.
+        space = (
+            f"o2n/text/{self._encoder.name}/{self.size}/{self.crop}/{self._levels}/{self._trained}/"
+            f"{self.temperature}/{self._object}"
+        )
+        batch = _TEXT_BATCH.get(torch.device(self._device).type, 1)
+        records = self._features.many(space, images, compute, batch)
+        return [torch.stack(level) for level in zip(*records, strict=True)]
+
+    def _encode(self, images: Sequence[Image]) -> list[Any]:
+        views = centred(images, self.size) if self.crop else images
+        return self._encoder.encode(views, size=self.size, levels=self._levels)
+
+    def _features_of(self, images: Sequence[Image]) -> Levels:
+        """Patch features of length 1 at each level, (n, h, w, d)."""
+        levels = zip(*(encoding.levels for encoding in self._encode(images)), strict=True)
+        return [unit(torch.stack(level)) for level in levels]
+
+    def _prototypes(self, object_name: str) -> torch.Tensor:
+        return prototypes(self._encoder, self._features, compose(object_name))
+
+    def _enlarged(self, maps: torch.Tensor, images: Sequence[Image]) -> torch.Tensor:
+        from methods._maps import smooth
+
+        smoothed = smooth(maps, self.size, self.sigma)
+        return (
+            uncropped(smoothed, shapes(images, self._features), self.size)
+            if self.crop
+            else smoothed
+        )
+
+    def _sum(self, branches: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Eq. 7."""
+        total = branches["S_P"] + self.alpha * branches["S_N"] + self.beta * branches["S_text"]
+        return total.astype(np.float32)
+
+
+def _wrong(name: str, constraint: str, value: Any) -> ValueError:
+    return ValueError(f"The {name} parameter of o2n must be {constraint}. Got {value!r} instead.")
