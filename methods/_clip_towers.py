@@ -169,6 +169,11 @@ class TextTower:
         """Length of a word embedding."""
         return int(self.tower.token_embedding.embedding_dim)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tower runs."""
+        return self.tower.positional_embedding.device
+
     def words(self, sentences: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Word embeddings and where sentences end.
 
@@ -179,8 +184,7 @@ class TextTower:
         ends : int64 tensor of shape (n,)
             Index of each sentence's end token.
         """
-        device = self.tower.positional_embedding.device
-        tokens = self.tokenize(list(sentences)).to(device)
+        tokens = self.tokenize(list(sentences)).to(self.device)
         ends = tokens.argmax(dim=-1)
         # What follows the end token is masked from it, so it need not be computed.
         return self.tower.token_embedding(tokens[:, : int(ends.max()) + 1]), ends

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 from PIL import Image as Picture
 
 from harness.interface import Features, Image, Pixels
 from methods import _weights
+from methods._windows import upsample
 
 
 def encoder_files(spec: Mapping[str, Any]) -> tuple[Path, ...]:
@@ -48,29 +49,29 @@ def shapes(images: Sequence[Image], features: Features) -> list[tuple[int, int]]
     return features.many("shape", images, lambda batch: [i.pixels.shape[:2] for i in batch])
 
 
-def uncropped(maps: NDArray[np.float32], shapes: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
+def uncropped(maps: torch.Tensor, shapes: Sequence[tuple[int, int]], size: int) -> torch.Tensor:
     """Maps of centre squares, laid over the whole images they will be stretched over.
 
     Parameters
     ----------
-    maps : float32 ndarray of shape (n, s, s)
+    maps : tensor of shape (n, h, w)
         At least 0.
     shapes : sequence of (int, int)
         Height and width of the n images before ``centre``.
+    size : int
+        Side of the result in pixels.
 
     Returns
     -------
-    float32 ndarray of shape (n, s, s)
-        What lies outside the square scores 0.
+    tensor of shape (n, size, size)
+        What lies outside the square scores 0. Maps of square images are only enlarged.
     """
-    if all(height == width for height, width in shapes):
-        return maps
-    whole = np.zeros_like(maps)
-    side = maps.shape[1]
-    for canvas, square, (height, width) in zip(whole, maps, shapes, strict=True):
-        rows = max(1, round(side * min(1, width / height)))
-        columns = max(1, round(side * min(1, height / width)))
-        squeezed = Picture.fromarray(square).resize((columns, rows), Picture.Resampling.BILINEAR)
-        top, left = (side - rows) // 2, (side - columns) // 2
-        canvas[top : top + rows, left : left + columns] = np.asarray(squeezed)
+    whole = upsample(maps, (size, size))
+    for height, width in sorted({shape for shape in shapes if shape[0] != shape[1]}):
+        same = [i for i, shape in enumerate(shapes) if tuple(shape) == (height, width)]
+        rows = max(1, round(size * min(1, width / height)))
+        columns = max(1, round(size * min(1, height / width)))
+        top, left = (size - rows) // 2, (size - columns) // 2
+        whole[same] = 0
+        whole[same, top : top + rows, left : left + columns] = upsample(maps[same], (rows, columns))
     return whole

@@ -134,8 +134,8 @@ def anomalous_probability(
     ----------
     embeddings : tensor of shape (n, ..., e)
         Embeddings of n images or of their windows, of any length but 0.
-    text : tensor of shape (2, e)
-        Prototypes of length 1.
+    text : tensor of shape (2, e) or (n, 2, e)
+        Prototypes of length 1, shared by all images or each image's own.
     temperature : float
         Above 0; CLIP's own is 0.01.
 
@@ -146,7 +146,7 @@ def anomalous_probability(
     """
     images = unit(embeddings).reshape(len(embeddings), -1, embeddings.shape[-1])
     # One product of equal shape per image, so that no image's last bits depend on the others.
-    cosines = torch.bmm(images, text.T.expand(len(images), -1, -1))
+    cosines = torch.bmm(images, text.transpose(-1, -2).expand(len(images), -1, -1))
     return torch.softmax(cosines / temperature, dim=-1)[..., 1].reshape(embeddings.shape[:-1])
 
 

@@ -70,8 +70,8 @@ def nearest(queries: torch.Tensor, references: torch.Tensor, budget: int = 1 << 
     ----------
     queries : float tensor of shape (n, p, d)
         Unit vectors, p of each of n images.
-    references : float tensor of shape (m, d)
-        Unit vectors; their order does not matter.
+    references : float tensor of shape (m, d) or (n, m, d)
+        Unit vectors, shared by all images or each image's own; their order does not matter.
     budget : int
         Elements of the largest intermediate tensor.
 
@@ -80,11 +80,12 @@ def nearest(queries: torch.Tensor, references: torch.Tensor, budget: int = 1 << 
     tensor of shape (n, p)
         0.5 * (1 - largest cosine), in 0..1.
     """
-    chunk = max(1, budget // max(1, queries.shape[1] * len(references)))
+    bank = references.expand(len(queries), -1, -1).transpose(1, 2)
+    chunk = max(1, budget // max(1, queries.shape[1] * bank.shape[2]))
     best = [
         # One product of equal shape per image, so that no image's last bits depend on the others.
-        torch.bmm(part, references.T.expand(len(part), -1, -1)).amax(dim=-1)
-        for part in queries.split(chunk)
+        torch.bmm(part, others).amax(dim=-1)
+        for part, others in zip(queries.split(chunk), bank.split(chunk), strict=True)
     ]
     return (0.5 * (1 - torch.cat(best))).clamp(0, 1)
 

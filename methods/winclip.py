@@ -187,8 +187,9 @@ class Winclip(Method):
         self, maps: Mapping[str, torch.Tensor], images: Sequence[Image]
     ) -> NDArray[np.float32]:
         chosen = maps[self.map if self._references else "text"]
-        enlarged = _floats(upsample(chosen, (self.size, self.size)))
-        return uncropped(enlarged, shapes(images, self._features)) if self.crop else enlarged
+        if self.crop:
+            return _floats(uncropped(chosen, shapes(images, self._features), self.size))
+        return _floats(upsample(chosen, (self.size, self.size)))
 
 
 def _floats(values: torch.Tensor) -> NDArray[np.float32]:

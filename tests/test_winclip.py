@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from harness.interface import Image, Prediction, Queries, Support
 from methods._pictures import centre, uncropped
 from methods._prompts import compose
-from methods._windows import harmonic_mean, members, nearest, spread
+from methods._windows import harmonic_mean, members, nearest, spread, upsample
 from methods.winclip import Winclip
 from tests.clip_fixtures import SIZE, build_model, memory, pictures, pixels_of, write_config
 
@@ -292,13 +292,15 @@ def test_centre_is_torchvisions(height: int, width: int) -> None:
 
 
 def test_uncropped_leaves_squares_alone() -> None:
-    maps = np.random.default_rng(0).random((2, 12, 12), dtype=np.float32)
-    assert uncropped(maps, [(5, 5), (9, 9)]) is maps
-    tall = uncropped(maps, [(20, 10), (9, 9)])
-    assert (tall[0, :3] == 0).all()
-    assert (tall[0, 9:] == 0).all()
-    assert tall[0, 3:9].min() > 0
-    np.testing.assert_array_equal(tall[1], maps[1])
+    maps = torch.rand((3, 4, 4), generator=torch.Generator().manual_seed(0)) + 0.1
+    found = uncropped(maps, [(20, 10), (9, 9), (10, 30)], 12)
+    assert found.shape == (3, 12, 12)
+    assert torch.equal(found[1], upsample(maps, (12, 12))[1])
+    assert torch.equal(found[0, 3:9], upsample(maps, (6, 12))[0])
+    assert (found[0, :3] == 0).all()
+    assert (found[0, 9:] == 0).all()
+    assert torch.equal(found[2, :, 4:8], upsample(maps, (12, 4))[2])
+    assert float(found[2].sum()) == pytest.approx(float(found[2, :, 4:8].sum()))
 
 
 @pytest.mark.parametrize(
