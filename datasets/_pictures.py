@@ -50,6 +50,8 @@ def thumbnail(picture: Picture.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Grey 16 x 16 version of a picture or of pixels (H, W, 3): uint8 (256,)."""
     if isinstance(picture, np.ndarray):
         picture = Picture.fromarray(picture)
+    elif picture.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
+        picture = Picture.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     elif picture.mode not in ("L", "RGB"):
         picture = picture.convert("RGBA").convert("RGB")
     # Large pictures are first averaged over whole blocks, down to three times the side.

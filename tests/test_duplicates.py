@@ -180,3 +180,5 @@ def test_thumbnail_is_grey_and_smooth() -> None:
         np.testing.assert_allclose(
             _pictures.thumbnail(picture.convert(mode)).reshape(16, 16).astype(int), small, atol=4
         )
+    deep = Picture.fromarray(ramp[..., 0].astype(np.uint16) << 8)
+    np.testing.assert_array_equal(_pictures.thumbnail(deep), small.reshape(-1))
