@@ -1,0 +1,1 @@
+"""Speed and memory, measured. Never part of the tests: `python -m benchmarks.<name>`."""
