@@ -117,15 +117,15 @@ class Store:
 
     def put(self, kind: str, key: str, arrays: Mapping[str, np.ndarray], meta: Any = None) -> int:
         """Write an artifact, with a checksum of its contents; its size in bytes."""
-        ordered = {n: np.asarray(arrays[n], order="C") for n in sorted(arrays)}
-        check = _checksum(ordered)
+        ordered = {n: _native(arrays[n]) for n in sorted(arrays)}
         text = json.dumps(meta, sort_keys=True)
+        check = _checksum(ordered, text)
         contents = save_tensors(ordered, metadata={"meta": text, "crc32": str(check)})
         self.write(artifact(kind, key), contents)
         return len(contents)
 
     def get(self, kind: str, key: str) -> tuple[Arrays, Any]:
-        """Arrays and meta of an artifact.
+        """Arrays, read-only, and meta of an artifact.
 
         Raises
         ------
@@ -140,8 +140,10 @@ class Store:
             arrays = dict(load_tensors(contents))
             size = int.from_bytes(contents[:8], "little")
             about = json.loads(contents[8 : 8 + size])["__metadata__"]
-            if str(_checksum(arrays)) != about["crc32"]:
+            if str(_checksum(arrays, about["meta"])) != about["crc32"]:
                 raise ValueError("its contents do not match their checksum")
+            for array in arrays.values():
+                array.flags.writeable = False  # it may be kept and handed out again
             return arrays, json.loads(about["meta"])
         except (SafetensorError, ValueError, KeyError) as error:
             self.delete(name)
@@ -154,9 +156,17 @@ def artifact(kind: str, key: str) -> str:
     return f".artifacts/{kind}/{key[:2]}/{key}.safetensors"
 
 
-def _checksum(arrays: Mapping[str, np.ndarray]) -> int:
-    check = 0
+def _native(array: Any) -> np.ndarray:
+    """An array as it is stored: contiguous, in the machine's byte order."""
+    found = np.asarray(array, order="C")
+    return found.astype(found.dtype.newbyteorder("="), copy=False)
+
+
+def _checksum(arrays: Mapping[str, np.ndarray], meta: str) -> int:
+    """Checksum of names, types, shapes, contents and meta: of all that a reader is given."""
+    check = zlib.crc32(meta.encode())
     for name in sorted(arrays):
-        check = zlib.crc32(name.encode(), check)
-        check = zlib.crc32(np.asarray(arrays[name], order="C").data, check)
+        array = np.asarray(arrays[name], order="C")
+        check = zlib.crc32(f"{name} {array.dtype.str} {array.shape}".encode(), check)
+        check = zlib.crc32(array.data, check)
     return check
