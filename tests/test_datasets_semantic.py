@@ -169,6 +169,8 @@ def test_cifar10_from_batches(tmp_path: Path, protocol: int) -> None:
         (1, "dog"),
         (1, "cat"),
     ]
+    with pytest.raises(ValueError, match="read-only"):
+        np.asarray(dataset.open("test_batch#0"))[0] = 1
     pixels = decode(dataset.open("test_batch#0"))
     assert pixels.shape == (32, 32, 3)
     assert pixels[0, 0].tolist() == [5, 55, 105]
