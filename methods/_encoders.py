@@ -50,7 +50,8 @@ def described(spec: Mapping[str, Any]) -> dict[str, Any]:
 def load_encoder(spec: Mapping[str, Any], device: str, features: Features) -> Encoder:
     """The encoder of a description, shared by all methods of the worker.
 
-    A name that timm knows is a convolutional encoder, any other a CLIP.
+    ``micro`` is the embedded one, a name that timm knows is a convolutional encoder, any other a
+    CLIP.
 
     Raises
     ------
@@ -65,10 +66,14 @@ def load_encoder(spec: Mapping[str, Any], device: str, features: Features) -> En
     def load() -> Encoder:
         from methods import _cnn
 
-        if _cnn.knows(model):
+        if model == "micro" or _cnn.knows(model):
             if gelu is not None:
-                raise ValueError(f"encoder: {model} is no CLIP and takes no quick_gelu")
-            return _cnn.CnnEncoder(model, weights, device, features)
+                raise ValueError(f"encoder: {model} is no CLIP of open_clip, takes no quick_gelu")
+            if model != "micro":
+                return _cnn.CnnEncoder(model, weights, device, features)
+            from methods._clip_micro import MicroEncoder
+
+            return MicroEncoder(weights, device, features)
         from methods import _clip  # only now: it takes seconds to import
 
         if not _clip.knows(model):

@@ -16,10 +16,25 @@ from methods._windows import upsample
 
 
 def encoder_files(spec: Mapping[str, Any]) -> tuple[Path, ...]:
-    """Local files that an encoder's results depend on, without loading anything."""
-    model = spec["model"]
+    """Local files that an encoder's results depend on, without loading anything.
+
+    Those of the embedded micro model are named only where they are.
+    """
+    model, weights = spec["model"], spec["weights"]
+    if model == "micro":
+        home = micro_home(weights)
+        parts = (home / "clip", home / "diffusion" / "text_encoder")
+        trunk = _weights.files({"model": "tf_efficientnet_lite0", "weights": "imagenet"})
+        return (*trunk, *(path for part in parts for path in sorted(part.glob("*.safetensors"))))
     config = (Path(model).expanduser().absolute(),) if model.endswith(".json") else ()
     return (*config, *_weights.files(spec))
+
+
+def micro_home(weights: str) -> Path:
+    """Folder of micro models that ``weights`` names: ``embedded`` ones, or a folder."""
+    if weights == "embedded":
+        return Path(__file__).parent / "micro"
+    return Path(weights).expanduser().absolute()
 
 
 def centred(images: Sequence[Image], size: int) -> list[Image]:
