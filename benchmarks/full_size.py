@@ -1,19 +1,21 @@
 """Stable Diffusion v1.5's exact architecture, with random weights, through the plug-in's own path.
 
-Builds the UNet (859.5 M parameters), autoencoder and text encoder in the hub's folder layout, loads
-them by local folder, then measures one customization step and one personalization step, with time
-and peak memory. On a GPU: the rate of customization, queries per second with 3 prompts, and the
-TFLOP/s achieved beside what matrix products reach.
+Saves the UNet (859.5 M parameters), autoencoder and text encoder in the hub's folder layout, loads
+them by local folder, then measures customization and personalization: time, peak memory, and the
+FLOP/s achieved beside what a matrix product reaches here. Random weights make random images: this
+says what full size costs, not what it is worth.
 
-    python -m benchmarks.full_size --folder /tmp/sd15 --tune lora --size 512
-    python -m benchmarks.full_size --folder /tmp/sd15 --tune full --size 512 --device cuda
+    python -m benchmarks.full_size --folder /tmp/sd15 --build
+    python -m benchmarks.full_size --folder /tmp/sd15 --tune lora --checkpointing --train-steps 1
+    python -m benchmarks.full_size --folder /tmp/sd15 --device cuda --tune full --train-steps 800
+        --prior --queries 64 --evaluations 15
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import resource
-import shutil
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +26,12 @@ import numpy as np
 import open_clip
 import torch
 import transformers
+from safetensors.torch import save_file
+from torch.utils.flop_counter import FlopCounterMode
+
+from harness.interface import Arrays, Image, Support
+from harness.memory import FeatureMemory
+from methods.generators.dreambooth import DreamBooth
 
 #: sizes of the public v1.5 configuration; what is not named is diffusers' default
 UNET: dict[str, Any] = {
@@ -105,8 +113,14 @@ def save_base(
     torch.manual_seed(seed)
     diffusers.UNet2DConditionModel(**unet).to(dtype).save_pretrained(folder / "unet")
     diffusers.AutoencoderKL(**vae).to(dtype).save_pretrained(folder / "vae")
-    encoder = transformers.CLIPTextModel(transformers.CLIPTextConfig(**text))
-    encoder.to(dtype).save_pretrained(folder / "text_encoder")
+    encoder = transformers.CLIPTextModel(transformers.CLIPTextConfig(**text)).to(dtype)
+    (folder / "text_encoder").mkdir(parents=True)
+    encoder.config.save_pretrained(folder / "text_encoder")
+    # the hub's file keeps the names of older versions of transformers
+    named = {
+        f"text_model.{n.removeprefix('text_model.')}": w for n, w in encoder.state_dict().items()
+    }
+    save_file(named, folder / "text_encoder" / "model.safetensors", {"format": "pt"})
     save_tokenizer(folder / "tokenizer")
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
@@ -121,3 +135,125 @@ def save_base(
         "feature_extractor": [None, None],
     }
     (folder / "model_index.json").write_text(json.dumps(names))
+
+
+class Peak:
+    """Peak memory of a stage, in GiB: of the GPU, or resident of this process."""
+
+    def __init__(self, device: str) -> None:
+        self._cuda = device.startswith("cuda")
+        if self._cuda:
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+
+    def gib(self) -> float:
+        """Highest so far."""
+        if self._cuda:
+            return torch.cuda.max_memory_allocated() / 2**30
+        lines = Path("/proc/self/status").read_text().splitlines()
+        line = next(one for one in lines if one.startswith("VmHWM"))
+        return int(line.split()[1]) / 2**20
+
+
+def timed(device: str, run: Callable[[], Any]) -> tuple[Any, float, float]:
+    """What ``run`` returns, its seconds, its peak memory in GiB."""
+    peak = Peak(device)
+    begun = time.perf_counter()
+    made = run()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return made, time.perf_counter() - begun, peak.gib()
+
+
+def matrix_rate(device: str, dtype: torch.dtype, side: int) -> float:
+    """TFLOP/s of a square matrix product, the best of five."""
+    a, b = torch.randn(2, side, side, device=device).to(dtype)
+    best = min(timed(device, lambda: a @ b)[1] for _ in range(6))
+    return 2 * side**3 / best / 1e12
+
+
+def evaluation_flops(generator: DreamBooth) -> float:
+    """TFLOP of one evaluation of the UNet on one latent."""
+    z = torch.randn(1, *generator._shape, device=generator._device)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        generator._unet(z, 1, encoder_hidden_states=generator._free)
+    return counter.get_total_flops() / 1e12
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--folder", type=Path, required=True, help="the base, about 2 GB")
+    parser.add_argument("--build", action="store_true", help="save the base there and stop")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--tune", choices=("full", "lora"), default="lora")
+    parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--train-steps", type=int, default=1)
+    parser.add_argument("--prior", action="store_true", help="a prior image beside each image")
+    parser.add_argument("--queries", type=int, default=1)
+    parser.add_argument("--prompts", type=int, default=3)
+    parser.add_argument("--evaluations", type=int, default=1, help="of the UNet, per query")
+    given = parser.parse_args()
+    if given.build:
+        save_base(given.folder, UNET, VAE, TEXT, SCHEDULER, dtype=torch.float16)
+        size = sum(p.stat().st_size for p in given.folder.rglob("*") if p.is_file())
+        print(f"{given.folder}: {size / 1e9:.2f} GB")
+        return
+
+    strength = 0.3
+    generator = DreamBooth(
+        base=str(given.folder),
+        tune=given.tune,
+        checkpointing=given.checkpointing,
+        size=given.size,
+        copies=1,
+        train_steps=given.train_steps,
+        prompts=given.prompts,
+        strength=strength,
+        steps=math.ceil(given.evaluations / strength),
+    )
+    device = given.device
+    _, seconds, gib = timed(device, lambda: generator.setup(device, FeatureMemory(1 << 30)))
+    count = sum(p.numel() for p in generator._unet.parameters()) / 1e6
+    print(f"loaded in {seconds:.1f} s, UNet {count:.1f} M parameters, peak {gib:.1f} GiB")
+    work = evaluation_flops(generator)
+    print(f"one evaluation of the UNet at {given.size} px: {work:.2f} TFLOP")
+
+    random = np.random.default_rng(0)
+    shape = (given.size, given.size, 3)
+    images = [
+        Image(str(i), random.integers(0, 256, shape, dtype=np.uint8))
+        for i in range(given.queries + 1)
+    ]
+    support = Support(tuple(images[:1]), "metal nut", 0)
+    prior: Arrays = {}
+    if given.prior:
+        prior = {"latents": random.standard_normal((4, *generator._shape)).astype(np.float16)}
+    state, seconds, gib = timed(device, lambda: generator.customize(support, prior))
+    steps, kept = given.train_steps, sum(a.nbytes for a in state.values()) / 1e6
+    rows = 2 if given.prior else 1
+    rate = 3 * work * rows * steps / seconds
+    print(
+        f"customization ({given.tune}): {steps} steps of {rows} images in {seconds:.1f} s, "
+        f"{steps / seconds:.3f} steps/s, peak {gib:.1f} GiB, state {kept:.0f} MB, about "
+        f"{rate:.3f} TFLOP/s (3 forward passes per step, start and end included)"
+    )
+    made, seconds, gib = timed(device, lambda: generator.personalize(images[1:], 0))
+    n = len(made.images)
+    rate = work * 2 * len(made.prompts) * given.evaluations * n / seconds
+    print(
+        f"personalization: {n} queries x {len(made.prompts)} prompts x {given.evaluations} guided "
+        f"evaluations in {seconds:.1f} s, {n / seconds:.4f} queries/s, peak {gib:.1f} GiB, "
+        f"{rate:.3f} TFLOP/s in the UNet"
+    )
+    side = 8192 if device.startswith("cuda") else 2048
+    for dtype in {generator._dtype, torch.float32}:
+        measured = matrix_rate(device, dtype, side)
+        print(f"matrix product in {dtype}, side {side}: {measured:.3f} TFLOP/s")
+
+
+if __name__ == "__main__":
+    main()

@@ -9,6 +9,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from methods import _diffusion
 from tests.tiny_base import save_tiny_base
@@ -147,6 +148,16 @@ def test_parts_agree_with_the_pipelines(base: str, parts: _diffusion.Parts) -> N
     assert got.shape == (2, 32, 32, 3)
     assert np.abs(got / 255 - shown).max() <= 0.5 / 255 + 1e-4
     assert _diffusion.native_size(parts, pipe.unet) == 32
+
+
+def test_the_text_encoder_is_read_under_the_names_of_the_hubs_file(
+    base: str, parts: _diffusion.Parts
+) -> None:
+    stored = load_file(Path(base) / "text_encoder" / "model.safetensors")
+    own = parts.text_encoder.state_dict()
+    assert all(name.startswith("text_model.") for name in stored)
+    for name, weight in own.items():
+        assert torch.equal(weight, stored[f"text_model.{name.removeprefix('text_model.')}"])
 
 
 def test_pixels_become_a_square_and_survive_a_round_trip() -> None:
