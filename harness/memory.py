@@ -69,7 +69,8 @@ class FeatureMemory:
     def __init__(self, limit: int) -> None:
         self._records = Memory(limit)
         self._shared: dict[str, Any] = {}
-        self.computed = 0  # images that went through ``compute``
+        self._inside = False
+        self.computed = 0  # images that went through a network or the like
         self.reused = 0  # images answered from memory
         self.seconds = 0.0  # in ``compute``
 
@@ -92,18 +93,32 @@ class FeatureMemory:
             key = (space, tuple(image.key for image in chunk))
             records = self._records.get(key)
             if records is None:
-                began = time.perf_counter()
-                records = list(compute(chunk))
-                if len(records) != len(chunk):
-                    message = f"{space}: expected {len(chunk)} records, got {len(records)}"
-                    raise ValueError(message)
+                records = self._compute(space, chunk, compute)
                 self._records.put(key, records)
-                self.seconds += time.perf_counter() - began
-                self.computed += len(chunk)
             else:
                 self.reused += len(chunk)
             found += records
         return found
+
+    def _compute(
+        self,
+        space: str,
+        chunk: Sequence[Image],
+        compute: Callable[[Sequence[Image]], Sequence[Any]],
+    ) -> list[Any]:
+        began, inside, before = time.perf_counter(), self._inside, self.computed
+        self._inside = True  # a record may be made of other records: it counts once
+        try:
+            records = list(compute(chunk))
+        finally:
+            self._inside = inside
+        if len(records) != len(chunk):
+            raise ValueError(f"{space}: expected {len(chunk)} records, got {len(records)}")
+        if not inside:
+            self.seconds += time.perf_counter() - began
+        if self.computed == before:
+            self.computed += len(chunk)
+        return records
 
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
         """A thing shared under this name, made by whoever asks first."""

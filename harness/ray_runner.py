@@ -65,6 +65,8 @@ def connect(settings: Settings) -> None:
     if address:
         ray.init(address=address, **quiet)
     else:
+        # Processes started from here inherit the environment: no need to start them twice for it.
+        os.environ.update(settings.environment())
         ray.init(num_cpus=settings.workers, include_dashboard=False, **quiet)
 
 
@@ -74,11 +76,13 @@ def run(schedule: Schedule, write: Order, settings: Settings, listener: Listener
     Parameters are those of ``serial_runner.run``; so are the results.
     """
     connect(settings)
+    inherited = all(os.environ.get(k) == v for k, v in settings.environment().items())
+    variables = {} if inherited else settings.environment()
     attempts = Attempts(schedule, listener, settings.attempts)
     names = (f"worker-{i}" for i in itertools.count())
     share = _gpu_share(settings)
     count = _count(settings, share)
-    seats = [_seat(next(names), settings, share) for _ in range(count)]
+    seats = [_seat(next(names), settings, share, variables) for _ in range(count)]
     deaths = 0  # of workers before their first task: the cluster cannot run them
     try:
         while schedule.todo:
@@ -96,13 +100,13 @@ def run(schedule: Schedule, write: Order, settings: Settings, listener: Listener
                         raise TimeoutError
                 except TimeoutError:
                     ray.kill(seat.actor)
-                    seats[i] = _seat(next(names), settings, share)
+                    seats[i] = _seat(next(names), settings, share, variables)
                     if task is not None:
                         limit = settings.time_limit
                         attempts.died(task, f"exceeded the time limit of {limit:g} s")
                 except (RayActorError, RayTaskError, RayError) as error:
                     ray.kill(seat.actor)
-                    seats[i] = _seat(next(names), settings, share)
+                    seats[i] = _seat(next(names), settings, share, variables)
                     if task is not None:
                         attempts.died(task, f"its worker was lost: {_reason(error)}")
                     elif (deaths := deaths + 1) > 3 * count:
@@ -120,14 +124,11 @@ def run(schedule: Schedule, write: Order, settings: Settings, listener: Listener
             ray.kill(seat.actor)
 
 
-def _seat(name: str, settings: Settings, share: float) -> _Seat:
-    """A fresh actor; its environment is set before its python starts."""
-    options = {
-        "num_cpus": 0 if share else 1,
-        "num_gpus": share,
-        "max_restarts": 0,
-        "runtime_env": {"env_vars": settings.environment()},
-    }
+def _seat(name: str, settings: Settings, share: float, variables: dict[str, str]) -> _Seat:
+    """A fresh actor; the variables are set before its python starts."""
+    options: dict[str, Any] = {"num_cpus": 0 if share else 1, "num_gpus": share}
+    if variables:
+        options["runtime_env"] = {"env_vars": variables}
     arguments = {"storage": settings.storage, "data_root": settings.data_root, "gpus": share}
     actor = ray.remote(_Actor).options(**options).remote(settings.preload, arguments)
     return _Seat(name, actor, actor.ready.remote())
