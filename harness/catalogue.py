@@ -125,9 +125,9 @@ def _category(
 ) -> Category:
     try:
         train, test = dataset.train(name), dataset.test(name)
-        reject = duplicates.test_duplicates(
-            dataset, name, near=getattr(dataset, "near_duplicates", False)
-        )
+        near = getattr(dataset, "near_duplicates", False)
+        reject = duplicates.test_duplicates(dataset, name, near)
+        identity_of = duplicates.train_duplicates(dataset, name, near)
         supports = {}
         for seed in sweep.seeds:
             if given is not None:
@@ -141,6 +141,7 @@ def _category(
                     category=name,
                     base=sweep.seed,
                     reject=reject,
+                    identity=identity_of,
                 )
             supports[seed] = tuple(Reference(s, _key(dataset, identity, s)) for s in drawn)
         queries = selection.queries(entry, test, name)

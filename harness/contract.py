@@ -61,6 +61,10 @@ def check(use: str, params: dict[str, Any] | None = None, data_root: str | None 
     elif kind == "generator":
         promises = _generator(use, params or {})
     else:
+        try:
+            open_dataset(use, params or {}, data_root).categories()
+        except (ValueError, OSError) as error:
+            raise InputError(Problem("", one_line(error))) from None
         promises = _dataset(use, params or {}, data_root)
     broken = 0
     for promise, test in promises:

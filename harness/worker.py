@@ -364,6 +364,7 @@ def open_dataset(use: str, params: Mapping[str, Any], data_root: str | None) -> 
     if "root" in known:
         wanted = given.get("root")
         base = Path(data_root or ".")
+        needed = known["root"][1] is not None  # no default of its own, such as a package's folder
         if wanted is not None:
             given["root"] = str(base / str(wanted))
         elif data_root is not None:
@@ -371,8 +372,9 @@ def open_dataset(use: str, params: Mapping[str, Any], data_root: str | None) -> 
                 raise FileNotFoundError(f"data root {data_root}: no such folder")
             folders = {n.lower() for n in (*cls.folders, use)}
             found = sorted(p for p in base.iterdir() if p.is_dir() and p.name.lower() in folders)
-            given["root"] = str(found[0] if found else base)
-        elif known["root"][1] is not None:  # no default of its own, such as a package's folder
+            if found or needed:
+                given["root"] = str(found[0] if found else base)
+        elif needed:
             names = " or ".join(cls.folders) or use
             message = f"dataset {use!r} needs --data-root DIR, the folder that holds {names}"
             raise FileNotFoundError(message)
