@@ -73,7 +73,7 @@ class Attempts:
     def done(self, task: Task, outcome: Outcome) -> None:
         """A worker answered. A damaged artifact has been removed by it: make that one again."""
         missing = [n for n in outcome.missing if n in task.needs]
-        if missing and self._again(task):
+        if missing and all(self._again(f"{task.key} lacks {n}", 2) for n in missing):
             self.schedule.redo(task.key, missing)
             self.listener.lost(task, outcome.error)
             return
@@ -85,7 +85,7 @@ class Attempts:
 
     def died(self, task: Task, reason: str) -> None:
         """The worker of a task died or was ended for exceeding the time limit."""
-        if self._again(task):
+        if self._again(task.key):
             self.schedule.release(task.key)
             self.listener.lost(task, reason)
             return
@@ -94,6 +94,6 @@ class Attempts:
         outcome = Outcome(task.key, f"{reason} (tried {times})")
         self.listener.failed(task, outcome, self.schedule.fail(task.key))
 
-    def _again(self, task: Task) -> bool:
-        self.tried[task.key] = self.tried.get(task.key, 0) + 1
-        return self.tried[task.key] < self.most
+    def _again(self, what: str, least: int = 1) -> bool:
+        self.tried[what] = self.tried.get(what, 0) + 1
+        return self.tried[what] < max(self.most, least)

@@ -54,8 +54,8 @@ class Schedule:
         self._index = {key: i for i, key in enumerate(tasks)}
         self.todo: set[str] = set()
         self.running: dict[str, str] = {}  # task -> worker
-        self._dependents: dict[str, list[str]] = {}
-        self._waiting: dict[str, int] = {}  # task -> how many of its needs are to do
+        self._dependents: dict[str, dict[str, None]] = {}  # in the order they were admitted
+        self._waiting: dict[str, set[str]] = {}  # task -> those of its needs that are to do
         self._rank: dict[str, float] = {}  # seconds of the longest path from its start
         self._places: dict[str, dict[str, list[tuple[float, int, str]]]] = {}
         self._load: dict[str, float] = {}  # place -> seconds of what is ready there
@@ -65,10 +65,16 @@ class Schedule:
 
     def next(self, worker: str, gpus: float = float("inf")) -> Task | None:
         """The task this worker should do now, None when none is ready that it has the GPU for."""
+        while (key := self._pop(worker, gpus)) is not None:
+            if key in self.todo and key not in self.running and not self._waiting[key]:
+                self.running[key] = worker
+                return self._tasks[key]  # the others were dropped since they became ready
+        return None
+
+    def _pop(self, worker: str, gpus: float) -> str | None:
+        """Take the key that suits the worker best out of what became ready."""
         if self._evaluations:
-            key = self._evaluations.popleft()
-            self.running[key] = worker
-            return self._tasks[key]
+            return self._evaluations.popleft()
         place = self._choose_place(worker, gpus)
         if place is None:
             return None
@@ -84,8 +90,7 @@ class Schedule:
             del self._places[place]
         self._load[place] -= self._costs[self._tasks[key].kind]
         self._at[worker] = (place, state)
-        self.running[key] = worker
-        return self._tasks[key]
+        return key
 
     def finish(self, key: str) -> None:
         """A task is done: what waited for it may become ready."""
@@ -93,14 +98,17 @@ class Schedule:
         self.todo.discard(key)
         self._there.add(key)
         for dependent in self._dependents.get(key, ()):
-            self._waiting[dependent] -= 1
-            if not self._waiting[dependent]:
-                self._ready(dependent)
+            waiting = self._waiting[dependent]
+            if key in waiting:
+                waiting.discard(key)
+                if not waiting:
+                    self._ready(dependent)
 
     def release(self, key: str) -> None:
         """A task's worker was lost: the task is ready again."""
         worker = self.running.pop(key)
         self._at.pop(worker, None)
+        self._drop_unwanted([key])
         self._ready(key)
 
     def redo(self, key: str, missing: Iterable[str]) -> None:
@@ -109,12 +117,15 @@ class Schedule:
         awaited = list(missing)
         self._there.difference_update(awaited)
         for need in awaited:
-            self._dependents.setdefault(need, []).append(key)
-        self._waiting[key] = len(awaited)
+            self._dependents.setdefault(need, {})[key] = None
+        self._waiting[key] = set(awaited)
         self._admit(awaited)
 
     def fail(self, key: str) -> list[str]:
-        """A task failed: it and all that depends on it are dropped; their keys, itself first."""
+        """A task failed: it and all that depends on it are dropped; their keys, itself first.
+
+        What only they needed, such as the other shards of a cell, is dropped as well.
+        """
         self.running.pop(key, None)
         lost, front = [], [key]
         while front:
@@ -122,7 +133,20 @@ class Schedule:
                 self.todo.discard(here)
                 lost.append(here)
                 front += self._dependents.get(here, ())
+        self._drop_unwanted(need for dropped in lost for need in self._tasks[dropped].needs)
         return lost
+
+    def _drop_unwanted(self, keys: Iterable[str]) -> None:
+        """Drop tasks that nothing to do needs any longer, unless they run or are targets."""
+        front = list(keys)
+        while front:
+            key = front.pop()
+            after = self._dependents.get(key)
+            if key in self.running or not after or any(d in self.todo for d in after):
+                continue
+            if key in self.todo:
+                self.todo.discard(key)
+                front += self._tasks[key].needs
 
     def _admit(self, targets: list[str]) -> None:
         """Add targets that are to do, and what is missing on the way to them."""
@@ -137,9 +161,9 @@ class Schedule:
         ordered = sorted(new, key=self._index.__getitem__)
         for key in ordered:
             needs = [n for n in self._tasks[key].needs if n in self.todo]
-            self._waiting[key] = len(needs)
+            self._waiting[key] = set(needs)
             for need in needs:
-                self._dependents.setdefault(need, []).append(key)
+                self._dependents.setdefault(need, {})[key] = None
         for key in reversed(ordered):
             after = max((self._rank.get(d, 0.0) for d in self._dependents.get(key, ())), default=0)
             self._rank[key] = self._costs[self._tasks[key].kind] + after

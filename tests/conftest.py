@@ -1,0 +1,63 @@
+"""Fixtures that the tests of the engine share."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.sweeps import FAKES, HOME, Runner, Tally, written
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet_processes() -> None:
+    """One thread each; no look for another MLflow server; only while testing."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+@pytest.fixture(scope="session")
+def toys() -> Iterator[None]:
+    """The package of fakes importable, here and in the processes started from here."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(FAKES), str(HOME), *filter(None, [before])])
+    sys.path.append(str(FAKES))
+    yield
+    sys.path.remove(str(FAKES))
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before
+
+
+@pytest.fixture(scope="session")
+def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One database for all sweeps: to make one takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
+@pytest.fixture
+def tally(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tally:
+    monkeypatch.setenv("TOYS_LOG", str(tmp_path / "tally.txt"))
+    return Tally(tmp_path / "tally.txt")
+
+
+@pytest.fixture
+def run_sweep(tmp_path: Path, toys: None, mlflow_uri: str) -> Iterator[Runner]:
+    """Run a config in this process, on the serial runner unless told otherwise."""
+    from harness.run import Options, run
+
+    before = signal.getsignal(signal.SIGTERM)
+
+    def go(config: dict[str, Any], storage: str = "runs", **options: Any) -> int:
+        conf = written(tmp_path / "conf" / f"{config['name']}.yaml", config)
+        given = {"runner": "serial", "quiet": True, "mlflow": mlflow_uri, **options}
+        return run(Options(conf, storage=str(tmp_path / storage), **given))
+
+    yield go
+    signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,79 @@
+"""Small sweeps for tests of the engine: how to write one, start it, and count what was done."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+HOME = Path(__file__).resolve().parents[1]
+FAKES = HOME / "tests" / "fakes"
+SQUARES = "toys.data:Squares"
+NEAR = "toys.methods:Near"
+
+Runner = Callable[..., int]
+
+
+class Tally:
+    """Lines that the fakes wrote, one for each call."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._seen = 0
+
+    def lines(self) -> list[str]:
+        return self.path.read_text().splitlines() if self.path.exists() else []
+
+    def new(self) -> list[str]:
+        """Lines since this was last asked."""
+        found = self.lines()[self._seen :]
+        self._seen += len(found)
+        return found
+
+    def counts(self) -> Counter[str]:
+        """Number of new lines by their first word."""
+        return Counter(line.split()[0] for line in self.new())
+
+
+def sweep(**changes: Any) -> dict[str, Any]:
+    """A small sweep as its YAML would say it; None takes a key away."""
+    config: dict[str, Any] = {
+        "name": "toy",
+        "datasets": [{"use": SQUARES}],
+        "methods": [{"use": NEAR}],
+        "shots": [2],
+        "seeds": [0],
+    }
+    config |= changes
+    return {k: v for k, v in config.items() if v is not None}
+
+
+def written(path: Path, config: dict[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return path
+
+
+def command(*words: object, cwd: Path = HOME, **variables: str) -> subprocess.CompletedProcess[str]:
+    """``python -m harness`` with these words, as a user would."""
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *map(str, words)],
+        cwd=cwd,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def rows(folder: Path, name: str = "results.csv") -> list[dict[str, str]]:
+    with (folder / name).open(newline="") as file:
+        return list(csv.DictReader(file))
