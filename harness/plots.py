@@ -1,13 +1,14 @@
 """Charts as inline SVG and pictures as data URIs, for a page that needs nothing else.
 
-Charts carry class names instead of colours (``c0`` ... for the lines of a legend), so that the page's
-style sheet decides, light or dark. Every text that goes into one is escaped here.
+Charts carry class names instead of colours (``c0`` ... for the lines of a legend), so that the
+page's style sheet decides, light or dark. Every text that goes into one is escaped here.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -45,7 +46,8 @@ def roc(labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> NDArray[np.fl
     hits, alarms = np.cumsum(labels[order])[last], np.cumsum(~labels[order])[last]
     rates = np.concatenate([[0.0], alarms / alarms[-1]])
     # Where the curve is vertical its upper end counts: interp takes the last of equal abscissae.
-    return np.interp(GRID, rates, np.concatenate([[0.0], hits / hits[-1]]))
+    found = np.concatenate([[0.0], hits / hits[-1]])
+    return np.asarray(np.interp(GRID, rates, found), dtype=np.float64)
 
 
 def precision_recall(labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -79,14 +81,17 @@ def curves(lines: Sequence[Line], x_label: str, y_label: str, chance: float | No
 def trend(lines: Sequence[Line], ticks: Sequence[str], y_label: str) -> str:
     """Means with deviations at a few places along x (0, 1, ...); y is scaled to what is there."""
     ends = [
-        line.y + sign * (0 if line.std is None else line.std) for line in lines for sign in (-1, 1)
+        line.y + sign * (0.0 if line.std is None else np.nan_to_num(line.std))
+        for line in lines
+        for sign in (-1, 1)
     ]
     spread = np.concatenate([*ends, [np.nan]])
     if np.isnan(spread).all():
         return ""
-    low = max(0.0, np.floor(np.nanmin(spread) * 20) / 20)
-    high = min(1.0, np.ceil(np.nanmax(spread) * 20) / 20)
-    low, high = (low, high) if high > low else (max(0.0, low - 0.05), min(1.0, low + 0.05))
+    least, most = float(np.nanmin(spread)), float(np.nanmax(spread))
+    step = 10 if most - least > 0.15 else 50  # ends on a tenth or a fiftieth
+    low = max(0.0, min(math.floor(least * step) / step, 1 - 1 / step))
+    high = min(1.0, max(math.ceil(most * step) / step, low + 1 / step))
 
     def place(i: float, value: float) -> str:
         return _at((i + 0.5) / len(ticks), min(max((value - low) / (high - low), 0), 1))
@@ -117,7 +122,7 @@ def trend(lines: Sequence[Line], ticks: Sequence[str], y_label: str) -> str:
     return _svg(parts, f"{y_label} over shots")
 
 
-def histogram(normal: NDArray[np.float64], anomalous: NDArray[np.float64], bins: int = 40) -> str:
+def histogram(normal: NDArray[np.float64], anomalous: NDArray[np.float64], bins: int = 30) -> str:
     """Two overlaid histograms, each of area one; the outer 0.5 % go into the outer bins."""
     low, high = np.percentile(np.concatenate([normal, anomalous]), [0.5, 99.5])
     edges = np.linspace(low, high if high > low else low + 1, bins + 1)
@@ -213,7 +218,7 @@ def _frame(
         f'<text class="axis" x="148" y="214" text-anchor="middle">{escape(x_label)}</text>'
     )
     parts.append(
-        '<text class="axis" transform="translate(10 92) rotate(-90)" text-anchor="middle">'
+        '<text class="axis" transform="translate(9 92) rotate(-90)" text-anchor="middle">'
         f"{escape(y_label)}</text>"
     )
     return "".join(parts)

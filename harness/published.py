@@ -38,13 +38,14 @@ def read(folder: Path = TABLES) -> pd.DataFrame:
     import pandas as pd
     import yaml
 
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where it is built
     rows: list[dict[str, Any]] = []
     paths = sorted(folder.glob("*.yaml"))
     if not paths:
         raise FileNotFoundError(f"{folder}: no tables of published results (*.yaml)")
     for path in paths:
         try:
-            table = yaml.safe_load(path.read_text(encoding="utf-8"))
+            table = yaml.load(path.read_text(encoding="utf-8"), loader)
             for result in table["results"]:
                 key = {name: result[name] for name in ("method", "dataset", "shots")}
                 key |= {"source": table["source"], "table": path.stem}

@@ -140,9 +140,9 @@ def render(sweep_dir: Path | str, format: str, against: str | None = None) -> st
     if format == "csv":
         return aggregation.csv_text(sweep.summary if comparison is None else comparison)
     if format == "html":
-        from harness import report_html
+        from harness.report_html import page
 
-        return report_html.page(sweep, comparison)
+        return page(sweep, comparison)
     writers = {"text": report_text.text, "markdown": report_text.markdown}
     return writers.get(format, report_text.latex)(sweep, comparison)
 

@@ -188,10 +188,18 @@ def summary_frame(results: pd.DataFrame, expected: pd.DataFrame | None = None) -
         means = seed_means(results, metric, expected).groupby(GROUP)
         over_seeds = means.agg(mean=("value", "mean"), std=("value", "std"), n=("value", "size"))
         spread[metric] = over_seeds.to_dict("index")
+    counting = {
+        metric: set(
+            results.dropna(subset=[metric])[["dataset", "category"]].itertuples(
+                index=False, name=None
+            )
+        )
+        for metric in METRICS
+    }
     rows = []
     for key, group in cells.groupby(GROUP):
         seeds = group.groupby("seed")["found"].all()
-        missing = _missing(group, results)
+        missing = _missing(group, counting)
         row: dict[str, Any] = dict(zip(GROUP, key, strict=True))
         row |= {
             "n_seeds": int(seeds.sum()),
@@ -274,18 +282,23 @@ def _by_category(results: pd.DataFrame, method: str, metric: str) -> pd.DataFram
     return rows.rename(columns={metric: "value"})[["dataset", "shots", "seed", "category", "value"]]
 
 
-def _missing(group: pd.DataFrame, results: pd.DataFrame) -> str:
+def _missing(group: pd.DataFrame, counting: dict[str, set[tuple[str, str]]]) -> str:
     """What a row of the summary lacks: cells, then values others have in the same categories."""
-    parts = []
-    for seed, lacking in group[~group["found"]].groupby("seed"):
-        parts.append(f"seed {seed}: {names(lacking['category'])}")
-    present = group[group["found"]]
-    dataset = results[results["dataset"] == group["dataset"].iloc[0]]
-    for metric in METRICS:
-        counting = set(dataset.dropna(subset=[metric])["category"])
-        holes = present[present[metric].isna() & present["category"].isin(counting)]
-        for seed, lacking in holes.groupby("seed"):
-            parts.append(f"{metric} undefined in seed {seed}: {names(lacking['category'])}")
+    absent: dict[int, list[str]] = {}
+    holes: dict[tuple[str, int], list[str]] = {}
+    for cell in group.to_dict("records"):
+        if not cell["found"]:
+            absent.setdefault(cell["seed"], []).append(cell["category"])
+            continue
+        for metric in METRICS:
+            counts = (cell["dataset"], cell["category"]) in counting[metric]
+            if counts and math.isnan(cell[metric]):
+                holes.setdefault((metric, cell["seed"]), []).append(cell["category"])
+    parts = [f"seed {seed}: {names(absent[seed])}" for seed in sorted(absent)]
+    parts += [
+        f"{metric} undefined in seed {seed}: {names(holes[metric, seed])}"
+        for metric, seed in sorted(holes, key=lambda hole: (METRICS.index(hole[0]), hole[1]))
+    ]
     return "; ".join(parts)
 
 
