@@ -9,6 +9,7 @@ import open_clip
 import pytest
 import torch
 
+from harness.contract import check
 from harness.interface import Auxiliary, AuxiliaryCategory, Image, Queries, Support
 from methods import coop
 from methods.coop import Coop
@@ -186,3 +187,9 @@ def test_parameters_are_checked(parameters: dict, words: str) -> None:
 
 def test_it_says_that_it_is_an_adaptation() -> None:
     assert Coop.note == "our CoOp adaptation"
+
+
+def test_promises_are_kept(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
+    params = {"size": SIZE, "context": 4, "epochs": 2, "views": 1}
+    kept = check("coop", {"encoder": {"model": tiny, "weights": "random:0"}, **params})
+    assert kept == 0, capsys.readouterr().out

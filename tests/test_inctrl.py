@@ -10,6 +10,7 @@ import open_clip
 import pytest
 import torch
 
+from harness.contract import check
 from harness.interface import Auxiliary, AuxiliaryCategory, Image, Prediction, Queries, Support
 from methods import inctrl
 from methods._inctrl_net import InctrlNet, focal, read_checkpoint
@@ -314,3 +315,9 @@ def test_auxiliary_data_is_checked(tiny: str) -> None:
         made(tiny).train(auxiliary(shots=8))
     with pytest.raises(ValueError, match="no anomalous images"):
         made(tiny).train(auxiliary(anomalous=0))
+
+
+def test_promises_are_kept(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
+    params = {"size": SIZE, "levels": [2, 3], "epochs": 1, "steps": 2, "batch": 4}
+    kept = check("inctrl", {"encoder": {"model": tiny, "weights": "random:0"}, **params})
+    assert kept == 0, capsys.readouterr().out

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.contract import check
 from harness.interface import Image, Prediction, Queries, Support
 from methods._pictures import centre, uncropped
 from methods._prompts import compose
@@ -322,3 +323,9 @@ def test_encoders_without_text_are_refused() -> None:
     method = Winclip(encoder={"model": "tf_efficientnet_lite0", "weights": "random:0"})
     with pytest.raises(ValueError, match="embeds no sentences"):
         method.setup("cpu", memory())
+
+
+def test_promises_are_kept(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
+    params = {"size": SIZE}
+    kept = check("winclip", {"encoder": {"model": tiny, "weights": "random:0"}, **params})
+    assert kept == 0, capsys.readouterr().out
