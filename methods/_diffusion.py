@@ -141,7 +141,12 @@ def load_unet(base: str, device: str) -> Any:
     """UNet of a base, in float32, frozen, in evaluation mode."""
     options = {"torch_dtype": torch.float32, "use_safetensors": True}
     unet = _load(diffusers.UNet2DConditionModel, base, "unet", **options)
-    return unet.requires_grad_(False).eval().to(device)
+    unet.requires_grad_(False).eval().to(device)
+    if torch.device(device).type == "cuda":
+        unet.to(
+            memory_format=torch.channels_last
+        )  # what half-precision convolutions are fastest in
+    return unet
 
 
 def native_size(parts: Parts, unet: Any) -> int:

@@ -137,26 +137,32 @@ def _train(
         clean = torch.cat(picked)
         noise = torch.randn(clean.shape, generator=random).to(device)
         t = torch.randint(len(parts.abar), (len(clean),), generator=random).to(device)
-        rows = (_diffusion.noised(parts, clean, noise, t), t, condition)
+        noisy = _diffusion.noised(parts, clean, noise, t)
         wanted = _diffusion.target(parts, clean, noise, t)
-
-        def backward(
-            first: int,
-            end: int,
-            rows: tuple[torch.Tensor, ...] = rows,
-            wanted: torch.Tensor = wanted,
-        ) -> torch.Tensor:
-            noisy, t, text = (x[first:end] for x in rows)
-            with _diffusion.autocast(device, recipe.dtype):
-                said = unet(noisy, t, encoder_hidden_states=text, return_dict=False)[0]
-            error = ((said.float() - wanted[first:end]) ** 2).mean((1, 2, 3))
-            loss = (error * worth[first:end]).sum()
-            scaler.scale(loss).backward()
-            return loss.detach()
-
-        # the rows of a step may go through in turns: their gradients add up to the same
-        turns = _diffusion.in_batches(backward, len(clean), at_once, f"customizing {what}")
-        at_once = min(at_once, -(-len(clean) // len(turns)))
+        while True:
+            try:
+                # the rows of a step may go through in turns: their gradients add up to the same
+                turns = []
+                for first in range(0, len(clean), at_once):
+                    now = slice(first, first + at_once)
+                    with _diffusion.autocast(device, recipe.dtype):
+                        told = {"encoder_hidden_states": condition[now], "return_dict": False}
+                        said = unet(noisy[now], t[now], **told)[0]
+                    error = ((said.float() - wanted[now]) ** 2).mean((1, 2, 3))
+                    loss = (error * worth[now]).sum()
+                    scaler.scale(loss).backward()
+                    turns.append(loss.detach())
+                break
+            except torch.OutOfMemoryError as failure:
+                if at_once == 1:
+                    message = f"customizing {what}: one image does not fit into the GPU's memory"
+                    raise MemoryError(message) from failure
+            # out of the except block, whose traceback keeps the failed pass's tensors alive
+            at_once //= 2
+            said = error = loss = None
+            optimiser.zero_grad(set_to_none=True)  # some gradients of the failed pass are there
+            torch.cuda.empty_cache()
+            _log.warning("customizing %s: out of GPU memory, going on with %d", what, at_once)
         scaler.unscale_(optimiser)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         scaler.step(optimiser)
