@@ -120,6 +120,10 @@ class FeatureMemory:
             self.computed += len(chunk)
         return records
 
+    def forget(self) -> None:
+        """Drop every record, for some may come of an image that could not be read."""
+        self._records = Memory(self._records.limit)
+
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
         """A thing shared under this name, made by whoever asks first."""
         if name not in self._shared:
@@ -142,8 +146,13 @@ class Decoder:
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._ahead = 2 * threads if threads > 1 else 0
         self._pending: dict[str, Future[Pixels]] = {}
+        self.failure: DataError | None = None  # the last image that could not be read
         self.decoded = 0  # sources decoded
         self.seconds = 0.0
+
+    def forgive(self) -> None:
+        """Forget what could not be read: another task begins."""
+        self.failure = None
 
     def images(self, dataset: Dataset, items: Sequence[tuple[Sample, str]]) -> tuple[Image, ...]:
         """Images of samples with their keys, in this order.
@@ -157,10 +166,17 @@ class Decoder:
         return tuple(Image(key, loader(i)) for i, (_, key) in enumerate(items))
 
     def _ask(self, dataset: Dataset, items: Sequence[tuple[Sample, str]], i: int) -> Pixels:
-        sample, key = items[i]
-        found = self._pixels.get(key)
+        found = self._pixels.get(items[i][1])
         if found is not None:
             return found  # type: ignore[no-any-return]
+        try:
+            return self._read(dataset, items, i)
+        except DataError as error:
+            self.failure = error  # kept, for a plug-in may swallow it
+            raise
+
+    def _read(self, dataset: Dataset, items: Sequence[tuple[Sample, str]], i: int) -> Pixels:
+        sample, key = items[i]
         began = time.perf_counter()
         if self._pool is not None:
             for later, name in items[i : i + self._ahead]:

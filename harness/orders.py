@@ -62,7 +62,7 @@ class Orders:
         if kind == "train":
             return order | {
                 "auxiliary": self._catalogue.auxiliary[task.auxiliary],
-                "shots": task.shots,
+                "shots": task.shots if code.auxiliary_per_shots else None,
             }
         category = self._catalogue.material.categories[task.category]
         order["object_name"] = category.object_name

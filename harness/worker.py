@@ -97,6 +97,7 @@ class Worker:
         outcome = Outcome(order["key"])
         began = time.perf_counter()
         before = self._counters()
+        self.decoder.forgive()
         try:
             seeding.prepare(order["imports"], order["threads"])
             done = order["kind"] != "evaluate" and self.store.has(order["kind"], order["key"])
@@ -106,7 +107,10 @@ class Worker:
                 getattr(self, f"_{order['kind']}")(order, outcome)
         except (KeyboardInterrupt, MemoryError):
             raise
-        except BaseException as error:  # also SystemExit: a plug-in must not end the sweep
+        except BaseException as raised:  # also SystemExit: a plug-in must not end the sweep
+            error = self.decoder.failure or raised
+            if self.decoder.failure is not None:
+                self.features.forget()
             outcome.error = f"{type(error).__name__}: {one_line(error)}"
             outcome.bad_data = isinstance(error, DataError)
             outcome.missing = [error.key] if isinstance(error, Missing) else []
@@ -141,7 +145,7 @@ class Worker:
                 )
             )
         seed = seeding.seed(order["key"], order["imports"])
-        auxiliary = Auxiliary(tuple(categories), order["shots"] or None, seed)
+        auxiliary = Auxiliary(tuple(categories), order["shots"], seed)
         self._put(order, method.train(auxiliary))
 
     def _prepare(self, order: Order, outcome: Outcome) -> None:
@@ -319,6 +323,8 @@ class Worker:
         return arrays
 
     def _put(self, order: Order, arrays: Arrays, meta: Any = None) -> None:
+        if self.decoder.failure is not None:  # and the plug-in went on without the image
+            raise self.decoder.failure
         if not isinstance(arrays, Mapping):
             raise TypeError(f"expected a dict of arrays, got {type(arrays).__name__}")
         self.store.put(order["kind"], order["key"], arrays, meta)
