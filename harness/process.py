@@ -17,6 +17,8 @@ from typing import Any
 
 from harness.worker import Outcome, Worker
 
+READY = "ready"
+
 
 class WorkerProcess:
     """A child that runs tasks one at a time.
@@ -40,7 +42,14 @@ class WorkerProcess:
             start_new_session=True,  # an interrupt from the keyboard is for the driver
         )
         theirs.close()
+        self._ready = False
         self._pipe.send((os.getpid(), preload, arguments))
+
+    def ready(self, seconds: float) -> bool:
+        """Whether it has started up, within this time; EOFError when the process died."""
+        if not self._ready and self._pipe.poll(seconds):
+            self._ready = self._receive() == READY
+        return self._ready
 
     def start(self, order: dict[str, Any]) -> None:
         """Hand over a task; ConnectionError when the process is gone."""
@@ -50,18 +59,22 @@ class WorkerProcess:
         """Outcome of the task, None when it is not there yet; EOFError when the process died."""
         if not self._pipe.poll(seconds):
             return None
-        try:
-            answer = self._pipe.recv()
-        except OSError as error:
-            raise EOFError from error
+        answer = self._receive()
         if not isinstance(answer, Outcome):
             raise EOFError
         return answer
 
+    def _receive(self) -> Any:
+        try:
+            return self._pipe.recv()
+        except OSError as error:
+            raise EOFError from error
+
     def end(self) -> str:
         """End the process if it still runs; how it ended, in words."""
         alive = self._process.poll() is None
-        self._process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # with what a plug-in may have started
         code = self._process.wait()
         self._pipe.close()
         if alive and code == -signal.SIGKILL:
@@ -84,6 +97,7 @@ def main(descriptor: int) -> None:
             importlib.import_module(name)
     worker = Worker(**arguments)
     with contextlib.suppress(EOFError):
+        pipe.send(READY)
         while True:
             pipe.send(worker.run(pipe.recv()))
 

@@ -11,43 +11,48 @@ from harness.schedule import Schedule
 NAME = "worker-0"
 
 
-def run(schedule: Schedule, write: Order, settings: Settings, listener: Listener) -> None:
-    """Do everything the schedule holds.
+class Runner:
+    """A child process that does a schedule's tasks; it starts when this is made.
 
     Parameters
     ----------
-    schedule : tasks to do; empty afterwards
-    write : order of a task
-    settings : how
-    listener : told of every task begun, finished and lost
+    settings : how the worker is treated; how many there should be is not asked
     """
-    attempts = Attempts(schedule, listener, settings.attempts)
-    arguments = {"storage": settings.storage, "data_root": settings.data_root}
-    worker: WorkerProcess | None = None
-    try:
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._worker: WorkerProcess | None = self._start()
+
+    def run(self, schedule: Schedule, write: Order, listener: Listener) -> None:
+        """Do everything the schedule holds; see ``ray_runner.Runner.run``."""
+        attempts = Attempts(schedule, listener, self._settings.attempts)
+        limit = self._settings.time_limit
         while schedule.todo:
             task = schedule.next(NAME)
             if task is None:
                 raise RuntimeError(f"{len(schedule.todo)} tasks left and none ready")
-            if worker is None:
-                worker = WorkerProcess(settings.environment(), settings.preload, arguments)
+            self._worker = self._worker or self._start()
             listener.started(task, NAME)
             began = time.monotonic()
             try:
-                worker.start(write(task))
-                while (outcome := worker.wait(0.2)) is None:
+                self._worker.start(write(task))
+                while (outcome := self._worker.wait(0.2)) is None:
                     listener.tick()
-                    if time.monotonic() - began > settings.time_limit:
+                    if time.monotonic() - began > limit:
                         raise TimeoutError
                 attempts.done(task, outcome)
             except TimeoutError:
-                worker.end()
-                worker = None
-                attempts.died(task, f"exceeded the time limit of {settings.time_limit:g} s")
+                self.close()
+                attempts.died(task, f"exceeded the time limit of {limit:g} s")
             except (EOFError, ConnectionError):
-                reason = worker.end()
-                worker = None
-                attempts.died(task, f"its worker {reason}")
-    finally:
-        if worker is not None:
-            worker.end()
+                attempts.died(task, f"its worker {self.close()}")
+
+    def close(self) -> str:
+        """End the worker; how it ended, in words."""
+        worker, self._worker = self._worker, None
+        return worker.end() if worker is not None else ""
+
+    def _start(self) -> WorkerProcess:
+        settings = self._settings
+        arguments = {"storage": settings.storage, "data_root": settings.data_root}
+        return WorkerProcess(settings.environment(), settings.preload, arguments)
