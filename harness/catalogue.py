@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import config, duplicates, evaluation, images, metrics, plugins, selection
-from harness.config import DatasetEntry, Sweep
+from harness.config import DatasetEntry, Sweep, plain
 from harness.interface import Dataset, Sample
 from harness.plan import Category, Code, Material, Reference, draw_support, hashed
 from harness.problems import InputError, Problem, one_line, suggest
@@ -94,9 +94,14 @@ def _open(entry: DatasetEntry, data_root: str | None, where: str) -> Dataset:
 
 
 def _identity(entry: DatasetEntry) -> str:
-    """Hash of which dataset it is, wherever it lies, and of the code that reads it."""
-    params = {k: v for k, v in entry.params.items() if k != "root"}
-    return hashed(entry.use, params, plugins.source(plugins.find("dataset", entry.use)).digest)
+    """Hash of which dataset it is, wherever the data root lies, and of the code that reads it.
+
+    A ``root`` among the parameters counts: two folders of one layout may use the same names. So
+    does the code that decodes.
+    """
+    cls = plugins.find("dataset", entry.use)
+    reading = hashlib.sha256(Path(str(images.__file__)).read_bytes()).hexdigest()
+    return hashed(cls.__name__, entry.params, plugins.source(cls).digest, reading)
 
 
 def _categories(dataset: Dataset, entry: DatasetEntry, where: str) -> list[str]:
@@ -104,6 +109,10 @@ def _categories(dataset: Dataset, entry: DatasetEntry, where: str) -> list[str]:
         known = dataset.categories()
     except (ValueError, OSError) as error:
         raise InputError(Problem(where, one_line(error))) from None
+    for name in known:
+        if not name or name.startswith(".") or set(name) & set("/\\{}\n\r\0"):
+            message = f"{entry.use} has a category {name!r}, which is no plain name of a folder"
+            raise InputError(Problem(where, message))
     if entry.categories is None:
         return known
     for name in entry.categories:
@@ -137,7 +146,7 @@ def _category(
                     train,
                     most,
                     seed,
-                    dataset=entry.use,
+                    dataset=plain(entry.use),
                     category=name,
                     base=sweep.seed,
                     reject=reject,
@@ -179,7 +188,7 @@ def _code(kind: str, use: str, params: dict[str, Any]) -> tuple[Code, str]:
     cls = plugins.find(kind, use)
     made = config.build(kind, use, params)
     weights = [(p.name, _contents(p)) for p in made.files()]
-    digest = hashed(use.rpartition(":")[2], params, plugins.source(cls).digest, weights)
+    digest = hashed(cls.__name__, params, plugins.source(cls).digest, weights)
     names = ("gpus", "auxiliary", "auxiliary_per_shots", "personalized", "prior")
     declared = {n: getattr(made, n) for n in names if hasattr(made, n)}
     return Code(digest, **declared), str(getattr(made, "note", ""))
@@ -206,6 +215,7 @@ def _auxiliary(
     about: dict[str, dict[str, Any]] = {}
     uses = {str(d.label): d for d in sweep.datasets}
     digests: dict[tuple[str, tuple[str, ...]], str] = {}
+    others: dict[str, tuple[Dataset, str]] = {}
     for m, code in zip(sweep.methods, methods, strict=True):
         if not code.auxiliary:
             continue
@@ -216,15 +226,16 @@ def _auxiliary(
                 dataset, identity = opened[category.dataset]
                 names = [n for n in _categories(dataset, tested, "") if n != category.name]
             else:
-                others = [a for a in sweep.auxiliary if a.use != tested.use]
-                if not others:
+                cls = plugins.find("dataset", tested.use)
+                allowed = [a for a in sweep.auxiliary if plugins.find("dataset", a.use) is not cls]
+                if not allowed:
                     message = f"{m.use} tests {tested.use}: no auxiliary dataset other than it"
                     raise InputError(Problem(f"{path}: auxiliary", message))
-                entry, name = others[0], others[0].use
-                if name not in opened:
+                entry, name = allowed[0], plain(allowed[0].use)
+                if name not in others:
                     at = f"{path}: auxiliary"
-                    opened[name] = (_open(entry, data_root, at), _identity(entry))
-                dataset, identity = opened[name]
+                    others[name] = (_open(entry, data_root, at), _identity(entry))
+                dataset, identity = others[name]
                 names = _categories(dataset, entry, f"{path}: auxiliary")
             if not names:
                 message = f"{m.use} has nothing to train on for {category.dataset}/{category.name}"

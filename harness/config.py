@@ -145,6 +145,10 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "expected a word as a key", key.start_mark
+                )
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key.value!r} stands here twice", key.start_mark
@@ -297,7 +301,7 @@ def check_plugin(kind: str, use: str, params: Params, where: str) -> list[Proble
     if not problems and kind != "dataset":
         try:
             build(kind, use, params)
-        except Exception as error:  # whatever the plug-in says of its parameters is the message
+        except (Exception, SystemExit) as error:  # what the plug-in says is the message
             problems.append(Problem(f"{where}.params", one_line(error)))
     return problems
 
@@ -319,13 +323,13 @@ def _expand_grids(sweep: Sweep, path: Path) -> Sweep:
     """One method per combination of its grid; every method with a label of its own."""
     methods = []
     for m in sweep.methods:
-        label = m.label or _plain(m.use) + (f"+{_plain(m.generator)}" if m.generator else "")
+        label = m.label or plain(m.use) + (f"+{plain(m.generator)}" if m.generator else "")
         for values in itertools.product(*m.grid.values()):
             point = dict(zip(m.grid, values, strict=True))
-            tail = "".join(f"-{k}={_plain(str(v))[:30]}" for k, v in point.items())
+            tail = "".join(f"-{k}={plain(str(v))[:30]}" for k, v in point.items())
             new = {"params": {**m.params, **point}, "grid": {}, "label": (label + tail)[:100]}
             methods.append(m.model_copy(update=new))
-    datasets = [d.model_copy(update={"label": d.label or _plain(d.use)}) for d in sweep.datasets]
+    datasets = [d.model_copy(update={"label": d.label or plain(d.use)}) for d in sweep.datasets]
     problems = []
     for kind, labels in (
         ("methods", [str(m.label) for m in methods]),
@@ -339,7 +343,7 @@ def _expand_grids(sweep: Sweep, path: Path) -> Sweep:
     return sweep.model_copy(update={"methods": methods, "datasets": datasets})
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A plain name that recalls the text: "my_pkg.mod:Mine" -> "Mine", "../a/mine.py" -> "mine"."""
     last = re.sub(r"\.py$", "", text.rpartition(":")[2].rpartition("/")[2])
     return re.sub(r"[^A-Za-z0-9._+=-]+", "-", last).strip("-.") or "unnamed"

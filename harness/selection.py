@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from harness.config import DatasetEntry, Subset
+from harness.config import DatasetEntry, Subset, plain
 from harness.interface import Dataset, Sample
 from harness.plan import hashed
 from harness.problems import InputError, Problem, one_line, suggest
@@ -21,7 +21,7 @@ def queries(entry: DatasetEntry, test: Sequence[Sample], category: str) -> list[
     if entry.queries is None:
         return list(test)
     if isinstance(entry.queries, Subset):
-        return stratified(test, entry.queries, f"{entry.use}/{category}")
+        return stratified(test, entry.queries, f"{plain(entry.use)}/{category}")
     names = _names(test)
     wanted = {names[text] for text in entry.queries if text in names}
     return [s for s in test if s.name in wanted]
