@@ -28,6 +28,8 @@ KINDS: dict[str, tuple[str, type]] = {
 }
 #: Libraries whose import takes seconds. Planning only reads declarations: they wait for first use.
 HEAVY = ("torch", "torchvision", "timm", "open_clip", "diffusers", "transformers", "peft")
+#: Folders of packages that have nothing to do with one another.
+INSTALLED = ("site-packages", "dist-packages")
 
 
 def names(kind: str) -> list[str]:
@@ -65,7 +67,7 @@ def find(kind: str, use: str, where: str = "") -> Any:
             raise InputError(Problem(where, f"unknown {kind} {use!r}.{suggest(path, names(kind))}"))
     except InputError:
         raise
-    except Exception as error:  # a plug-in's module may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # its module may raise anything
         message = f"{kind} {use!r} cannot be imported: {type(error).__name__}: {one_line(error)}"
         raise InputError(Problem(where, message)) from error
     own = {
@@ -74,6 +76,9 @@ def find(kind: str, use: str, where: str = "") -> Any:
         if inspect.isclass(c) and issubclass(c, base) and c.__module__ == module.__name__
     }
     if wanted:
+        given = vars(module).get(wanted)  # it may come from another module of its package
+        if inspect.isclass(given) and issubclass(given, base) and given is not base:
+            own[wanted] = given
         if wanted not in own:
             known = suggest(wanted, own)
             message = f"{path!r} has no {base.__name__} class {wanted!r}.{known}"
@@ -121,6 +126,7 @@ def source(cls: type[Any]) -> Source:
 
     Modules count when they lie in the folder that holds the plug-in's own top-level package (or its
     file), and are not the engine. An edit to a shared helper re-runs what uses it, nothing else.
+    Where packages are installed side by side only the plug-in's own counts.
     """
     module = sys.modules[cls.__module__]
     first = Path(inspect.getsourcefile(cls) or "").resolve()
@@ -130,8 +136,10 @@ def source(cls: type[Any]) -> Source:
     while todo:
         name, path = todo.pop()
         for wanted in _imports(ast.parse(path.read_bytes()), name, path):
-            imports.add(wanted.split(".")[0])
-            found = _below(root, wanted)
+            top = wanted.split(".")[0]
+            imports.add(top)
+            apart = root.name in INSTALLED and top != module.__name__.split(".")[0]
+            found = None if apart else _below(root, wanted)
             if found is not None and found not in seen:
                 seen.add(found)
                 todo.append((wanted, found))
