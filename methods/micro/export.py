@@ -29,17 +29,17 @@ def export(out: Path, target: Path) -> int:
     ValueError
         The files would be larger than 30 MB.
     """
-    for name, stage in (("clip.pt", "clip"), ("vae.pt", "unet"), ("unet.pt", "unet")):
+    for name, stage in (
+        ("clip.pt", "clip"),
+        ("autoencoder.pt", "autoencoder"),
+        ("unet.pt", "unet"),
+    ):
         if not (out / name).is_file():
             raise FileNotFoundError(f"no {out / name}: run the stage {stage} first")
     clip = MicroClip(models.text_encoder())
     clip.load_state_dict(torch.load(out / "clip.pt", weights_only=True)["model"])
     vae = models.autoencoder()
-    tuned = out / "decoder.pt"
-    if tuned.is_file():
-        vae.load_state_dict(torch.load(tuned, weights_only=True)["average"]["model"])
-    else:
-        vae.load_state_dict(torch.load(out / "vae.pt", weights_only=True))
+    vae.load_state_dict(torch.load(out / "autoencoder.pt", weights_only=True)["average"]["model"])
     unet = models.unet()
     unet.load_state_dict(torch.load(out / "unet.pt", weights_only=True)["average"]["model"])
     models.save_diffusion(target / "diffusion", vae, clip.text, unet)

@@ -2,10 +2,11 @@
 
     python -m methods.micro.train --stage all --out SCRATCH --minutes 60 --resume
 
-Stages in their order: ``clip`` (text encoder and image projection), ``autoencoder``, ``unet``, and
-``export``, which writes the half-precision files beside this program. The scratch folder holds the
-renderings (``python -m methods.micro.data`` makes them; missing ones are made first) and the
-checkpoints. ``--minutes`` is the time of each stage; an interrupted one resumes with what is left.
+Stages: ``clip`` (text encoder and image projection), ``autoencoder`` (its decoder), ``unet`` (told
+by the text encoder; it may run beside ``autoencoder``), and ``export``, which writes the
+half-precision files beside this program. The scratch folder holds the renderings
+(``python -m methods.micro.data`` makes them; missing ones are made first) and the checkpoints.
+``--minutes`` is the time of each stage; an interrupted one resumes with what is left.
 """
 
 from __future__ import annotations

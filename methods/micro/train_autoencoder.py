@@ -1,4 +1,4 @@
-"""Stage ``autoencoder``: reconstruct crops and whole renderings."""
+"""Stage ``autoencoder``: the decoder learns to see whole pictures in block components."""
 
 from __future__ import annotations
 
@@ -9,54 +9,54 @@ import torch
 from numpy.typing import NDArray
 
 from methods.micro import models
+from methods.micro.blocks import Blocks
 from methods.micro.data import SIZE, Corpus
 from methods.micro.loop import Average, Loop, quicken
 
 PEAK = 2e-3
 CROP = 64
-DIVERGENCE = 2e-5  # weight of the Kullback-Leibler term: enough to bound the latents
+NOISE = 0.05  # deviation of the posterior, as ``blocks`` declares it
 
 
 def train_autoencoder(out: Path, corpus: Corpus, minutes: float, resume: bool, seed: int) -> None:
-    """Train to ``out/autoencoder.pt``.
+    """Train the decoder to ``out/autoencoder.pt``; the encoder is measured, not trained.
 
-    Absolute and squared errors, of pixels and of their differences between neighbours: the latter
-    keep edges and grain.
+    The loss: absolute and squared errors of pixels, and absolute errors of their differences
+    between neighbours, which keep edges and grain.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = quicken(models.autoencoder()).to(device)
+    blocks = Blocks.of(out, corpus)
+    model = models.autoencoder()
+    blocks.write(model)
+    model.requires_grad_(False)
+    model.decoder.requires_grad_(True)
+    model.post_quant_conv.requires_grad_(True)
+    model = quicken(model).to(device)
     average = Average(model)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), PEAK, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
-    )
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, PEAK, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     parts = {"model": model, "average": average, "optimizer": optimizer}
     loop = Loop(out / "autoencoder.pt", parts, minutes, resume)
     for step in loop:
         rng = np.random.default_rng([seed, 1, step])
-        batch = torch.from_numpy(_batch(rng, corpus, whole=step % 4 == 3)).to(device)
-        x = batch.permute(0, 3, 1, 2).float() / 127.5 - 1
+        pixels = _batch(rng, corpus, whole=step % 4 == 3)
+        z = blocks.encode(pixels)
+        z += NOISE * rng.standard_normal(z.shape, dtype=np.float32)
+        x = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
         for group in optimizer.param_groups:
             group["lr"] = loop.rate(PEAK)
-        noise = torch.Generator().manual_seed(int(rng.integers(2**31)))
         with torch.autocast(device, torch.bfloat16):
-            posterior = model.encode(x).latent_dist
-            z = posterior.mode()
-            eps = torch.randn(z.shape, generator=noise).to(device)
-            y = model.decode(z + posterior.std * eps).sample
-        y = y.float()
+            y = model.decode(torch.from_numpy(z).to(device)).sample.float()
         error = y - x
         edges = (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()) / 2
-        square = error.square().mean()
-        logvar = posterior.logvar.float()
-        divergence = 0.5 * (z.float().square() + logvar.exp() - 1 - logvar).mean()
-        loss = error.abs().mean() + 4 * square + 0.5 * edges + DIVERGENCE * divergence
+        loss = error.abs().mean() + 4 * error.square().mean() + 0.5 * edges
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         average.update(model)
         psnr = float(10 * torch.log10(4 / error.detach().square().mean((1, 2, 3))).mean())
-        loop.tell(loss=float(loss.detach()), psnr=psnr, kl=float(divergence.detach()))
+        loop.tell(loss=float(loss.detach()), psnr=psnr)
 
 
 def _batch(rng: np.random.Generator, corpus: Corpus, whole: bool) -> NDArray[np.uint8]:
