@@ -174,8 +174,9 @@ class _Deferred(types.ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name not in ("__path__", "__version__", "__file__"):
             raise AttributeError(name)  # what inspection asks of any module is no use of it
-        if isinstance(sys.modules.get(self.__name__), _Deferred):
-            del sys.modules[self.__name__]
+        # These libraries look for one another while they load: none may meet a stand-in then.
+        for other in [n for n, m in sys.modules.items() if isinstance(m, _Deferred)]:
+            del sys.modules[other]
         return getattr(importlib.import_module(self.__name__), name)
 
 
