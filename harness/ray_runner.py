@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import itertools
-import math
 import os
 import time
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError
 
 from harness.plan import Task
 from harness.runner import Attempts, Listener, Order, Settings
@@ -70,68 +69,88 @@ def connect(settings: Settings) -> None:
         ray.init(num_cpus=settings.workers, include_dashboard=False, **quiet)
 
 
-def run(schedule: Schedule, write: Order, settings: Settings, listener: Listener) -> None:
-    """Do everything the schedule holds, on as many workers as settings or the cluster say.
+class Runner:
+    """Actors that do a schedule's tasks; they start, and load libraries, when this is made.
 
-    Parameters are those of ``serial_runner.run``; so are the results.
+    Parameters
+    ----------
+    settings : how many workers, where, and how they are treated
     """
-    connect(settings)
-    inherited = all(os.environ.get(k) == v for k, v in settings.environment().items())
-    variables = {} if inherited else settings.environment()
-    attempts = Attempts(schedule, listener, settings.attempts)
-    names = (f"worker-{i}" for i in itertools.count())
-    share = _gpu_share(settings)
-    count = _count(settings, share)
-    seats = [_seat(next(names), settings, share, variables) for _ in range(count)]
-    deaths = 0  # of workers before their first task: the cluster cannot run them
-    try:
+
+    def __init__(self, settings: Settings) -> None:
+        connect(settings)
+        inherited = all(os.environ.get(k) == v for k, v in settings.environment().items())
+        self._settings = settings
+        self._variables = {} if inherited else settings.environment()
+        self._share = _gpu_share(settings)
+        self._names = (f"worker-{i}" for i in itertools.count())
+        self._deaths = 0  # of workers before their first task: the cluster cannot run them
+        self._seats = [self._seat() for _ in range(_count(settings, self._share))]
+
+    def run(self, schedule: Schedule, write: Order, listener: Listener) -> None:
+        """Do everything the schedule holds.
+
+        Parameters
+        ----------
+        schedule : tasks to do; empty afterwards
+        write : order of a task
+        listener : told of every task begun, finished, failed and lost
+        """
+        attempts = Attempts(schedule, listener, self._settings.attempts)
         while schedule.todo:
-            done, _ = ray.wait([s.pending for s in seats if s.pending is not None], timeout=0.2)
-            for i, seat in enumerate(seats):
-                task = seat.task
-                try:
-                    if seat.pending in done:
-                        answer = ray.get(seat.pending)
-                        seat.pending = seat.task = None
-                        deaths = 0
-                        if task is not None:
-                            attempts.done(task, answer)
-                    elif task is not None and time.monotonic() - seat.began > settings.time_limit:
-                        raise TimeoutError
-                except TimeoutError:
-                    ray.kill(seat.actor)
-                    seats[i] = _seat(next(names), settings, share, variables)
-                    if task is not None:
-                        limit = settings.time_limit
-                        attempts.died(task, f"exceeded the time limit of {limit:g} s")
-                except (RayActorError, RayTaskError, RayError) as error:
-                    ray.kill(seat.actor)
-                    seats[i] = _seat(next(names), settings, share, variables)
-                    if task is not None:
-                        attempts.died(task, f"its worker was lost: {_reason(error)}")
-                    elif (deaths := deaths + 1) > 3 * count:
-                        raise RuntimeError(f"workers do not start: {_reason(error)}") from error
-            for seat in seats:
-                if seat.pending is None and (next_task := schedule.next(seat.name, math.inf)):
-                    seat.task, seat.began = next_task, time.monotonic()
-                    seat.pending = seat.actor.run.remote(write(next_task))
-                    listener.started(next_task, seat.name)
-            if schedule.todo and all(s.pending is None for s in seats):
+            pending = [s.pending for s in self._seats if s.pending is not None]
+            done, _ = ray.wait(pending, num_returns=1, timeout=0.2)
+            for i, seat in enumerate(self._seats):
+                if not self._hear(seat, seat.pending in done, attempts):
+                    self._seats[i] = self._seat()
+            for seat in self._seats:
+                if seat.pending is None and (task := schedule.next(seat.name)):
+                    seat.task, seat.began = task, time.monotonic()
+                    seat.pending = seat.actor.run.remote(write(task))
+                    listener.started(task, seat.name)
+            if schedule.todo and all(s.pending is None for s in self._seats):
                 raise RuntimeError(f"{len(schedule.todo)} tasks left and none ready")
             listener.tick()
-    finally:
-        for seat in seats:
+
+    def close(self) -> None:
+        """End the workers."""
+        for seat in self._seats:
             ray.kill(seat.actor)
 
+    def _hear(self, seat: _Seat, answered: bool, attempts: Attempts) -> bool:
+        """Take what a seat has to say; False when its actor is lost."""
+        task, limit = seat.task, self._settings.time_limit
+        try:
+            if answered:
+                answer = ray.get(seat.pending)
+                seat.pending = seat.task = None
+                self._deaths = 0
+                if task is not None:
+                    attempts.done(task, answer)
+            elif task is not None and time.monotonic() - seat.began > limit:
+                ray.kill(seat.actor)
+                attempts.died(task, f"exceeded the time limit of {limit:g} s")
+                return False
+        except RayError as error:
+            ray.kill(seat.actor)
+            if task is not None:
+                attempts.died(task, f"its worker was lost: {_reason(error)}")
+            else:
+                self._deaths += 1
+                if self._deaths > 3 * len(self._seats):
+                    raise RuntimeError(f"workers do not start: {_reason(error)}") from error
+            return False
+        return True
 
-def _seat(name: str, settings: Settings, share: float, variables: dict[str, str]) -> _Seat:
-    """A fresh actor; the variables are set before its python starts."""
-    options: dict[str, Any] = {"num_cpus": 0 if share else 1, "num_gpus": share}
-    if variables:
-        options["runtime_env"] = {"env_vars": variables}
-    arguments = {"storage": settings.storage, "data_root": settings.data_root, "gpus": share}
-    actor = ray.remote(_Actor).options(**options).remote(settings.preload, arguments)
-    return _Seat(name, actor, actor.ready.remote())
+    def _seat(self) -> _Seat:
+        """A fresh actor; its environment is set before its python starts."""
+        settings, share = self._settings, self._share
+        options: dict[str, Any] = {"num_cpus": 0 if share else 1, "num_gpus": share}
+        if self._variables:
+            options["runtime_env"] = {"env_vars": self._variables}
+        arguments = {"storage": settings.storage, "data_root": settings.data_root, "gpus": share}
+        actor = ray.remote(_Actor).options(**options).remote(settings.preload, arguments)
+        return _Seat(next(self._names), actor, actor.ready.remote())
 
 
 def _gpu_share(settings: Settings) -> float:

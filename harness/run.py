@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import platform
 import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness import config, plugins, report
 from harness.catalogue import Catalogue, survey
-from harness.config import Sweep
+from harness.config import GeneratorEntry, MethodEntry, Sweep
 from harness.ledger import Ledger
 from harness.orders import Orders
 from harness.plan import Cell, Plan, Task, plan
 from harness.progress import Display
 from harness.results import results_frame, summary_frame
-from harness.runner import Settings
+from harness.runner import Listener, Order, Settings
 from harness.schedule import COSTS, Schedule
 from harness.store import Store
 from harness.tracking import Tracker
@@ -56,10 +58,10 @@ class Prepared:
     graph: Plan
 
 
-def prepare(options: Options) -> Prepared:
+def prepare(options: Options, sweep: Sweep | None = None) -> Prepared:
     """Read and check the config, look at the data, make the graph; InputError says all mistakes."""
     wanted = config.only(list(options.only))
-    sweep = config.load(options.conf, list(options.overrides))
+    sweep = sweep or config.load(options.conf, list(options.overrides))
     root = None if options.data_root is None else str(Path(options.data_root).absolute())
     catalogue = survey(sweep, options.conf, root)
     return Prepared(sweep, catalogue, plan(sweep, catalogue.material, wanted))
@@ -78,7 +80,12 @@ def run(options: Options) -> int:
     InputError
         Bad config, plug-in or data found before anything was run.
     """
-    ready = prepare(options)
+    sweep = config.load(options.conf, list(options.overrides))
+    with _Workers(options, sweep) as workers:
+        return _run(options, prepare(options, sweep), workers)
+
+
+def _run(options: Options, ready: Prepared, workers: _Workers) -> int:
     sweep, graph = ready.sweep, ready.graph
     store = Store(options.storage)
     ledger = Ledger(store, sweep, graph.cells)
@@ -108,8 +115,7 @@ def run(options: Options) -> int:
     with display:
         try:
             if schedule.todo:
-                execute = _executor(options.runner)
-                execute(schedule, orders.write, _settings(options, ready), driver)
+                workers.run(schedule, orders.write, driver)
         except KeyboardInterrupt:
             interrupted = True
         finally:
@@ -218,31 +224,45 @@ def _processor() -> str:
         return platform.processor()
 
 
-def _executor(name: str) -> Any:
-    if name == "serial":
-        from harness.serial_runner import run as serial
+class _Workers:
+    """Workers that start while the sweep is planned: both take seconds."""
 
-        return serial
-    from harness.ray_runner import run as on_ray
+    def __init__(self, options: Options, sweep: Sweep) -> None:
+        self._settings = _settings(options, sweep)
+        self._module = "serial_runner" if options.runner == "serial" else "ray_runner"
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="starter")
+        self._runner = self._starter.submit(self._start)
 
-    return on_ray
+    def __enter__(self) -> _Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._starter.shutdown()
+        if self._runner.exception() is None:
+            self._runner.result().close()
+
+    def run(self, schedule: Schedule, write: Order, listener: Listener) -> None:
+        """Do everything the schedule holds."""
+        self._runner.result().run(schedule, write, listener)
+
+    def _start(self) -> Any:
+        return importlib.import_module(f"harness.{self._module}").Runner(self._settings)
 
 
-def _settings(options: Options, ready: Prepared) -> Settings:
-    material = ready.catalogue.material
-    codes = [*material.methods, *material.generators.values()]
-    used = [("method", m.use) for m in ready.sweep.methods]
-    used += [("generator", g.use) for g in ready.sweep.generators.values()]
-    imports = {name for kind, use in used for name in plugins.source(plugins.find(kind, use)).imports}
+def _settings(options: Options, sweep: Sweep) -> Settings:
+    used: list[tuple[str, MethodEntry | GeneratorEntry]] = [("method", m) for m in sweep.methods]
+    used += [("generator", g) for g in sweep.generators.values()]
+    built = [config.build(kind, entry.use, entry.params) for kind, entry in used]
+    imports = frozenset().union(*(plugins.source(type(plugin)).imports for plugin in built))
     local = Store(options.storage).local
     return Settings(
         storage=str(Path(options.storage).absolute()) if local else options.storage,
         data_root=None if options.data_root is None else str(Path(options.data_root).absolute()),
         workers=options.workers,
-        threads=ready.sweep.threads,
-        time_limit=ready.sweep.time_limit,
-        attempts=ready.sweep.attempts,
-        gpus=max((code.gpus for code in codes), default=0.0),
+        threads=sweep.threads,
+        time_limit=sweep.time_limit,
+        attempts=sweep.attempts,
+        gpus=max((float(plugin.gpus) for plugin in built), default=0.0),
         address=options.address,
         preload=tuple(name for name in plugins.HEAVY if name in imports),
     )

@@ -33,8 +33,10 @@ class Runner:
                 raise RuntimeError(f"{len(schedule.todo)} tasks left and none ready")
             self._worker = self._worker or self._start()
             listener.started(task, NAME)
-            began = time.monotonic()
             try:
+                while not self._worker.ready(0.2):
+                    listener.tick()
+                began = time.monotonic()
                 self._worker.start(write(task))
                 while (outcome := self._worker.wait(0.2)) is None:
                     listener.tick()
