@@ -19,6 +19,7 @@ from harness.problems import InputError, Problem, one_line, suggest
 
 #: A plain file name: it becomes a folder or file below the storage folder and must stay there.
 PLAIN = r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}"
+RESERVED = ("mlflow.db", "mlartifacts")  # other things in the storage folder
 Name = Annotated[str, Field(pattern=rf"^{PLAIN}$")]
 Count = Annotated[int, Field(ge=0, le=1_000_000, strict=True)]
 Params = dict[str, Any]
@@ -219,12 +220,16 @@ def _explain(path: Path, error: Any, raw: dict[str, Any]) -> Problem:
         return Problem(where, f"unknown key.{suggest(str(steps[-1]), model.model_fields)}")
     if error["type"] == "missing":
         return Problem(where, "this key is needed and missing")
-    given = json.dumps(error["input"], default=str)
+    try:
+        given = json.dumps(error["input"], default=str)
+    except ValueError:  # an anchor within itself
+        given = repr(error["input"])
     shown = given if len(given) < 80 else given[:77] + "..."
     if error["type"] == "string_pattern_mismatch":
         expected = "a plain name: letters, digits and . _ + = -, starting with a letter or digit"
         return Problem(where, f"expected {expected}. Got {shown}")
     message = error["msg"].replace("Input should be", "expected")
+    message = re.sub(r"a valid dictionary( or instance of \w+)?", "keys and values", message)
     return Problem(where, f"{message}. Got {shown}")
 
 
@@ -235,6 +240,8 @@ def _dotted(steps: list[Any]) -> str:
 
 def _check(sweep: Sweep, path: Path) -> list[Problem]:
     problems: list[Problem] = []
+    if sweep.name in RESERVED:
+        problems.append(Problem(f"{path}: name", f"{sweep.name!r} is taken by the tracking server"))
     for key in ("shots", "seeds"):
         values = getattr(sweep, key)
         if len(set(values)) < len(values):

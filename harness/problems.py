@@ -15,7 +15,8 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.message}" if self.where else self.message
+        text = f"{self.where}: {self.message}" if self.where else self.message
+        return "\\n".join(text.splitlines())  # a word of the user's may be of two lines
 
 
 class InputError(Exception):
