@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 
 TABLES = Path(__file__).resolve().parents[1] / "conf" / "published"
 METRICS = ("image_auroc", "image_auprc")
+#: to be said wherever the two are side by side
+CAVEAT = (
+    "Theirs come from the papers' models and supports, ours from this sweep's. AUPRC moves with "
+    "the prevalence: compare it only where the queries are the papers' whole test set."
+)
 COLUMNS = ["source", "table", "method", "dataset", "shots", "metric", "mean", "std"]
 
 

@@ -65,12 +65,13 @@ class SweepFolder:
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """The sweep's own summary, which knows the whole plan; made anew where it is absent."""
-        try:
-            summary = aggregation.read_csv(self.path / "summary.csv", aggregation.SUMMARY_COLUMNS)
-        except FileNotFoundError:
+        """The sweep's own summary, which knows the plan. Made anew where it is absent, and where
+        cells failed, as a category that failed for every method leaves no trace in the results.
+        """
+        path = self.path / "summary.csv"
+        if len(self.failed) or not path.is_file():
             return aggregation.summary_frame(self.results, self.expected)
-        return summary
+        return aggregation.read_csv(path, aggregation.SUMMARY_COLUMNS)
 
     @property
     def uses(self) -> dict[str, str]:

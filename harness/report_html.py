@@ -18,7 +18,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import plots, tables
+from harness import plots, published, tables
 from harness import results as aggregation
 from harness.plots import Line
 
@@ -60,6 +60,7 @@ def page(sweep: SweepFolder, comparison: pd.DataFrame | None) -> str:
         trends=_trends(sweep),
         differences=differences,
         comparison=None if comparison is None else tables.against(comparison),
+        caveat=published.CAVEAT,
         sources=sorted(set([] if comparison is None else comparison["source"])),
         curves=_curves(sweep, drawn),
         histograms=_histograms(sweep, drawn),
@@ -193,13 +194,14 @@ def _curves(sweep: SweepFolder, drawn: dict[tuple[str, int, str], _Drawn]) -> li
 
 def _histograms(
     sweep: SweepFolder, drawn: dict[tuple[str, int, str], _Drawn]
-) -> list[dict[str, str]]:
+) -> list[dict[str, Any]]:
     """Scores of normal and of anomalous queries, cells pooled."""
     most = {dataset: max(k[1] for k in drawn if k[0] == dataset) for dataset, _, _ in drawn}
     keys = [key for key in drawn if len(drawn) <= FEW or key[1] == most[key[0]]]
     return [
         {
             "dataset": dataset,
+            "shots": shots,
             "title": tables.shots(shots),
             "method": method,
             "svg": plots.histogram(

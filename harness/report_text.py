@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness import tables
+from harness import published, tables
 from harness.tables import Table
 
 if TYPE_CHECKING:
@@ -172,6 +172,8 @@ def remarks(sweep: SweepFolder, comparison: pd.DataFrame | None) -> list[str]:
     if comparison is not None:
         if not len(comparison):
             lines.append("No published number has the same method, dataset and shots.")
+        else:
+            lines.append(published.CAVEAT)
         sources = {row["table"]: row["source"] for row in comparison.to_dict("records")}
         lines += [f"{t.replace('_table', ' table ')}: {sources[t]}" for t in sorted(sources)]
     return lines

@@ -3,8 +3,8 @@
 How runs are averaged: a metric is averaged over the categories of a dataset within a seed, without
 weights; those means are then averaged over the seeds, with the sample standard deviation (ddof 1).
 A seed enters only with every category, so that no two means are over different sets: seeds that
-lack a cell, or a value in one, are left out of the mean and named. Categories where no method has
-a value (no masks, one class only) do not count for that metric.
+lack a cell, or a value in one, are left out of the mean and named. Categories that ran and where no
+method has a value (no masks, one class only) do not count for that metric.
 """
 
 from __future__ import annotations
@@ -156,8 +156,10 @@ def seed_means(
     run = [*GROUP, "seed"]
     expected = grid(results) if expected is None else expected
     defined = results.dropna(subset=[metric]).sort_values(CELL)
-    counting = defined[["dataset", "category"]].drop_duplicates()
-    needed = expected[CELL].merge(counting).groupby(run).size().rename("needed")
+    place = ["dataset", "category"]
+    never = results.groupby(place)[metric].count().eq(0).rename("never").reset_index()
+    wanted = expected[CELL].merge(never[never["never"]], on=place, how="left")
+    needed = wanted[wanted["never"].isna()].groupby(run).size().rename("needed")
     had = defined.groupby(run)[metric].agg(value="mean", had="size")
     means = pd.concat([had, needed], axis=1, join="inner").sort_index()
     return means.loc[means["had"] == means["needed"], ["value"]].reset_index()

@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -116,6 +116,7 @@ def test_unreadable_is_one_clear_line(contents: bytes, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@settings(deadline=None)  # a busy machine is not a wrong decoder
 @given(st.data())
 def test_damage_never_raises_anything_else(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["PNG", "JPEG", "BMP", "TIFF", "GIF"]))

@@ -216,6 +216,17 @@ def test_the_sweeps_own_summary_counts(sweep: Path, tmp_path: Path) -> None:
     assert "seed 7: never run" in report.render(tmp_path, "text")
 
 
+def test_a_category_that_failed_for_everybody_is_missed(tmp_path: Path) -> None:
+    failing = ("padim", "mvtec", "pill", 2, 0)
+    fabricate(tmp_path, {"mvtec": ["bottle", "pill"]}, {"padim": 1.0}, (2,), 1, failing=failing)
+    (tmp_path / "summary.csv").write_text(
+        csv_text(summary_frame(read_csv(tmp_path / "results.csv")))  # blind to it
+    )
+    text = report.render(tmp_path, "text")
+    assert "padim, mvtec, 2 shots: seed 0: pill" in text
+    assert "AUROC" not in text.partition("Queries")[0]  # no mean over the one category that is left
+
+
 def test_markdown_tables_are_whole(sweep: Path) -> None:
     text = report.render(sweep, "markdown", "published")
     tables = [block.splitlines()[2:] for block in text.split("\n\n## ") if "| :--" in block]

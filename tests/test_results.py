@@ -142,6 +142,7 @@ def test_what_was_asked_for_counts_not_what_came() -> None:
     assert summary.loc["a", "n_seeds"] == 0
     assert summary.loc["a", "missing"].startswith("seed 0: y")
     assert summary.loc["b", "n_cells"] == 0
+    assert summary["image_auroc_mean"].isna().all()  # y ran nowhere: that is missing, not undefined
 
 
 def test_undefined_values() -> None:
