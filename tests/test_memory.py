@@ -1,0 +1,156 @@
+"""What a worker keeps: bounded, never stale, the same with or without memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.interface import Dataset, Image, Sample
+from harness.memory import Decoder, FeatureMemory, Memory, nbytes
+from harness.problems import DataError
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 120)), max_size=60), st.integers(1, 300)
+)
+def test_memory_is_bounded_and_gives_back_what_was_put(
+    puts: list[tuple[int, int]], limit: int
+) -> None:
+    memory = Memory(limit)
+    last: dict[int, np.ndarray] = {}
+    for key, size in puts:
+        last[key] = np.full(size, key, dtype=np.uint8)
+        memory.put(key, last[key])
+        assert memory.used <= limit
+        held = [memory.get(k) for k in last]
+        assert memory.used == sum(v.nbytes for v in held if v is not None)
+        if size <= limit:
+            assert memory.get(key) is last[key]
+    for key, value in last.items():
+        assert memory.get(key) is None or memory.get(key) is value
+
+
+def test_the_longest_unused_goes_first() -> None:
+    memory = Memory(100)
+    for key in "abc":
+        memory.put(key, np.zeros(30, np.uint8))
+    memory.get("a")
+    memory.put("d", np.zeros(30, np.uint8))
+    assert [key for key in "abcd" if memory.get(key) is not None] == ["a", "c", "d"]
+
+
+def test_sizes_of_containers() -> None:
+    a = np.zeros(10)
+    assert nbytes(a) == 80
+    assert nbytes({"x": [a, (a, a)]}) == 240
+
+
+def images(keys: Sequence[str]) -> list[Image]:
+    return [Image(k, np.full((2, 2, 3), ord(k), dtype=np.uint8)) for k in keys]
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=6), max_size=6),
+    st.integers(1, 3),
+    st.sampled_from([0, 100, 10_000]),
+)
+def test_records_do_not_depend_on_what_was_seen_before(
+    asked: list[list[str]], batch: int, limit: int
+) -> None:
+    """A compute whose result depends on its batch, as a GPU's does in the last bits."""
+
+    def compute(chunk: Sequence[Image]) -> list[np.ndarray]:
+        return [np.array([ord(i.key), len(chunk), ord(chunk[0].key)]) for i in chunk]
+
+    memory = FeatureMemory(limit)
+    for keys in asked:
+        warm = memory.many("space", images(keys), compute, batch)
+        cold = FeatureMemory(10_000).many("space", images(keys), compute, batch)
+        np.testing.assert_array_equal(np.stack(warm), np.stack(cold))
+    assert memory.computed + memory.reused == sum(map(len, asked))
+
+
+def test_spaces_are_apart_and_nothing_is_computed_twice() -> None:
+    memory = FeatureMemory(10_000)
+    calls: list[str] = []
+
+    def compute(chunk: Sequence[Image]) -> list[str]:
+        calls.extend(i.key for i in chunk)
+        return [i.key for i in chunk]
+
+    memory.many("one", images("ab"), compute)
+    memory.many("one", images("ba"), compute)
+    assert calls == ["a", "b"]
+    memory.many("two", images("a"), compute)
+    assert calls == ["a", "b", "a"]
+    assert (memory.computed, memory.reused) == (3, 2)
+
+
+def test_a_compute_that_loses_records_is_told() -> None:
+    with pytest.raises(ValueError, match="space: expected 2 records, got 1"):
+        FeatureMemory(100).many("space", images("ab"), lambda chunk: [1], batch=2)
+
+
+def test_once_is_once() -> None:
+    memory, made = FeatureMemory(100), []
+    for _ in range(3):
+        memory.once("weights", lambda: made.append(1))
+    assert made == [1]
+
+
+class Strip(Dataset):
+    """One source of many tiles, and one that is broken."""
+
+    opened = 0
+
+    def categories(self) -> list[str]:
+        return []
+
+    def train(self, category: str) -> list[Sample]:
+        return []
+
+    def test(self, category: str) -> list[Sample]:
+        return []
+
+    def open(self, source: str) -> Any:
+        if source == "broken":
+            return b"?"
+        Strip.opened += 1
+        return np.arange(48, dtype=np.uint8).reshape(4, 12)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_tiles_of_a_strip_decode_it_once(threads: int) -> None:
+    Strip.opened = 0
+    decoder = Decoder(1_000_000, threads)
+    tiles = [(Sample("s", box=(i, 0, i + 3, 4)), f"k{i}") for i in range(0, 12, 3)]
+    found = [image.pixels for image in decoder.images(Strip(), tiles)]
+    whole = np.arange(48, dtype=np.uint8).reshape(4, 12)
+    for i, tile in enumerate(found):
+        np.testing.assert_array_equal(tile[:, :, 0], whole[:, 3 * i : 3 * i + 3])
+    if threads == 1:
+        assert Strip.opened == 1
+
+
+def test_pixels_cannot_be_written_to() -> None:
+    decoder = Decoder(1_000_000)
+    for box in (None, (0, 0, 2, 2)):
+        (image,) = decoder.images(Strip(), [(Sample("s", box=box), f"key{box}")])
+        with pytest.raises(ValueError, match="read-only"):
+            image.pixels[0] = 0
+
+
+def test_an_unreadable_image_is_named_and_remembered() -> None:
+    decoder = Decoder(1_000_000)
+    (image,) = decoder.images(Strip(), [(Sample("broken"), "key")])
+    with pytest.raises(DataError, match="broken: "):
+        _ = image.pixels
+    assert decoder.failure is not None
+    decoder.forgive()
+    assert decoder.failure is None

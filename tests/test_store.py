@@ -1,0 +1,175 @@
+"""Artifacts come back as they were written, or not at all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from harness.store import Damaged, Store, artifact
+
+KEY = "ab" * 16
+TYPES = ["<f4", ">f4", "<f8", "<f2", "|u1", "|i1", "<i8", ">u2", "|b1"]
+arrays = st.dictionaries(
+    st.text("abc.é ", min_size=1, max_size=4),
+    st.sampled_from(TYPES).flatmap(
+        lambda t: hnp.arrays(np.dtype(t), hnp.array_shapes(min_dims=0, min_side=0, max_side=4))
+    ),
+    max_size=4,
+)
+metas = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=5,
+)
+shared_folder = settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@shared_folder
+@given(arrays, metas)
+def test_round_trip(tmp_path: Path, given: dict[str, np.ndarray], meta: object) -> None:
+    store = Store(str(tmp_path))
+    store.put("predict", KEY, given, meta)
+    found, about = store.get("predict", KEY)
+    assert about == meta
+    assert set(found) == set(given)
+    for name, array in given.items():
+        assert found[name].shape == array.shape
+        assert found[name].dtype == array.dtype.newbyteorder("=")
+        np.testing.assert_array_equal(found[name], array)
+
+
+def _example(store: Store) -> tuple[Path, bytes]:
+    store.put("predict", KEY, _arrays(), {"row": {"image_auroc": 0.857}, "names": ["a", "b"]})
+    path = Path(store.path(artifact("predict", KEY)))
+    return path, path.read_bytes()
+
+
+def _arrays() -> dict[str, np.ndarray]:
+    return {"scores": np.linspace(0, 1, 6, dtype=np.float32).reshape(2, 3), "n": np.arange(4)}
+
+
+def test_truncated_at_any_byte_is_found_out_and_removed(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    path, whole = _example(store)
+    for n in range(len(whole)):
+        path.write_bytes(whole[:n])
+        with pytest.raises(Damaged, match=KEY):
+            store.get("predict", KEY)
+        assert not path.exists(), "a damaged artifact stays and would be taken for finished"
+
+
+def test_altered_at_any_byte_is_found_out(tmp_path: Path) -> None:
+    """An alteration that changes nothing a reader is given, such as padding, may pass."""
+    store = Store(str(tmp_path))
+    path, whole = _example(store)
+    expected, meta = store.get("predict", KEY)
+    found_out = 0
+    for i in range(len(whole)):
+        for bit in (1, 8, 64):
+            path.write_bytes(whole[:i] + bytes([whole[i] ^ bit]) + whole[i + 1 :])
+            try:
+                arrays, about = store.get("predict", KEY)
+            except Damaged:
+                found_out += 1
+                continue
+            assert about == meta
+            assert {n: (a.dtype, a.shape, a.tobytes()) for n, a in arrays.items()} == {
+                n: (a.dtype, a.shape, a.tobytes()) for n, a in expected.items()
+            }
+    assert found_out > 2.5 * len(whole)
+
+
+def test_what_is_not_there(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    with pytest.raises(FileNotFoundError):
+        store.get("predict", KEY)
+    assert store.keys("predict") == set()
+    assert not store.has("predict", KEY)
+    assert store.read_text("nothing") is None
+
+
+def test_keys_are_of_finished_artifacts_only(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    path, whole = _example(store)
+    (path.parent / f".{path.name}.123.tmp").write_bytes(whole[:40])
+    assert store.keys("predict") == {KEY}
+
+
+def test_arrays_are_read_only(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    _example(store)
+    with pytest.raises(ValueError, match="read-only"):
+        store.get("predict", KEY)[0]["scores"][0] = 1
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.write("a/b.txt", b"old")
+    with pytest.raises(TypeError):
+        store.write("a/b.txt", "no bytes")  # type: ignore[arg-type]
+    assert store.read("a/b.txt") == b"old"
+    assert os.listdir(tmp_path / "a") == ["b.txt"]
+
+
+def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
+    """One process writes two contents in turn, this one reads."""
+    code = (
+        "import sys; from harness.store import Store; store = Store(sys.argv[1])\n"
+        "for i in range(300): store.write('f', bytes([65 + i % 2]) * 100_000)"
+    )
+    store = Store(str(tmp_path))
+    store.write("f", b"A" * 100_000)
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) as writer:
+        while writer.poll() is None:
+            found = store.read("f")
+            assert len(found) == 100_000
+            assert len(set(found)) == 1
+    assert writer.returncode == 0
+
+
+def test_a_full_disk_leaves_nothing_that_looks_finished(tmp_path: Path) -> None:
+    """The limit on a file's size stands for the full disk: the write fails half way."""
+    code = (
+        "import resource, signal, sys, numpy; from harness.store import Store\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
+        "try: Store(sys.argv[1]).put('predict', 'cd' * 16, {'a': numpy.zeros(100_000)})\n"
+        "except OSError: print('full')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "full\n"
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+def test_a_uri_of_another_kind_of_storage() -> None:
+    store = Store("memory://sweeps/here")
+    assert not store.local
+    store.put("predict", KEY, _arrays(), [1])
+    assert store.keys("predict") == {KEY}
+    arrays, meta = store.get("predict", KEY)
+    assert meta == [1]
+    np.testing.assert_array_equal(arrays["scores"], _arrays()["scores"])
+    store.write("toy/results.csv", b"a\n")
+    with store.folder("toy") as folder:
+        assert (folder / "results.csv").read_bytes() == b"a\n"
+        (folder / "new.txt").write_text("b")
+    assert store.read_text("toy/new.txt") == "b"
+
+
+def test_a_file_uri_is_the_folder(tmp_path: Path) -> None:
+    store = Store(f"file://{tmp_path}")
+    assert store.local
+    store.write("a", b"b")
+    assert (tmp_path / "a").read_bytes() == b"b"
