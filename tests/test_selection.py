@@ -1,0 +1,99 @@
+"""Queries and supports that a config names."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import selection
+from harness.config import DatasetEntry, Subset
+from harness.interface import Sample
+from harness.problems import InputError
+
+
+def test_set(normal: int = 20, **defects: int) -> list[Sample]:
+    found = [Sample(f"good/{i}") for i in range(normal)]
+    for kind, n in defects.items():
+        found += [Sample(f"{kind}/{i}", 1, defect=kind) for i in range(n)]
+    return found
+
+
+test_set.__test__ = False  # type: ignore[attr-defined]
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 100))
+def test_stratified_draws_so_many_of_each_kind(normal: int, anomalous: int, seed: int) -> None:
+    every = test_set(dent=9, hole=9, crack=2)
+    subset = Subset(normal=normal, anomalous=anomalous, seed=seed)
+    drawn = selection.stratified(every, subset, "d/c")
+    kinds = Counter(s.defect for s in drawn)
+    assert kinds["good"] == min(normal, 20)
+    assert sum(kinds.values()) - kinds["good"] == min(anomalous, 20)
+    large = [kinds["dent"], kinds["hole"]]
+    assert max(large) - min(large) <= 1
+    assert kinds["crack"] >= min(2, min(large))
+    assert drawn == [s for s in every if s in drawn], "the order of the dataset is kept"
+    assert drawn == selection.stratified(every, subset, "d/c")
+
+
+def test_stratified_draws_differ_by_name_and_seed() -> None:
+    every = test_set(normal=200)
+    draws = [
+        selection.stratified(every, Subset(normal=20, anomalous=0, seed=seed), name)
+        for seed, name in ((0, "a"), (1, "a"), (0, "b"))
+    ]
+    assert len({tuple(draw) for draw in draws}) == 3
+
+
+def test_named_queries_by_name_or_unambiguous_stem() -> None:
+    every = [Sample("good/1.png"), Sample("hole/1.png", 1), Sample("hole/2.png", 1)]
+    entry = DatasetEntry(use="x", queries=["2", "good/1.png", "1"])
+    assert selection.queries(entry, every, "c") == [every[0], every[2]], "'1' could be either"
+
+
+def entry_with(tmp_path: Path, given: Any) -> tuple[DatasetEntry, Path]:
+    (tmp_path / "refs.json").write_text(json.dumps(given))
+    return DatasetEntry(use="x", label="d", support="refs.json"), tmp_path / "conf.yaml"
+
+
+def test_support_of_somebody_else(tmp_path: Path) -> None:
+    entry, conf = entry_with(tmp_path, {"d": {"c": {"0": ["good/3", "good/1"]}}})
+    given = selection.support_file(entry, conf, "here")
+    assert given is not None
+    names = [s.name for s in selection.given_support(given, test_set(), "c", 0, 2, "here")]
+    assert names == ["good/3", "good/1"]
+    assert len(selection.given_support(given, test_set(), "c", 0, 1, "here")) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"other": {}}, "expected d: category: seed"),
+        ([], "expected d: category: seed"),
+        ({"d": {"c": {"0": ["good/1"]}}}, "expected 2 different image names for c, seed 0"),
+        ({"d": {"c": {"0": ["good/1", "good/1"]}}}, "2 different"),
+        ({"d": {"c": {"1": ["good/1", "good/2"]}}}, "seed 0"),
+        ({"d": {"c": {"0": ["good/1", "good/99"]}}}, "no training image 'good/99'"),
+        ({"d": {"c": {"0": [1, None]}}}, "no training image 1"),
+    ],
+)
+def test_supports_that_are_mistakes(tmp_path: Path, given: Any, words: str) -> None:
+    entry, conf = entry_with(tmp_path, given)
+    with pytest.raises(InputError, match=words) as caught:
+        found = selection.support_file(entry, conf, "here") or {}
+        selection.given_support(found, test_set(), "c", 0, 2, "here")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_support_file_that_does_not_parse(tmp_path: Path) -> None:
+    (tmp_path / "refs.json").write_text("{")
+    with pytest.raises(InputError, match=r"refs\.json"):
+        selection.support_file(
+            DatasetEntry(use="x", label="d", support="refs.json"), tmp_path / "conf.yaml", "here"
+        )
