@@ -17,13 +17,13 @@ _BUDGET = 1 << 25
 
 
 def default_levels(dims: Mapping[int, int]) -> tuple[int, ...]:
-    """Ends of four equal parts of a transformer; all but the first stage of a convolutional net.
+    """Ends of four equal parts of a transformer; stages 2 to 4 of a convolutional net.
 
     Only a convolutional net has levels of different widths.
     """
     depth = max(dims)
     if len(set(dims.values())) > 1:
-        return tuple(range(2, depth + 1))
+        return (2, 3, 4)
     return tuple(sorted({max(1, round(depth * part / 4)) for part in (1, 2, 3, 4)}))
 
 

@@ -24,6 +24,7 @@ from harness.interface import (
     Queries,
     Support,
 )
+from methods._crop import centres, framed
 from methods._encoders import described
 from methods._o2n_compare import (
     bank_distance,
@@ -34,7 +35,7 @@ from methods._o2n_compare import (
     score_of,
 )
 from methods._o2n_views import shaped, unstacked
-from methods._pictures import centred, encoder_files, shapes, uncropped
+from methods._pictures import encoder_files, shapes
 from methods._prompts import anomalous_probability, compose, prototypes, unit
 
 _SWITCHES = {
@@ -45,7 +46,8 @@ _SWITCHES = {
     "maximum": ("per-level", "of-mean"),
     "text": ("adapter", "class-token"),
 }
-_LEAST = {0: ("alpha", "beta", "sigma"), 1: ("size", "batch", "epochs", "autoencoder_size")}
+_LEAST = [("size", 1), ("batch", 1), ("epochs", 1), ("autoencoder_size", 1)]
+_LEAST += [("alpha", 0), ("beta", 0), ("sigma", 0)]
 #: queries whose features are held at a time; a multiple of what encoders take at a time on a GPU
 _BLOCK = 32
 _TEXT_BATCH = {"cpu": 1, "cuda": 16}
@@ -78,8 +80,8 @@ class O2n(Method):
     size : int
         Pixels per side that the encoder sees.
     crop : bool
-        False: the whole query is stretched to the square; True: its shortest side is resized to
-        ``size`` and the ends of the longer one are cut off. Auxiliary images are always stretched.
+        False: the whole query is stretched to the square; True: the ends of its longer side are cut
+        off before. Auxiliary images are always stretched.
     levels : sequence of int, optional
         Blocks to read. By default the ends of four equal parts: 6, 12, 18, 24 of ViT-L/14. Of a
         convolutional encoder (micro, too) its stages 2 to 4.
@@ -138,8 +140,7 @@ class O2n(Method):
     - The linear layers' training is APRIL-GAN's, except that images are seen at ``size``, that
       softmax maps are enlarged about pixel centres, and that the seed is the sweep's.
     - Support, generated and auxiliary images are not augmented.
-    - The paper gives no formula for maps.
-    - Sums of branches are taken as they are: no branch is normalised over the queries.
+    - The paper gives no formula for maps. No branch is normalised over the queries.
     """
 
     generator = True
@@ -201,7 +202,7 @@ class O2n(Method):
         for name, known in _SWITCHES.items():
             if getattr(self, name) not in known:
                 raise _wrong(name, f"one of {', '.join(known)}", getattr(self, name))
-        for name, least in ((name, least) for least in _LEAST for name in _LEAST[least]):
+        for name, least in _LEAST:
             value = getattr(self, name)
             if value is not None and not least <= value < float("inf"):
                 raise _wrong(name, f"at least {least}, and finite", value)
@@ -238,9 +239,9 @@ class O2n(Method):
         self._levels = self.levels or default_levels(self._encoder.dims)
         self._autoencoder = None
         if self.autoencoder is not None:
-            size = self.autoencoder_size
-            self._autoencoder = Autoencoder(self.autoencoder, size, device, features)
-        self._layers = None
+            named = (self.autoencoder, self.autoencoder_size)
+            self._autoencoder = Autoencoder(*named, device, features)
+        self._layers = None  # until ``load``
 
     def train(self, auxiliary: Auxiliary) -> Arrays:
         """Train the linear layers; see ``methods/_o2n_text.py``."""
@@ -370,7 +371,7 @@ class O2n(Method):
         return [torch.stack(level) for level in zip(*records, strict=True)]
 
     def _encode(self, images: Sequence[Image]) -> list[Any]:
-        views = centred(images, self.size) if self.crop else images
+        views = centres(images, 1.0) if self.crop else images
         return self._encoder.encode(views, size=self.size, levels=self._levels)
 
     def _features_of(self, images: Sequence[Image]) -> Levels:
@@ -385,11 +386,9 @@ class O2n(Method):
         from methods._maps import smooth
 
         smoothed = smooth(maps, self.size, self.sigma)
-        return (
-            uncropped(smoothed, shapes(images, self._features), self.size)
-            if self.crop
-            else smoothed
-        )
+        if not self.crop:
+            return smoothed
+        return framed(smoothed, shapes(images, self._features), 1.0, self.size)
 
     def _sum(self, branches: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
         """Eq. 7."""
