@@ -202,15 +202,41 @@ def plan(
     """Graph of the sweep, or of the cells that ``wanted`` (see ``config.only``) lets through."""
     tasks: dict[str, Task] = {}
     done: dict[Cell, str] = {}
+    digests = [_Digests(sweep, category) for category in material.categories]
     for cell, m, c in cells(sweep, material.categories):
         if any(str(getattr(cell, key)) not in values for key, values in (wanted or {}).items()):
             continue
-        done[cell] = _cell_tasks(sweep, material, cell, m, c, tasks)
+        done[cell] = _cell_tasks(sweep, material, cell, m, c, tasks, digests[c])
     return Plan(tasks, done)
 
 
+class _Digests:
+    """Hashes of a category's queries and supports, which all its cells share."""
+
+    def __init__(self, sweep: Sweep, category: Category) -> None:
+        self._sweep, self._category = sweep, category
+        self.shards = [
+            hashed([r.key for r in part]) for part in shard_queries(category, sweep.shard)
+        ]
+        self._supports: dict[tuple[int, int], str] = {}
+
+    def support(self, shots: int, seed: int) -> str:
+        """Hash of a drawn support and of what a plug-in is told with it."""
+        if (shots, seed) not in self._supports:
+            drawn = [r.key for r in self._category.supports[seed][:shots]] if shots else []
+            found = hashed(drawn, self._category.object_name, self._sweep.seed, seed)
+            self._supports[shots, seed] = found
+        return self._supports[shots, seed]
+
+
 def _cell_tasks(
-    sweep: Sweep, material: Material, cell: Cell, m: int, c: int, tasks: dict[str, Task]
+    sweep: Sweep,
+    material: Material,
+    cell: Cell,
+    m: int,
+    c: int,
+    tasks: dict[str, Task],
+    digests: _Digests,
 ) -> str:
     """Add the tasks of one cell that are not there yet; key of its evaluate task."""
 
@@ -225,8 +251,7 @@ def _cell_tasks(
     place = f"{category.dataset}/{category.name}"
     shots, seed = cell.shots, cell.seed if cell.shots else 0  # no support: all seeds are one
     blank = Task("", "predict", (), "", "", 0.0, category=c, shots=shots, seed=seed)
-    drawn = [r.key for r in category.supports[seed][:shots]] if shots else []
-    support = hashed(drawn, category.object_name, sweep.seed, seed)
+    support = digests.support(shots, seed)
     before: list[str] = []
     if code.auxiliary:
         name, digest = material.auxiliary[cell.method, cell.dataset, cell.category]
@@ -247,8 +272,8 @@ def _cell_tasks(
         pool = add("generate", place, [customize], n, state=customize, **fields)
         before += [customize, pool]
     predicted = []
-    for i, part in enumerate(shard_queries(category, sweep.shard)):
-        keys, shard = [r.key for r in part], f"{place}/{i}"
+    for i, keys in enumerate(digests.shards):
+        shard = f"{place}/{i}"
         needs = list(before)
         if code.personalized and customize:
             new = {"state": customize, "shard": i, "gpus": g.gpus, "generator": entry.generator}
