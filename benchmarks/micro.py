@@ -94,23 +94,15 @@ def reconstruct(vae: diffusers.AutoencoderKL, pixels: NDArray[np.uint8]) -> NDAr
     return ((y[0].permute(1, 2, 0).clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
 
 
-def figures(
-    data: Dataset, category: str, most: int, vae: diffusers.AutoencoderKL, judge: ZeroShot
-) -> tuple[float, float, float, int]:
-    """Mean PSNR, zero-shot AUROC of image and of image + patches, number of pictures."""
+def zero_shot(data: Dataset, category: str, most: int, judge: ZeroShot) -> tuple[float, float, int]:
+    """AUROC of the image's score, AUROC of image + worst patch, number of pictures."""
     direction = judge.direction(data.object_name(category))
-    quality, whole, local, labels = [], [], [], []
-    for pixels, label in pictures(data, category, most):
-        quality.append(psnr(vae, pixels))
-        image, patch = judge.scores(pixels, direction)
-        whole.append(image)
-        local.append(image + patch)
-        labels.append(label)
+    found = [(*judge.scores(p, direction), label) for p, label in pictures(data, category, most)]
+    image, patch, labels = np.array(found).T
     return (
-        float(np.mean(quality)),
-        float(roc_auc_score(labels, whole)),
-        float(roc_auc_score(labels, local)),
-        len(labels),
+        float(roc_auc_score(labels, image)),
+        float(roc_auc_score(labels, image + patch)),
+        len(found),
     )
 
 
@@ -121,7 +113,8 @@ def table(sets: Sequence[tuple[str, Dataset]], most: int, home: Path) -> None:
     for title, data in sets:
         rows = []
         for category in data.categories():
-            rows.append(figures(data, category, most, vae, judge))
+            quality = [psnr(vae, pixels) for pixels, _ in pictures(data, category, most)]
+            rows.append((float(np.mean(quality)), *zero_shot(data, category, most, judge)))
             print("{:<10} {:<12} PSNR {:5.2f} dB  AUROC {:.3f}  local {:.3f}  n {}".format(
                 title, category, *rows[-1]), flush=True)  # fmt: skip
         means = np.mean(rows, axis=0)

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers.models.attention_processor import AttnProcessor
 from numpy.typing import NDArray
 
 from methods.micro import models
 from methods.micro.blocks import Blocks
 from methods.micro.clip_model import MicroClip
 from methods.micro.data import Corpus, caption, subject
-from methods.micro.loop import Average, Loop, quicken
+from methods.micro.loop import Average, Loop
 
 BATCH = 16
 PEAK = 6e-4
@@ -33,7 +34,9 @@ def train_unet(out: Path, corpus: Corpus, minutes: float, resume: bool, seed: in
     text.load_state_dict(torch.load(out / "clip.pt", weights_only=True)["model"])
     encoder = text.text.text_model.eval().requires_grad_(False).to(device)
     words = models.tokenizer(out / "tokenizer")
-    model = quicken(models.unet()).to(device)
+    model = models.unet().to(device)
+    if device == "cpu":  # torch's fused attention is slow backwards on so few tokens
+        model.set_attn_processor(AttnProcessor())
     average = Average(model, 0.9995)
     optimizer = torch.optim.AdamW(
         model.parameters(), PEAK, betas=(0.9, 0.99), weight_decay=1e-2, fused=True
