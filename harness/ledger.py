@@ -11,16 +11,19 @@ import io
 import json
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from harness.config import Sweep
 from harness.metrics import METRICS
 from harness.plan import Cell
-from harness.problems import InputError, Problem
+from harness.problems import InputError, Problem, one_line
 from harness.results import CELL, csv_text, results_frame, summary_frame
 from harness.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TIMINGS = [*CELL, "key", "fit_s", "predict_s", "encode_s", "decode_s", "evaluate_s", "queries"]
 TIMINGS += ["images_per_s", "encoded", "decoded", "peak_mb"]
@@ -45,17 +48,17 @@ class Ledger:
         self.store = store
         self.folder = sweep.name
         self._sweep = sweep
+        self._expected = set(keys)
         self._check_same()
-        rows, timings = self._table("results.csv"), self._table("timings.csv")
-        known = {_cell(t): t for t in timings}
+        known = {_cell(t): t for t in self._table("timings.csv")}
         self.rows: dict[Cell, dict[str, Any]] = {}
         self.timings: dict[Cell, dict[str, Any]] = {}
         self.failures: dict[Cell, dict[str, Any]] = {}
-        for row in rows:
+        for row in self._table("results.csv"):
             cell = _cell(row)
             timing = known.get(cell)
             if timing and timing["key"] == keys.get(cell, timing["key"]):
-                self.rows[cell] = _typed(row)
+                self.rows[cell] = row
                 self.timings[cell] = timing
         for row in self._table("failures.csv"):
             cell = _cell(row)
@@ -66,7 +69,13 @@ class Ledger:
         self._dirty = False
 
     def begin(self, supports: Any, environment: Any, notes: Any) -> None:
-        """Record what the sweep is and ran on."""
+        """Record what the sweep is and ran on; InputError when nothing can be written there."""
+        try:
+            self._begin(supports, environment, notes)
+        except OSError as error:
+            raise InputError(Problem(self.store.path(self.folder), one_line(error))) from None
+
+    def _begin(self, supports: Any, environment: Any, notes: Any) -> None:
         dump = self._sweep.model_dump(mode="json")
         self._write("sweep.yaml", yaml.safe_dump(dump, sort_keys=False, allow_unicode=True))
         self._write("sweep.sha256", self._sweep.digest() + "\n")
@@ -103,10 +112,17 @@ class Ledger:
         else:
             self.store.delete(f"{self.folder}/failures.csv")
         if final:
-            self._write("summary.csv", csv_text(summary_frame(frame)))
+            self._write("summary.csv", csv_text(self.summary()))
         self._dirty = False
         self._written = time.monotonic()
         self._pause = max(1.0, 20 * (self._written - now))
+
+    def summary(self) -> pd.DataFrame:
+        """Means over categories and seeds; what the plan has and the rows lack is named in it."""
+        import pandas as pd
+
+        cells = pd.DataFrame(sorted(self._expected | set(self.rows)), columns=list(CELL))
+        return summary_frame(results_frame(self.rows.values()), cells)
 
     def _check_same(self) -> None:
         there = self.store.read_text(f"{self.folder}/sweep.sha256")
@@ -124,8 +140,14 @@ class Ledger:
         raise InputError(Problem(path, message))
 
     def _table(self, name: str) -> list[dict[str, Any]]:
-        text = self.store.read_text(f"{self.folder}/{name}")
-        return list(csv.DictReader(io.StringIO(text, newline=""))) if text else []
+        file = f"{self.folder}/{name}"
+        text = self.store.read_text(file)
+        rows = list(csv.DictReader(io.StringIO(text, newline=""))) if text else []
+        try:
+            return [_typed(row) if name == "results.csv" else _named(row) for row in rows]
+        except (KeyError, TypeError, ValueError):
+            message = "damaged; remove it and run again, finished work is kept elsewhere"
+            raise InputError(Problem(self.store.path(file), message)) from None
 
     def _write(self, name: str, text: str) -> None:
         self.store.write(f"{self.folder}/{name}", text.encode())
@@ -135,8 +157,17 @@ def _cell(row: Mapping[str, Any]) -> Cell:
     return Cell(row["method"], row["dataset"], row["category"], int(row["shots"]), int(row["seed"]))
 
 
+def _named(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as it is; an error when it is not whole."""
+    _cell(row)
+    if None in row or None in row.values():
+        raise ValueError("more or fewer values than columns")
+    return row
+
+
 def _typed(row: dict[str, Any]) -> dict[str, Any]:
     """A row of results.csv with numbers again, None where it is empty."""
+    _named(row)
     numbers = {name: float(row[name]) if row.get(name) else None for name in METRICS}
     counts = {name: int(row[name]) for name in ("shots", "seed", "n_normal", "n_anomalous")}
     return {**row, **numbers, **counts}

@@ -18,6 +18,7 @@ import numpy as np
 
 from harness.config import Sweep
 from harness.interface import Sample
+from harness.problems import InputError, Problem, suggest
 
 Kind = Literal["train", "prepare", "customize", "generate", "personalize", "predict", "evaluate"]
 KINDS: tuple[Kind, ...] = (
@@ -199,7 +200,17 @@ def cells(sweep: Sweep, categories: Sequence[Category]) -> Iterator[tuple[Cell, 
 def plan(
     sweep: Sweep, material: Material, wanted: Mapping[str, Collection[str]] | None = None
 ) -> Plan:
-    """Graph of the sweep, or of the cells that ``wanted`` (see ``config.only``) lets through."""
+    """Graph of the sweep, or of the cells that ``wanted`` (see ``config.only``) lets through.
+
+    Raises
+    ------
+    InputError
+        A value that is wanted is in no cell.
+    """
+    for key, values in (wanted or {}).items():
+        known = {str(getattr(cell, key)) for cell, _, _ in cells(sweep, material.categories)}
+        for value in sorted(set(values) - known):
+            raise InputError(Problem("--only", f"no {key} {value!r}.{suggest(value, known)}"))
     tasks: dict[str, Task] = {}
     done: dict[Cell, str] = {}
     digests = [_Digests(sweep, category) for category in material.categories]

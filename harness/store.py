@@ -26,6 +26,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from harness.interface import Arrays
+from harness.problems import InputError, Problem, one_line
 
 
 class Damaged(ValueError):
@@ -41,10 +42,13 @@ class Store:
     """
 
     def __init__(self, root: str) -> None:
-        self.root = root
-        self._fs, base = fsspec.core.url_to_fs(root)
+        try:
+            self._fs, base = fsspec.core.url_to_fs(root)
+        except (ImportError, ValueError) as error:  # no such protocol, or its package is missing
+            raise InputError(Problem(f"storage {root}", one_line(error))) from None
         self.local = isinstance(self._fs, LocalFileSystem)
         self._base = str(Path(base).absolute()) if self.local else base.rstrip("/")
+        self.root = self._base if self.local else root  # the same from any working folder
 
     def path(self, name: str) -> str:
         """Full path of a file below the root, for messages."""

@@ -7,6 +7,7 @@ logged by the next run of the sweep; results themselves are in files in any case
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -43,8 +44,11 @@ class Tracker:
         self._store, self._sweep, self._about = store, sweep, dict(about)
         self._artifacts = store.path("mlartifacts") if store.local else None
         self._file = f"{sweep}/mlflow.json"
-        known = json.loads(store.read_text(self._file) or "{}")
-        self._known: dict[str, Any] = known if known.get("uri") == self.uri else {"uri": self.uri}
+        self._known: dict[str, Any] = {"uri": self.uri}
+        with contextlib.suppress(ValueError):  # a damaged note of what is logged: log anew
+            known = json.loads(store.read_text(self._file) or "{}")
+            self._known = known if known.get("uri") == self.uri else self._known
+        self._begun: dict[str, str] = {}  # cell -> run that was created and is not complete
         self._todo: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="mlflow", daemon=True)
         self._thread.start()
@@ -73,8 +77,11 @@ class Tracker:
                     lines = str(error).splitlines() or [type(error).__name__]
                     self.problem = f"MLflow at {self.uri}: {lines[0]}"
             if what[0] == "close":
-                self._store.write(self._file, json.dumps(self._known, indent=1).encode())
+                self._note()
                 return
+
+    def _note(self) -> None:
+        self._store.write(self._file, json.dumps(self._known, indent=1).encode())
 
     def _persist(self, action: Any) -> Any:
         """Do it, again and again while the server does not answer, for a while."""
@@ -98,6 +105,7 @@ class Tracker:
         if "parent" in self._known:
             try:
                 client.get_run(self._known["parent"])
+                self._find(client)
                 return client
             except Exception:  # the database was removed: log anew
                 self._known = {"uri": self.uri}
@@ -112,7 +120,28 @@ class Tracker:
         self._known["cells"] = {}
         for name, value in self._about.items():
             client.log_param(run.info.run_id, name, str(value)[:500])
+        self._note()  # at once: whoever is killed from here on finds the parent again
         return client
+
+    def _find(self, client: Any) -> None:
+        """Learn from the server which cells are logged, for the last run may have been killed."""
+        tag, token = f"tags.mlflow.parentRunId = '{self._known['parent']}'", None
+        found: dict[str, list[str]] = {}  # the newest come first
+        while True:
+            page = client.search_runs(
+                [self._known["experiment"]], tag, max_results=1000, page_token=token
+            )
+            for run in page:
+                name = "|".join(str(run.data.tags.get(k, "")) for k in Cell._fields)
+                key = run.data.tags.get("harness.key", "")
+                if run.info.status != "FINISHED":
+                    client.delete_run(run.info.run_id)
+                else:
+                    found.setdefault(name, [run.info.run_id, key])
+            token = page.token
+            if not token:
+                self._known["cells"] |= found
+                return
 
     def _log(self, client: Any, what: Any) -> None:
         from mlflow.entities import Metric, Param
@@ -138,12 +167,15 @@ class Tracker:
                 **{k: str(v) for k, v in cell._asdict().items()},
             }
             title = f"{cell.method} {cell.dataset}/{cell.category} k{cell.shots} s{cell.seed}"
-            run = client.create_run(self._known["experiment"], run_name=title, tags=tags)
+            if name not in self._begun:  # else the server was away in the middle of it
+                run = client.create_run(self._known["experiment"], run_name=title, tags=tags)
+                self._begun[name] = run.info.run_id
+            run_id = self._begun[name]
             params = [Param(k, str(v)) for k, v in cell._asdict().items()]
             shown = {k: v for k, v in {**row, **timing}.items() if k not in cell._fields}
-            client.log_batch(run.info.run_id, numbers(shown), params)
-            client.set_terminated(run.info.run_id)
-            cells[name] = [run.info.run_id, key]
+            client.log_batch(run_id, numbers(shown), params)
+            client.set_terminated(run_id)
+            cells[name] = [self._begun.pop(name), key]
             return
         _, summary, finished = what
         means = {}
