@@ -2,8 +2,9 @@
 
 Personalization of a query is compared with its UNet evaluations, each at that batch, alone;
 customization with as many bare training steps (forward and backward for the weights that are
-trained, no optimiser). Wanted on a CPU: at most 1.3 and 1.4 times. Times are medians of
-interleaved repetitions, so that a busy machine slows both sides alike.
+trained, no optimiser). Wanted on a CPU: at most 1.3 and 1.4 times. Times are the process's own CPU
+seconds, medians of interleaved repetitions: a busy machine disturbs them little, and with one
+thread they are what a quiet machine's clock shows.
 
     python -m benchmarks.diffusion_cost --base micro --threads 1
 """
@@ -26,9 +27,9 @@ from methods.generators.dreambooth import DreamBooth
 
 
 def seconds(run: Callable[[], Any]) -> float:
-    begun = time.perf_counter()
+    begun = time.process_time()
     run()
-    return time.perf_counter() - begun
+    return time.process_time() - begun
 
 
 def noise_image(key: int, side: int) -> Image:

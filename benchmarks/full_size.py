@@ -18,6 +18,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,18 @@ def save_base(
     (folder / "model_index.json").write_text(json.dumps(names))
 
 
+@dataclass(frozen=True)
+class Spent:
+    """What a stage took; on a busy machine with one thread, ``cpu`` is what a quiet one takes."""
+
+    seconds: float
+    cpu: float
+    gib: float
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.1f} s ({self.cpu:.1f} s of CPU, peak {self.gib:.1f} GiB)"
+
+
 class Peak:
     """Peak memory of a stage, in GiB: of the GPU, or resident of this process."""
 
@@ -156,20 +169,20 @@ class Peak:
         return int(line.split()[1]) / 2**20
 
 
-def timed(device: str, run: Callable[[], Any]) -> tuple[Any, float, float]:
-    """What ``run`` returns, its seconds, its peak memory in GiB."""
+def timed(device: str, run: Callable[[], Any]) -> tuple[Any, Spent]:
+    """What ``run`` returns, and what it took."""
     peak = Peak(device)
-    begun = time.perf_counter()
+    begun, cpu = time.perf_counter(), time.process_time()
     made = run()
     if device.startswith("cuda"):
         torch.cuda.synchronize()
-    return made, time.perf_counter() - begun, peak.gib()
+    return made, Spent(time.perf_counter() - begun, time.process_time() - cpu, peak.gib())
 
 
 def matrix_rate(device: str, dtype: torch.dtype, side: int) -> float:
     """TFLOP/s of a square matrix product, the best of five."""
     a, b = torch.randn(2, side, side, device=device).to(dtype)
-    best = min(timed(device, lambda: a @ b)[1] for _ in range(6))
+    best = min(timed(device, lambda: a @ b)[1].seconds for _ in range(6))
     return 2 * side**3 / best / 1e12
 
 
@@ -216,9 +229,9 @@ def main() -> None:
         steps=math.ceil(given.evaluations / strength),
     )
     device = given.device
-    _, seconds, gib = timed(device, lambda: generator.setup(device, FeatureMemory(1 << 30)))
+    _, spent = timed(device, lambda: generator.setup(device, FeatureMemory(1 << 30)))
     count = sum(p.numel() for p in generator._unet.parameters()) / 1e6
-    print(f"loaded in {seconds:.1f} s, UNet {count:.1f} M parameters, peak {gib:.1f} GiB")
+    print(f"loaded, UNet {count:.1f} M parameters: {spent}", flush=True)
     work = evaluation_flops(generator)
     print(f"one evaluation of the UNet at {given.size} px: {work:.2f} TFLOP")
 
@@ -232,22 +245,24 @@ def main() -> None:
     prior: Arrays = {}
     if given.prior:
         prior = {"latents": random.standard_normal((4, *generator._shape)).astype(np.float16)}
-    state, seconds, gib = timed(device, lambda: generator.customize(support, prior))
+    state, spent = timed(device, lambda: generator.customize(support, prior))
     steps, kept = given.train_steps, sum(a.nbytes for a in state.values()) / 1e6
     rows = 2 if given.prior else 1
-    rate = 3 * work * rows * steps / seconds
+    # forward, and twice that backward; once more where activations are recomputed
+    rate = (4 if given.checkpointing else 3) * work * rows * steps / spent.seconds
     print(
-        f"customization ({given.tune}): {steps} steps of {rows} images in {seconds:.1f} s, "
-        f"{steps / seconds:.3f} steps/s, peak {gib:.1f} GiB, state {kept:.0f} MB, about "
-        f"{rate:.3f} TFLOP/s (3 forward passes per step, start and end included)"
+        f"customization ({given.tune}, {steps} steps of {rows} images): {spent}, state {kept:.0f} "
+        f"MB, {steps / spent.seconds:.3f} steps/s and about {rate:.3f} TFLOP/s, start and end "
+        "included",
+        flush=True,
     )
-    made, seconds, gib = timed(device, lambda: generator.personalize(images[1:], 0))
+    made, spent = timed(device, lambda: generator.personalize(images[1:], 0))
     n = len(made.images)
-    rate = work * 2 * len(made.prompts) * given.evaluations * n / seconds
+    rate = work * 2 * len(made.prompts) * given.evaluations * n / spent.seconds
     print(
-        f"personalization: {n} queries x {len(made.prompts)} prompts x {given.evaluations} guided "
-        f"evaluations in {seconds:.1f} s, {n / seconds:.4f} queries/s, peak {gib:.1f} GiB, "
-        f"{rate:.3f} TFLOP/s in the UNet"
+        f"personalization ({n} queries x {len(made.prompts)} prompts x {given.evaluations} guided "
+        f"evaluations): {spent}, {n / spent.seconds:.4f} queries/s, {rate:.3f} TFLOP/s in the UNet",
+        flush=True,
     )
     side = 8192 if device.startswith("cuda") else 2048
     for dtype in {generator._dtype, torch.float32}:
