@@ -121,7 +121,7 @@ class Source:
 
 
 @cache
-def source(cls: type[Any]) -> Source:
+def source(cls: Any) -> Source:
     """Hash of the code a plug-in consists of: its module and all it imports beside itself.
 
     Modules count when they lie in the folder that holds the plug-in's own top-level package (or its

@@ -21,7 +21,6 @@ from harness.ledger import Ledger
 from harness.orders import Orders
 from harness.plan import Cell, Plan, Task, plan
 from harness.progress import Display
-from harness.results import results_frame, summary_frame
 from harness.runner import Listener, Order, Settings
 from harness.schedule import COSTS, Schedule
 from harness.store import Store
@@ -254,9 +253,8 @@ def _settings(options: Options, sweep: Sweep) -> Settings:
     used += [("generator", g) for g in sweep.generators.values()]
     built = [config.build(kind, entry.use, entry.params) for kind, entry in used]
     imports = frozenset().union(*(plugins.source(type(plugin)).imports for plugin in built))
-    local = Store(options.storage).local
     return Settings(
-        storage=str(Path(options.storage).absolute()) if local else options.storage,
+        storage=Store(options.storage).root,
         data_root=None if options.data_root is None else str(Path(options.data_root).absolute()),
         workers=options.workers,
         threads=sweep.threads,
@@ -288,7 +286,7 @@ def _finish(
     complete: bool,
 ) -> None:
     """Report, MLflow, and the table on the terminal."""
-    summary = summary_frame(results_frame(ledger.rows.values()))
+    summary = ledger.summary()
     with store.folder(sweep.name) as folder:
         html = report.render(folder, "html")
         store.write(f"{sweep.name}/{REPORT}", html.encode())
