@@ -252,7 +252,7 @@ def _settings(options: Options, sweep: Sweep) -> Settings:
     used: list[tuple[str, MethodEntry | GeneratorEntry]] = [("method", m) for m in sweep.methods]
     used += [("generator", g) for g in sweep.generators.values()]
     built = [config.build(kind, entry.use, entry.params) for kind, entry in used]
-    imports = frozenset().union(*(plugins.source(type(plugin)).imports for plugin in built))
+    imports = frozenset().union(*(plugins.source(plugin.__class__).imports for plugin in built))
     return Settings(
         storage=Store(options.storage).root,
         data_root=None if options.data_root is None else str(Path(options.data_root).absolute()),
