@@ -64,22 +64,27 @@ def survey(sweep: Sweep, path: Path, data_root: str | None) -> Catalogue:
         except InputError as error:
             problems += error.problems
     methods, notes = [], []
-    for m in sweep.methods:
-        code, note = _code("method", m.use, m.params)
+    for i, m in enumerate(sweep.methods):
+        try:
+            code, note = _code("method", m.use, m.params)
+        except (OSError, ValueError) as error:  # weights that are not where they should be
+            problems.append(Problem(f"{path}: methods[{i}].params", one_line(error)))
+            continue
         methods.append(code)
         if note:
             notes.append({"method": str(m.label), "note": note})
     generators = {}
     for name, g in sweep.generators.items():
-        generators[name], note = _code("generator", g.use, g.params)
+        try:
+            generators[name], note = _code("generator", g.use, g.params)
+        except (OSError, ValueError) as error:
+            problems.append(Problem(f"{path}: generators.{name}.params", one_line(error)))
+            continue
         users = [str(m.label) for m in sweep.methods if m.generator == name]
         notes += [{"method": label, "note": note} for label in users if note]
-    try:
-        chosen, auxiliary = _auxiliary(sweep, path, data_root, categories, methods, opened)
-    except InputError as error:
-        problems += error.problems
     if problems:
         raise InputError(*problems)
+    chosen, auxiliary = _auxiliary(sweep, path, data_root, categories, methods, opened)
     judges = b"".join(Path(str(m.__file__)).read_bytes() for m in (metrics, evaluation, images))
     code_hash = hashlib.sha256(judges).hexdigest()
     material = Material(tuple(categories), tuple(methods), generators, chosen, code_hash)
@@ -195,11 +200,8 @@ def _code(kind: str, use: str, params: dict[str, Any]) -> tuple[Code, str]:
 
 
 def _contents(path: Path) -> str:
-    try:
-        with path.open("rb") as f:
-            return hashlib.file_digest(f, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(Problem(str(path), one_line(error))) from None
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def _auxiliary(
