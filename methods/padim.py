@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from harness.interface import Features, Image, Method, Prediction, Queries, Support
-from methods import _weights
 from methods._encoders import LITE0, described
+from methods._pictures import encoder_files
 
 #: size of the random subset of channels, by model; 100 for those not named
 _CHANNELS = {"wide_resnet50_2": 550, "resnet18": 100}
@@ -85,8 +85,8 @@ class Padim(Method):
         self.sigma = sigma
 
     def files(self) -> Sequence[Path]:
-        """The encoder's weights, when they are a local file."""
-        return _weights.files(self.encoder)
+        """The encoder's local files."""
+        return encoder_files(self.encoder)
 
     def setup(self, device: str, features: Features) -> None:
         """Load the encoder and draw the channels."""

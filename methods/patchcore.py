@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from harness.interface import Features, Image, Method, Prediction, Queries, Support
-from methods import _weights
 from methods._encoders import LITE0, described
+from methods._pictures import encoder_files
 
 _BLOCK = 25  # queries whose patches are held at a time
 
@@ -99,8 +99,8 @@ class Patchcore(Method):
         self.sigma = sigma
 
     def files(self) -> Sequence[Path]:
-        """The encoder's weights, when they are a local file."""
-        return _weights.files(self.encoder)
+        """The encoder's local files."""
+        return encoder_files(self.encoder)
 
     def setup(self, device: str, features: Features) -> None:
         """Load the encoder."""

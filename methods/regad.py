@@ -1,0 +1,242 @@
+"""RegAD: registration of features learned on other categories, then a Gaussian per location.
+
+Huang, Guan, Jiang, Zhang, Spratling, Wang, "Registration based Few-Shot Anomaly Detection",
+ECCV 2022.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from harness.interface import (
+    Arrays,
+    Auxiliary,
+    AuxiliaryCategory,
+    Features,
+    Image,
+    Method,
+    Prediction,
+    Queries,
+    Support,
+)
+from methods import _weights
+from methods._encoders import described
+
+_BLOCK = 25  # queries whose maps are held at a time
+
+
+class Regad(Method):
+    """Mahalanobis distance of registered features to those of the augmented support.
+
+    Training, on the auxiliary categories: a picture and the mean of ``shots`` others of its
+    category go through stages with spatial transformers, and a Siamese head pulls the two together
+    at every location. Afterwards the head is dropped. An image scores the maximum of its smoothed
+    map of distances to the support, augmented 22-fold, at each location of the finest stage.
+
+    For the paper's leave-one-out protocol say ``auxiliary: leave-one-out`` beside the method in the
+    sweep; otherwise it trains on the sweep's auxiliary dataset.
+
+    Against the released code: the last epoch is kept, not the one that does best on the tested
+    category; pictures are stretched to a square; a stage's features are put back in place by one
+    interpolation of the transformers' product instead of one for each; the inverse covariances take
+    their exact low-rank form where that is smaller.
+
+    Parameters
+    ----------
+    encoder : mapping
+        ``{model, weights}`` of a ResNet or an EfficientNet to start from; the paper's is resnet18.
+    size : int
+        Side in pixels that pictures are stretched to, at least 64.
+    normalise : bool
+        Whether pictures are normalised as the encoder's weights were trained; the released code
+        leaves them in 0..1.
+    epochs : int
+        Passes over the auxiliary categories' normal images.
+    steps : int, optional
+        Batches per epoch at most; all by default.
+    batch : int
+        Pictures per step, of one category.
+    learning_rate : float
+        Of the first epoch; it falls to 0 along a cosine.
+    momentum : float
+    ridge : float
+        Added to the diagonal of every covariance.
+    sigma : float
+        Of the Gaussian that smooths the map, in pixels of ``size``.
+    """
+
+    shots = range(1, 1_000_000)
+    auxiliary: ClassVar[bool] = True
+    auxiliary_per_shots: ClassVar[bool] = True
+    gpus: ClassVar[float] = 0.25
+
+    def __init__(
+        self,
+        *,
+        encoder: Mapping[str, Any] | None = None,
+        size: int = 224,
+        normalise: bool = False,
+        epochs: int = 50,
+        steps: int | None = None,
+        batch: int = 32,
+        learning_rate: float = 1e-4,
+        momentum: float = 0.9,
+        ridge: float = 0.01,
+        sigma: float = 4.0,
+    ) -> None:
+        if size < 64:
+            raise ValueError(f"regad: size must be at least 64, got {size}")
+        if epochs < 0 or batch < 1 or (steps is not None and steps < 1):
+            raise ValueError(
+                f"regad: epochs must be at least 0, batch and steps at least 1, "
+                f"got {epochs}, {batch} and {steps}"
+            )
+        if ridge <= 0:
+            raise ValueError(f"regad: ridge must be above 0, got {ridge}")
+        self.encoder = described(encoder or {"model": "resnet18", "weights": "imagenet"})
+        self.size = size
+        self.normalise = normalise
+        self.epochs = epochs
+        self.steps = steps
+        self.batch = batch
+        self.learning_rate = learning_rate
+        self.momentum = momentum
+        self.ridge = ridge
+        self.sigma = sigma
+
+    def files(self) -> Sequence[Path]:
+        """The encoder's weights, when they are a local file."""
+        return _weights.files(self.encoder)
+
+    def setup(self, device: str, features: Features) -> None:
+        """Keep device and memory: weights are needed for training only."""
+        self._device, self.features = device, features
+
+    def train(self, auxiliary: Auxiliary) -> Arrays:
+        """Learn to register; the state is the network's, with the mean loss of each epoch."""
+        from methods._regad_net import Head, Registered
+
+        rng = np.random.default_rng(auxiliary.seed)
+        with _weights.seeded(auxiliary.seed):
+            network = Registered(
+                self.encoder["model"], self.encoder["weights"], self.size, self.normalise
+            )
+            head = Head(network.channels)
+        network.to(self._device).train()
+        head.to(self._device).train()
+        optimizer = torch.optim.SGD(
+            [*network.parameters(), *head.parameters()], self.learning_rate, self.momentum
+        )
+        losses = np.zeros(self.epochs, np.float32)
+        for epoch in range(self.epochs):
+            cosine = (1 + math.cos(math.pi * epoch / self.epochs)) / 2
+            optimizer.param_groups[0]["lr"] = self.learning_rate * cosine
+            seen = []
+            for queries, supports in self._batches(auxiliary, rng):
+                registered = network(supports.flatten(0, 1))
+                mean = registered.unflatten(0, supports.shape[:2]).mean(1)
+                loss = head(network(queries), mean)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                seen.append(loss.detach())
+            losses[epoch] = torch.stack(seen).mean().item()
+        return {"losses": losses, **{f"network.{n}": a for n, a in network.arrays().items()}}
+
+    def load(self, state: Arrays) -> None:
+        """Take back the network, whose own weights make those it started from unnecessary."""
+        from methods._regad_net import Registered
+
+        own = {
+            name.removeprefix("network."): array
+            for name, array in state.items()
+            if name.startswith("network.")
+        }
+        self._network = Registered(self.encoder["model"], "random:0", self.size, self.normalise)
+        self._network.take(own)
+        self._network.to(self._device).eval().requires_grad_(False)
+        digest = hashlib.sha256()
+        for name in sorted(own):
+            digest.update(name.encode() + own[name].tobytes())
+        self._space = f"regad/{self.encoder['model']}/{self.size}/{digest.hexdigest()}"
+
+    def fit(self, support: Support) -> None:
+        """Learn the Gaussians of the augmented support, and of generated images likewise."""
+        from methods._gaussian import Gaussians
+        from methods._regad_net import augmented
+
+        versions = augmented(self._pictures(support.normals))
+        self._gaussians = Gaussians(self._levels(versions), self.ridge)
+
+    def predict(self, queries: Queries) -> Prediction:
+        """Score each query by the maximum of its smoothed map."""
+        from methods import _maps
+
+        def compute(batch: Sequence[Image]) -> list[tuple[torch.Tensor, ...]]:
+            levels = self._levels(self._pictures(batch))
+            return [tuple(level.clone() for level in one) for one in zip(*levels, strict=True)]
+
+        scores, maps = [], []
+        batch = 1 if self._device == "cpu" else _BLOCK
+        for start in range(0, len(queries.images), _BLOCK):
+            images = queries.images[start : start + _BLOCK]
+            records = self.features.many(self._space, images, compute, batch)
+            levels = [torch.stack(level) for level in zip(*records, strict=True)]
+            smoothed = _maps.smooth(self._gaussians.distances(levels), self.size, self.sigma)
+            scores.append(smoothed.amax((1, 2)).cpu())
+            if queries.maps:
+                maps.append(smoothed.cpu())
+        return Prediction(
+            scores=torch.cat(scores).numpy(), maps=torch.cat(maps).numpy() if maps else None
+        )
+
+    def _batches(
+        self, auxiliary: Auxiliary, rng: np.random.Generator
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """One epoch: pictures (b, 3, s, s) of a category, and others of it (b, shots, 3, s, s)."""
+        shots = auxiliary.shots or 1
+        batches: list[tuple[AuxiliaryCategory, np.ndarray]] = []
+        for category in auxiliary.categories:
+            if len(category.train) < 2:
+                raise ValueError(
+                    f"regad: category {category.name} has {len(category.train)} normal images to "
+                    f"train on, at least 2 are needed"
+                )
+            order = rng.permutation(len(category.train))
+            parts = np.array_split(order, math.ceil(len(order) / self.batch))
+            batches += [(category, part) for part in parts]
+        for index in rng.permutation(len(batches))[: self.steps]:
+            category, chosen = batches[index]
+            n = len(category.train)
+            # Of the n - 1 others; those after the picture itself move up by one. A category with
+            # fewer others than shots lends some of them twice.
+            others = np.stack([rng.choice(n - 1, shots, replace=n - 1 < shots) for _ in chosen])
+            others += others >= chosen[:, None]
+            supports = self._pictures([category.train[i] for i in others.flatten()])
+            yield (
+                self._pictures([category.train[i] for i in chosen]),
+                supports.unflatten(0, (len(chosen), shots)),
+            )
+
+    def _pictures(self, images: Sequence[Image]) -> torch.Tensor:
+        """Pictures (N, 3, size, size) in 0..1."""
+        from methods._cnn import stretch
+
+        def compute(batch: Sequence[Image]) -> list[np.ndarray]:
+            return [stretch(image.pixels, self.size, self.size) for image in batch]
+
+        pixels = np.stack(self.features.many(f"stretched/{self.size}", images, compute))
+        return torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2).float().div_(255)
+
+    def _levels(self, pictures: torch.Tensor) -> list[torch.Tensor]:
+        """Registered features of each stage, (N, h, w, c), one block of pictures at a time."""
+        with torch.no_grad():
+            blocks = [self._network.levels(block) for block in pictures.split(_BLOCK)]
+        return [torch.cat(level) for level in zip(*blocks, strict=True)]
