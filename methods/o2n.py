@@ -195,7 +195,7 @@ class O2n(Method):
         self.sigma = sigma
         self.auxiliary = text == "adapter"
         if self.encoder["model"] == "micro":
-            self.note = "o2n: with the embedded micro encoder, not the paper's ViT-L/14"
+            self.note = "with the embedded micro encoder, not the paper's ViT-L/14"
         self._check()
 
     def _check(self) -> None:
