@@ -25,7 +25,7 @@ from harness.plots import Line
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.report import SweepFolder
+    from harness.sweep_folder import SweepFolder
 
 GALLERY_BYTES = 4_000_000
 RUNS = 24  # most lines of single seeds in one chart
@@ -38,7 +38,7 @@ def page(sweep: SweepFolder, comparison: pd.DataFrame | None) -> str:
     """The page of a sweep; ``comparison`` is the frame of ``harness.published.compare``."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    from harness.report import DEFINITIONS
+    from harness.sweep_folder import DEFINITIONS
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),

@@ -11,7 +11,7 @@ from harness.tables import Table
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.report import SweepFolder
+    from harness.sweep_folder import SweepFolder
 
 IMAGE = ("image_auroc", "image_auprc")
 PIXEL = ("pixel_auroc", "pixel_aupro")

@@ -285,18 +285,6 @@ def test_rendering_twice_gives_the_same_bytes(sweep: Path, html: str) -> None:
     assert report.render(sweep, "html", "published") == html
 
 
-def test_html_is_written_whole_or_not_at_all(
-    sweep: Path, html: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = report.write_html(sweep, "published")
-    assert path.read_text(encoding="utf-8") == html
-    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        report.write_html(sweep)
-    assert path.read_text(encoding="utf-8") == html
-    assert not list(sweep.glob(".report*"))
-
-
 def test_the_gallery_stops_at_its_size(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report_html, "GALLERY_BYTES", 1)
     text = report.render(sweep, "html")
