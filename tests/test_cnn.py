@@ -228,7 +228,7 @@ def test_bad_descriptions_are_named(spec, message):
 
 def test_a_cnn_takes_no_quick_gelu_and_nobody_knows_some_names():
     memory = FeatureMemory(1 << 28)
-    with pytest.raises(ValueError, match="resnet18 is no CLIP and takes no quick_gelu"):
+    with pytest.raises(ValueError, match="resnet18 is no CLIP of open_clip, takes no quick_gelu"):
         load_encoder(
             {"model": "resnet18", "weights": "random:0", "quick_gelu": True}, "cpu", memory
         )
