@@ -125,7 +125,10 @@ class Ledger:
         return summary_frame(results_frame(self.rows.values()), cells)
 
     def _check_same(self) -> None:
-        there = self.store.read_text(f"{self.folder}/sweep.sha256")
+        try:
+            there = self.store.read_text(f"{self.folder}/sweep.sha256")
+        except OSError as error:
+            raise InputError(Problem(self.store.path(self.folder), one_line(error))) from None
         if there is None or there.strip() == self._sweep.digest():
             return
         text = self.store.read_text(f"{self.folder}/sweep.yaml") or ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Mapping
@@ -140,7 +141,7 @@ def test_a_failure_costs_what_depends_on_it_and_nothing_else(
     tasks: dict[str, Task], workers: int, seed: int, data: st.DataObject
 ) -> None:
     failing = frozenset(data.draw(st.sets(st.sampled_from(sorted(tasks)), max_size=3)))
-    log, started, _ = simulate(tasks, set(), workers, random.Random(seed), failing, deaths=0.2)
+    log, _, _ = simulate(tasks, set(), workers, random.Random(seed), failing, deaths=0.2)
     for key in (k for k, t in tasks.items() if t.kind == "evaluate"):
         lost = bool(failing & (ancestors(tasks, key) | {key}))
         assert (key in log.dropped) == lost
@@ -220,7 +221,7 @@ def test_a_worker_stays_with_its_place_and_state() -> None:
         assert new is not None
         order.append((new.place, new.state))
         schedule.finish(new.key)
-    changes = sum(a != b for a, b in zip(order, order[1:], strict=False))
+    changes = sum(a != b for a, b in itertools.pairwise(order))
     assert changes == 3, order
 
 

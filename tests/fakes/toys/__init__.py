@@ -1,1 +1,1 @@
-"""Tiny plug-ins for tests of the engine: no weights, no torch, every call counted in a side file."""
+"""Tiny plug-ins for tests of the engine: no torch, every call counted in a side file."""

@@ -31,7 +31,7 @@ class Near(Method):
     file : a file of weights, read when it is set up
     """
 
-    shots = range(0, 1_000)
+    shots = range(1_000)
 
     def __init__(self, *, power: float = 2.0, file: str | None = None) -> None:
         self.power = power

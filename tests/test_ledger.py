@@ -1,0 +1,129 @@
+"""The sweep's folder: what is kept, what is refused, what is found damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import config
+from harness.ledger import Ledger
+from harness.plan import Cell
+from harness.problems import InputError
+from harness.store import Store
+from tests.sweeps import sweep, written
+
+pytestmark = pytest.mark.usefixtures("toys")
+
+A = Cell("Near", "Squares", "ant", 2, 0)
+B = Cell("Near", "Squares", "bee", 2, 0)
+ROW = {"n_normal": 5, "n_anomalous": 5, "image_auroc": 1 / 3, "status": ""}
+KEYS = {A: "ka", B: "kb"}
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Any:
+    def go(keys: dict[Cell, str] | None = None, **changes: Any) -> Ledger:
+        made = config.load(written(tmp_path / "conf.yaml", sweep(**changes)))
+        return Ledger(Store(str(tmp_path / "runs")), made, KEYS if keys is None else keys)
+
+    return go
+
+
+def filled(ledger: Ledger) -> None:
+    ledger.begin({}, {}, [])
+    ledger.finish(A, "ka", ROW, {"fit_s": 0.5})
+    ledger.fail(B, "kb", {"task": "t", "bad_data": False, "error": 'e, "f"', "traceback": "g\nh"})
+    ledger.flush(final=True)
+
+
+def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {
+        str(p): (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()
+    }
+
+
+def test_what_was_written_is_read_back(opened: Any, tmp_path: Path) -> None:
+    filled(opened())
+    again = opened()
+    assert again.rows[A]["image_auroc"] == 1 / 3
+    assert again.rows[A]["pixel_auroc"] is None
+    assert again.failures[B]["error"] == 'e, "f"'
+    assert again.failures[B]["traceback"] == "g\nh"
+    before = (tmp_path / "runs/toy/results.csv").read_bytes()
+    again.flush(final=True)
+    assert (tmp_path / "runs/toy/results.csv").read_bytes() == before
+
+
+def test_rows_of_another_key_are_out_of_date(opened: Any) -> None:
+    filled(opened())
+    assert opened({A: "other", B: "kb"}).rows == {}
+    assert opened({A: "ka", B: "other"}).failures == {}
+    assert set(opened({B: "kb"}).rows) == {A}, "cells that --only leaves out are kept"
+
+
+def test_a_row_without_its_key_is_computed_again(opened: Any, tmp_path: Path) -> None:
+    """Killed between the two files."""
+    filled(opened())
+    (tmp_path / "runs/toy/timings.csv").unlink()
+    assert opened().rows == {}
+
+
+def test_success_and_failure_replace_one_another(opened: Any, tmp_path: Path) -> None:
+    ledger = opened()
+    filled(ledger)
+    ledger.finish(B, "kb", ROW, {})
+    ledger.fail(A, "ka", {"error": "x"})
+    ledger.flush(final=True)
+    again = opened()
+    assert (set(again.rows), set(again.failures)) == ({B}, {A})
+    again.finish(A, "ka", ROW, {})
+    again.flush(final=True)
+    assert not (tmp_path / "runs/toy/failures.csv").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"seeds": [1]}, {"maps": False}, {"methods": [{"use": "mean_color"}]}],
+)
+def test_a_folder_of_another_config_is_left_as_it_is(
+    opened: Any, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    filled(opened())
+    before = snapshot(tmp_path / "runs")
+    with pytest.raises(InputError, match=f"different: {next(iter(changes))}") as caught:
+        opened(**changes)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path / "runs/toy") in str(caught.value)
+    assert snapshot(tmp_path / "runs") == before
+    opened(description="other words", time_limit=3, attempts=4)
+
+
+@pytest.mark.parametrize("name", ["results.csv", "timings.csv", "failures.csv"])
+@pytest.mark.parametrize("how", ["cut", "other", "more"])
+def test_a_damaged_table_is_named(opened: Any, tmp_path: Path, name: str, how: str) -> None:
+    filled(opened())
+    path = tmp_path / "runs/toy" / name
+    text = path.read_text()
+    damaged = {
+        "cut": text[: text.index("\n") + 12],
+        "other": "a,b\n1,2\n",
+        "more": text + "x,y,z,1,2,3\n",
+    }
+    path.write_text(damaged[how])
+    with pytest.raises(InputError, match="damaged") as caught:
+        opened()
+    assert str(path) in str(caught.value)
+
+
+def test_storage_that_cannot_be_written(opened: Any, tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(InputError, match="runs") as caught:
+        opened().begin({}, {}, [])
+    assert "\n" not in str(caught.value)
+
+
+def test_storage_of_an_unknown_kind() -> None:
+    with pytest.raises(InputError, match="nope://x"):
+        Store("nope://x")
