@@ -12,6 +12,7 @@ import json
 import math
 import os
 import queue
+import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from harness.plan import Cell
 from harness.store import Store
 
 EXPERIMENT = "few-shot anomaly detection"
+FORBIDDEN = re.compile(r"[^A-Za-z0-9_./ -]")  # in MLflow's names of metrics; labels may have + and =
 PATIENCE = 20.0  # seconds to try again while the server does not answer, before giving up
 
 
@@ -89,8 +91,9 @@ class Tracker:
         while True:
             try:
                 return action()
-            except Exception:
-                if time.monotonic() > end:
+            except Exception as error:
+                refused = getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE"
+                if refused or time.monotonic() > end:
                     raise
                 time.sleep(1.0)
 
@@ -180,7 +183,7 @@ class Tracker:
         _, summary, finished = what
         means = {}
         for row in summary:
-            stem = f"{row['method']}/{row['dataset']}/k{row['shots']}"
+            stem = FORBIDDEN.sub("_", f"{row['method']}/{row['dataset']}/k{row['shots']}")
             for metric in ("image_auroc", "image_auprc", "pixel_auroc", "pixel_aupro"):
                 means[f"{stem}/{metric}"] = row[f"{metric}_mean"]
                 means[f"{stem}/{metric}_std"] = row[f"{metric}_std"]
