@@ -22,7 +22,8 @@ from harness.plan import Cell
 from harness.store import Store
 
 EXPERIMENT = "few-shot anomaly detection"
-FORBIDDEN = re.compile(r"[^A-Za-z0-9_./ -]")  # in MLflow's names of metrics; labels may have + and =
+#: What MLflow refuses in names of metrics; labels may have + and =.
+FORBIDDEN = re.compile(r"[^A-Za-z0-9_./ -]")
 PATIENCE = 20.0  # seconds to try again while the server does not answer, before giving up
 
 
