@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -161,12 +162,12 @@ class Corpus:
             os.replace(temporary, self.folder / "ready")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Render the corpus."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="scratch folder, outside the repo")
     parser.add_argument("--pairs", type=int, default=24_000)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     Corpus(options.out, options.pairs, write=True).render()
 
 

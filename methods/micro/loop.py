@@ -26,6 +26,7 @@ class Loop:
     minutes : time this stage may take in all
     resume : go on from the checkpoint if there is one
     every : seconds between checkpoints
+    writes : whether checkpoints are written and progress shown at all
     """
 
     def __init__(
@@ -35,8 +36,10 @@ class Loop:
         minutes: float,
         resume: bool,
         every: float = 60.0,
+        writes: bool = True,
     ) -> None:
         self.path, self.parts, self.budget, self.every = path, dict(parts), minutes * 60, every
+        self.writes = writes
         self.step, self.spent = 0, 0.0
         self._mean: dict[str, float] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +69,7 @@ class Loop:
             now = time.monotonic()
             # a step that was stopped from outside must not eat the budget
             self.spent += min(now - start, 30.0)
-            if now - shown > 15:
+            if now - shown > 15 and self.writes:
                 shown = now
                 losses = "  ".join(f"{k} {v:.4f}" for k, v in self._mean.items())
                 left = (self.budget - self.spent) / 60
@@ -86,6 +89,8 @@ class Loop:
 
     def save(self) -> None:
         """Write the checkpoint."""
+        if not self.writes:
+            return
         state = {name: part.state_dict() for name, part in self.parts.items()}
         temporary = self.path.with_suffix(".part")
         torch.save(state | {"step": self.step, "spent": self.spent}, temporary)

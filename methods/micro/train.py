@@ -12,7 +12,7 @@ half-precision files beside this program. The scratch folder holds the rendering
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -23,6 +23,7 @@ from methods.micro.train_autoencoder import train_autoencoder
 from methods.micro.train_clip import train_clip
 from methods.micro.train_unet import train_unet
 
+HERE = Path(__file__).parent
 STAGES: dict[str, Callable[[Path, Corpus, float, bool, int], None]] = {
     "clip": train_clip,
     "autoencoder": train_autoencoder,
@@ -30,16 +31,17 @@ STAGES: dict[str, Callable[[Path, Corpus, float, bool, int], None]] = {
 }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the stages that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--stage", choices=[*STAGES, "export", "all"], default="all")
     parser.add_argument("--out", type=Path, required=True, help="scratch folder")
+    parser.add_argument("--target", type=Path, default=HERE, help="where the weights go")
     parser.add_argument("--minutes", type=float, default=60.0, help="time of each stage")
     parser.add_argument("--pairs", type=int, default=24_000, help="renderings, in pairs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     corpus = Corpus(options.out / "corpus", options.pairs, write=True)
     corpus.render()
     for name in STAGES if options.stage == "all" else [options.stage]:
@@ -47,7 +49,7 @@ def main() -> None:
             torch.manual_seed(options.seed)
             STAGES[name](options.out, corpus, options.minutes, options.resume, options.seed)
     if options.stage in ("export", "all"):
-        export(options.out, Path(__file__).parent)
+        export(options.out, options.target)
 
 
 if __name__ == "__main__":
