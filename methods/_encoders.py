@@ -37,14 +37,24 @@ def described(spec: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        Unless it is ``{model, weights}``, with ``quick_gelu`` at will for a CLIP.
+        Unless it is ``{model, weights}``, with ``quick_gelu`` at will for a CLIP; ``{model: micro}``
+        needs no weights named.
     """
+    if isinstance(spec, Mapping) and spec.get("model") == "micro":
+        spec = {"weights": "embedded", **spec}
     if not isinstance(spec, Mapping) or not {"model", "weights"} <= spec.keys() <= _OPTIONS:
         raise ValueError(f"encoder must be {{model: ..., weights: ...}}, got {spec!r}")
     for key in ("model", "weights"):
         if not isinstance(spec[key], str):
             raise ValueError(f"encoder: {key} must be a text, got {spec[key]!r}")
     return dict(spec)
+
+
+def caveat(spec: Mapping[str, Any], paper: str) -> str:
+    """What to print under a method's figures: that its network is a small one, "" if it is not."""
+    small = {"micro": "the embedded micro encoder", LITE0["model"]: "EfficientNet-Lite0"}
+    what = small.get(spec["model"])
+    return f"on {what}, a small network, not the paper's {paper}" if what else ""
 
 
 def load_encoder(spec: Mapping[str, Any], device: str, features: Features) -> Encoder:

@@ -23,6 +23,7 @@ from harness.interface import (
     Queries,
     Support,
 )
+from methods._encoders import caveat, described
 from methods._pictures import encoder_files
 from methods._prompts import anomalous_probability, unit
 
@@ -83,7 +84,10 @@ class Coop(Method):
         views: int = 8,
         crop: float = 0.5,
     ) -> None:
-        self.encoder = dict(encoder or {"model": "ViT-B-16-plus-240", "weights": "laion400m_e31"})
+        self.encoder = described(
+            encoder or {"model": "ViT-B-16-plus-240", "weights": "laion400m_e31"}
+        )
+        self.note = ", ".join(filter(None, (self.note, caveat(self.encoder, "ViT-B/16+"))))
         self.size = size
         self.context = context
         self.epochs = epochs

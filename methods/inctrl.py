@@ -22,6 +22,7 @@ from harness.interface import (
     Queries,
     Support,
 )
+from methods._encoders import caveat, described
 from methods._encoding import Encoding
 from methods._pictures import centred, encoder_files, shapes, uncropped
 from methods._prompts import anomalous_probability, inctrl_prompts, prototypes, unit
@@ -93,7 +94,10 @@ class Inctrl(Method):
         loss: str = "published",
         checkpoint: str | None = None,
     ) -> None:
-        self.encoder = dict(encoder or {"model": "ViT-B-16-plus-240", "weights": "laion400m_e32"})
+        self.encoder = described(
+            encoder or {"model": "ViT-B-16-plus-240", "weights": "laion400m_e32"}
+        )
+        self.note = caveat(self.encoder, "ViT-B/16+")
         self.size = size
         self.crop = crop
         self.levels = None if levels is None else tuple(levels)

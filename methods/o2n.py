@@ -25,7 +25,7 @@ from harness.interface import (
     Support,
 )
 from methods._crop import centres, framed
-from methods._encoders import described
+from methods._encoders import caveat, described
 from methods._o2n_compare import (
     bank_distance,
     bank_distance_in_place,
@@ -194,8 +194,7 @@ class O2n(Method):
         self.mosaic = mosaic
         self.sigma = sigma
         self.auxiliary = text == "adapter"
-        if self.encoder["model"] == "micro":
-            self.note = "with the embedded micro encoder, not the paper's ViT-L/14"
+        self.note = caveat(self.encoder, "ViT-L/14")
         self._check()
 
     def _check(self) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from harness.interface import Features, Image, Method, Prediction, Queries, Support
-from methods._encoders import LITE0, described
+from methods._encoders import LITE0, caveat, described
 from methods._pictures import encoder_files
 
 #: size of the random subset of channels, by model; 100 for those not named
@@ -76,6 +76,7 @@ class Padim(Method):
         if crop is not None and not 1 <= crop <= size:
             raise ValueError(f"padim: crop must be 1 to size = {size}, got {crop}")
         self.encoder = described(encoder or LITE0)
+        self.note = caveat(self.encoder, "WideResNet50")
         self.levels = tuple(levels)
         self.channels = channels
         self.channel_seed = channel_seed

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from harness.interface import Features, Image, Method, Prediction, Queries, Support
-from methods._encoders import LITE0, described
+from methods._encoders import LITE0, caveat, described
 from methods._pictures import encoder_files
 
 _BLOCK = 25  # queries whose patches are held at a time
@@ -88,6 +88,7 @@ class Patchcore(Method):
         if crop is not None and not 1 <= crop <= size:
             raise ValueError(f"patchcore: crop must be 1 to size = {size}, got {crop}")
         self.encoder = described(encoder or LITE0)
+        self.note = caveat(self.encoder, "WideResNet50")
         self.levels = tuple(levels)
         self.coreset = coreset
         self.neighbours = neighbours

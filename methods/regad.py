@@ -27,7 +27,7 @@ from harness.interface import (
     Support,
 )
 from methods import _weights
-from methods._encoders import described
+from methods._encoders import caveat, described
 
 _BLOCK = 25  # queries whose maps are held at a time
 
@@ -101,6 +101,7 @@ class Regad(Method):
         if ridge <= 0:
             raise ValueError(f"regad: ridge must be above 0, got {ridge}")
         self.encoder = described(encoder or {"model": "resnet18", "weights": "imagenet"})
+        self.note = caveat(self.encoder, "ResNet18")
         self.size = size
         self.normalise = normalise
         self.epochs = epochs

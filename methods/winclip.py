@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness.interface import Features, Image, Method, Prediction, Queries, Support
+from methods._encoders import caveat, described
 from methods._encoding import Encoding
 from methods._pictures import centred, encoder_files, shapes, uncropped
 from methods._prompts import (
@@ -86,7 +87,10 @@ class Winclip(Method):
         score: str = "mean",
         map: str = "sum",
     ) -> None:
-        self.encoder = dict(encoder or {"model": "ViT-B-16-plus-240", "weights": "laion400m_e31"})
+        self.encoder = described(
+            encoder or {"model": "ViT-B-16-plus-240", "weights": "laion400m_e31"}
+        )
+        self.note = caveat(self.encoder, "ViT-B/16+")
         self.size = size
         self.crop = crop
         self.temperature = temperature
