@@ -31,6 +31,12 @@ from harness.problems import InputError, Problem, one_line, suggest
 from harness.worker import checked, open_dataset
 
 SIZE = 96  # of the made-up images, pixels
+#: promises without which the ones that follow cannot be tried
+NEEDED = (
+    "gives finite float32 scores (N,), and maps (N, h, w) or none",
+    "learns a support; its state is a dict of numpy arrays",
+    "opens and has sorted categories",
+)
 
 
 class Broken(AssertionError):
@@ -80,6 +86,9 @@ def check(use: str, params: dict[str, Any] | None = None, data_root: str | None 
             verdict, detail = "BROKEN", f": {type(error).__name__}: {one_line(error)} ({where})"
         broken += verdict == "BROKEN"
         print(f"{verdict} {promise}{detail}  [{time.perf_counter() - began:.1f} s]", flush=True)
+        if broken and promise in NEEDED:
+            print("the others were not tried: they build on this one")
+            break
     print(f"{use}: {'all promises kept' if not broken else f'{broken} promises broken'}")
     return 1 if broken else 0
 
@@ -250,7 +259,7 @@ def _method(use: str, params: dict[str, Any]) -> Iterator[tuple[str, Callable[[]
 
     yield "says in its docstring what it is", documented
     yield "keeps its parameters under their own names", keeps_parameters
-    yield "gives finite float32 scores (N,), and maps (N, h, w) or none", predicts
+    yield NEEDED[0], predicts
     yield "gives the same result for the same input and seed", repeats
     yield "forgets earlier supports when fitted anew", forgets
     yield "scores each query on its own", each_alone
@@ -308,7 +317,7 @@ def _generator(use: str, params: dict[str, Any]) -> Iterator[tuple[str, Callable
         gap = int(np.abs(alone - seen["personal"].images[1]).max())
         _expect(gap <= 2, f"a query alone differs by up to {gap} grey levels")
 
-    yield "learns a support; its state is a dict of numpy arrays", customizes
+    yield NEEDED[1], customizes
     yield "generates uint8 images from a state loaded in another object", generates
     yield "personalizes every query", personalizes
     yield "gives the same images for the same seed", repeats
@@ -351,6 +360,6 @@ def _dataset(
                 same = mask is None or sample.box is not None or mask.shape == shape[:2]
                 _expect(same, f"{sample.name}: image {shape}, mask {np.shape(mask)}")
 
-    yield "opens and has sorted categories", opens
+    yield NEEDED[2], opens
     yield "lists normal training samples, disjoint from the test split, the same every time", lists
     yield "opens and stamps its sources; masks fit their images", decodes
