@@ -37,8 +37,8 @@ def described(spec: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        Unless it is ``{model, weights}``, with ``quick_gelu`` at will for a CLIP; ``{model: micro}``
-        needs no weights named.
+        Unless it is ``{model, weights}``, with ``quick_gelu`` at will for a CLIP; of
+        ``{model: micro}`` the weights go without saying.
     """
     if isinstance(spec, Mapping) and spec.get("model") == "micro":
         spec = {"weights": "embedded", **spec}

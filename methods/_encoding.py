@@ -17,14 +17,14 @@ class Encoding:
     Attributes
     ----------
     levels : tuple of tensors of shape (h, w, d)
-        Patch features of the chosen blocks or stages, in the order they were asked for. Transformers:
-        raw residual stream, class token dropped, before ln_post and projection.
+        Patch features of the chosen blocks or stages, in the order they were asked for. Of
+        transformers: raw residual stream, class token dropped, before ln_post and projection.
     image : tensor of shape (e,)
         Image embedding in the space shared with text, or pooled features where there is no text.
     token : tensor of shape (d,) or None
         Class token of the last block, before ln_post; None for convolutional encoders.
-    windows : mapping from window side (in patches) to a tensor of shape (h - side + 1, w - side + 1, e)
-        Embedding of each square window of patches, in the space of ``image``.
+    windows : mapping from a side in patches to a tensor of shape (h - side + 1, w - side + 1, e)
+        Embedding of each square window of that side, in the space of ``image``.
     """
 
     levels: tuple[torch.Tensor, ...]

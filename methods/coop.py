@@ -27,6 +27,8 @@ from methods._encoders import caveat, described
 from methods._pictures import encoder_files
 from methods._prompts import anomalous_probability, unit
 
+_ENCODER = {"model": "ViT-B-16-plus-240", "weights": "laion400m_e31"}
+
 
 class Coop(Method):
     """Softmax of an image over two prompts whose context words are learned on another dataset.
@@ -84,9 +86,7 @@ class Coop(Method):
         views: int = 8,
         crop: float = 0.5,
     ) -> None:
-        self.encoder = described(
-            encoder or {"model": "ViT-B-16-plus-240", "weights": "laion400m_e31"}
-        )
+        self.encoder = described(encoder or _ENCODER)
         self.note = ", ".join(filter(None, (self.note, caveat(self.encoder, "ViT-B/16+"))))
         self.size = size
         self.context = context

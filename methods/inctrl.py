@@ -31,6 +31,7 @@ from methods._windows import nearest, upsample
 
 _TEMPERATURE = 0.01
 _LOSSES = ("published", "probability")
+_ENCODER = {"model": "ViT-B-16-plus-240", "weights": "laion400m_e32"}
 
 
 class Inctrl(Method):
@@ -94,9 +95,7 @@ class Inctrl(Method):
         loss: str = "published",
         checkpoint: str | None = None,
     ) -> None:
-        self.encoder = described(
-            encoder or {"model": "ViT-B-16-plus-240", "weights": "laion400m_e32"}
-        )
+        self.encoder = described(encoder or _ENCODER)
         self.note = caveat(self.encoder, "ViT-B/16+")
         self.size = size
         self.crop = crop

@@ -27,6 +27,7 @@ from methods._windows import harmonic_mean, nearest, spread, upsample
 _TEMPLATES = {"published": TEMPLATES, "lineage": LINEAGE_TEMPLATES}
 _MAPS = ("sum", "mean", "text", "association")
 _SCORES = ("mean", "text", "association")
+_ENCODER = {"model": "ViT-B-16-plus-240", "weights": "laion400m_e31"}
 
 
 class Winclip(Method):
@@ -87,9 +88,7 @@ class Winclip(Method):
         score: str = "mean",
         map: str = "sum",
     ) -> None:
-        self.encoder = described(
-            encoder or {"model": "ViT-B-16-plus-240", "weights": "laion400m_e31"}
-        )
+        self.encoder = described(encoder or _ENCODER)
         self.note = caveat(self.encoder, "ViT-B/16+")
         self.size = size
         self.crop = crop
