@@ -1,0 +1,141 @@
+"""A worker: how it opens data and checks what plug-ins return; a process that holds one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness import seeding
+from harness.interface import Prediction
+from harness.process import WorkerProcess
+from harness.worker import Worker, checked, open_dataset
+
+F = np.float32
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (Prediction(np.zeros(2, F)), "scores of shape (2,), expected (3,)"),
+        (Prediction(np.zeros((3, 1), F)), "scores of shape (3, 1)"),
+        (Prediction(np.zeros(3, F), np.zeros((3, 4), F)), "maps of shape (3, 4)"),
+        (Prediction(np.zeros(3, F), np.zeros((2, 4, 4), F)), "maps of shape (2, 4, 4)"),
+        (Prediction(np.zeros(3, F), parts={"p": np.zeros(2, F)}), "part 'p' of shape (2,)"),
+        (
+            Prediction(np.zeros(3, F), part_maps={"p": np.zeros((1, 2, 2), F)}),
+            "p of shape (1, 2, 2)",
+        ),
+    ],
+)
+def test_shapes_that_were_not_promised(given: Prediction, words: str) -> None:
+    with pytest.raises(ValueError, match="predict returned") as caught:
+        checked(given, 3)
+    assert words in str(caught.value)
+
+
+def test_other_types_of_numbers_become_float32() -> None:
+    found = checked(Prediction([1, 2], parts={"p": np.arange(2)}), 2)  # type: ignore[arg-type]
+    assert found.scores.dtype == found.parts["p"].dtype == np.float32
+
+
+def test_the_root_of_a_dataset(tmp_path: Path) -> None:
+    for name in ("cup/train/good", "cup/test/good", "cup/test/hole"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+    assert open_dataset("folder", {"root": "mine"}, str(tmp_path)).categories() == ["cup"]
+    absolute = {"root": str(tmp_path / "mine")}
+    assert open_dataset("folder", absolute, None).categories() == ["cup"]
+    assert open_dataset("folder", {}, str(tmp_path / "mine")).categories() == ["cup"]
+    for params, root, words in (
+        ({}, None, "needs --data-root"),
+        ({}, str(tmp_path / "gone"), "no such folder"),
+        ({"root": "gone"}, str(tmp_path), "no such folder"),
+    ):
+        with pytest.raises(FileNotFoundError, match=words):
+            open_dataset("folder", params, root)
+
+
+def test_seeds_reach_every_source_of_chance() -> None:
+    import random
+
+    def draw(key: str) -> tuple[float, float]:
+        seeding.seed(key)
+        return random.random(), float(np.random.random())  # noqa: NPY002 - what is seeded
+
+    a, b = "0f" * 16, "1f" * 16
+    assert draw(a) == draw(a)
+    assert draw(a) != draw(b)
+
+
+def test_torch_is_seeded_where_a_plugin_imports_it() -> None:
+    torch = pytest.importorskip("torch")
+    seeding.seed("0f" * 16, ["torch"])
+    first = torch.rand(3)
+    seeding.seed("0f" * 16, ["torch"])
+    assert torch.equal(first, torch.rand(3))
+
+
+def order(**changes: Any) -> dict[str, Any]:
+    return {"key": "ab" * 16, "kind": "prepare", "imports": [], "threads": 1} | changes
+
+
+def test_a_worker_never_raises(tmp_path: Path) -> None:
+    outcome = Worker(str(tmp_path)).run(order())
+    assert outcome.error.startswith("KeyError")
+    assert "Traceback" in outcome.traceback
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Any:
+    made = WorkerProcess({}, ("no_such_library",), {"storage": str(tmp_path)})
+    yield made
+    made.end()
+
+
+def test_a_process_answers_and_ends(child: WorkerProcess) -> None:
+    while not child.ready(1):
+        pass
+    for _ in range(2):
+        child.start(order())
+        while (outcome := child.wait(1)) is None:
+            pass
+        assert outcome.error.startswith("KeyError")
+    assert child.end() == "was ended"
+
+
+def test_a_process_that_was_killed_is_noticed(child: WorkerProcess) -> None:
+    while not child.ready(1):
+        pass
+    os.kill(child._process.pid, signal.SIGKILL)
+    child._process.wait(10)
+    with pytest.raises((EOFError, ConnectionError)):
+        child.start(order())
+    assert "SIGKILL" in child.end()
+
+
+def test_a_worker_dies_with_its_driver(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from harness.process import WorkerProcess\n"
+        "child = WorkerProcess({}, (), {'storage': sys.argv[1]})\n"
+        "while not child.ready(1): pass\n"
+        "print(child._process.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as driver:
+        assert driver.stdout is not None
+        pid = int(driver.stdout.readline())
+        driver.kill()
+    end = time.monotonic() + 10
+    while Path(f"/proc/{pid}/stat").exists():
+        if Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
+            break
+        assert time.monotonic() < end, "the worker outlives its driver"
+        time.sleep(0.05)
