@@ -1,6 +1,7 @@
 """Which ready task goes to which worker next. Pure: no processes, no clock; simulated in tests.
 
-Rules, in this order:
+Workers with a share of a GPU do the tasks that ask for one, workers without the others, where a
+cluster has both (``next``'s bounds say so). Rules, in this order:
 
 1. A result that is ready to be evaluated is evaluated: it is cheap, and somebody is waiting.
 2. A worker stays at its place (a shard of a category: its queries are decoded and encoded there)
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from harness.plan import Task
 
@@ -30,6 +31,39 @@ COSTS: Mapping[str, float] = {
 }
 
 
+Entry = tuple[float, int, str]  # minus the seconds of the longest path, position in the plan, key
+
+
+class _Place:
+    """What is ready at a place for workers of one kind: for each state a heap of entries."""
+
+    def __init__(self) -> None:
+        self.heaps: dict[str, list[Entry]] = {}
+        self.load = 0.0  # seconds of all that is ready
+        self._urgent: float | None = 0.0
+
+    def add(self, state: str, entry: Entry, seconds: float) -> None:
+        """A task became ready."""
+        heapq.heappush(self.heaps.setdefault(state, []), entry)
+        self.load += seconds
+        self._urgent = None
+
+    def pop(self, state: str) -> Entry:
+        """Take the most urgent entry of a state."""
+        heap = self.heaps[state]
+        entry = heapq.heappop(heap)
+        if not heap:
+            del self.heaps[state]
+        self._urgent = None
+        return entry
+
+    def urgent(self) -> float:
+        """Seconds of the longest path from anything ready."""
+        if self._urgent is None:
+            self._urgent = max(-heap[0][0] for heap in self.heaps.values())
+        return self._urgent
+
+
 class Schedule:
     """Tasks that are still to do, in dependency order, handed out one at a time.
 
@@ -38,7 +72,7 @@ class Schedule:
     tasks : all tasks, each after its needs
     targets : keys of the evaluate tasks whose results are wanted
     there : keys of artifacts that exist already
-    costs : estimated seconds by kind
+    costs : estimated seconds of a task by its kind, or a function that estimates them
     """
 
     def __init__(
@@ -46,10 +80,10 @@ class Schedule:
         tasks: Mapping[str, Task],
         targets: Iterable[str],
         there: Collection[str] = (),
-        costs: Mapping[str, float] = COSTS,
+        costs: Mapping[str, float] | Callable[[Task], float] = COSTS,
     ) -> None:
         self._tasks = tasks
-        self._costs = costs
+        self._seconds = costs if callable(costs) else lambda task: costs[task.kind]
         self._there = set(there)
         self._index = {key: i for i, key in enumerate(tasks)}
         self.todo: set[str] = set()
@@ -57,39 +91,48 @@ class Schedule:
         self._dependents: dict[str, dict[str, None]] = {}  # in the order they were admitted
         self._waiting: dict[str, set[str]] = {}  # task -> those of its needs that are to do
         self._rank: dict[str, float] = {}  # seconds of the longest path from its start
-        self._places: dict[str, dict[str, list[tuple[float, int, str]]]] = {}
-        self._load: dict[str, float] = {}  # place -> seconds of what is ready there
+        self._pools: dict[float, dict[str, _Place]] = {}  # share of a GPU -> place -> what is ready
         self._evaluations: deque[str] = deque()
         self._at: dict[str, tuple[str, str]] = {}  # worker -> place, state
         self._admit(list(targets))
 
-    def next(self, worker: str, gpus: float = float("inf")) -> Task | None:
-        """The task this worker should do now, None when none is ready that it has the GPU for."""
-        while (key := self._pop(worker, gpus)) is not None:
+    def next(self, worker: str, gpus: float = float("inf"), least: float = 0.0) -> Task | None:
+        """The task this worker should do now, None when none is ready that suits it.
+
+        Parameters
+        ----------
+        worker : its name
+        gpus, least : the largest and smallest share of a GPU that tasks for it may ask for
+        """
+        while (key := self._pop(worker, gpus, least)) is not None:
             if key in self.todo and key not in self.running and not self._waiting[key]:
                 self.running[key] = worker
                 return self._tasks[key]  # the others were dropped since they became ready
         return None
 
-    def _pop(self, worker: str, gpus: float) -> str | None:
+    def _pop(self, worker: str, gpus: float, least: float) -> str | None:
         """Take the key that suits the worker best out of what became ready."""
-        if self._evaluations:
+        if self._evaluations and least <= 0:
             return self._evaluations.popleft()
-        place = self._choose_place(worker, gpus)
-        if place is None:
+        pools = {g: p for g, p in self._pools.items() if p and least <= g <= gpus}
+        if not pools:
             return None
-        states = self._places[place]
-        state = self._at.get(worker, ("", ""))[1]
-        if state not in states or self._tasks[states[state][0][2]].gpus > gpus:
-            fit = [s for s, heap in states.items() if self._tasks[heap[0][2]].gpus <= gpus]
-            state = min(fit, key=lambda s: states[s][0][:2])
-        key = heapq.heappop(states[state])[2]
-        if not states[state]:
-            del states[state]
-        if not states:
-            del self._places[place]
-        self._load[place] -= self._costs[self._tasks[key].kind]
-        self._at[worker] = (place, state)
+        here, state = self._at.get(worker, ("", ""))
+        if not any(here in places for places in pools.values()):
+            here = self._choose_place(pools, worker, here)
+        ready = {share: places[here] for share, places in pools.items() if here in places}
+        tops = [
+            (s != state, heap[0], share, s)
+            for share, place in ready.items()
+            for s, heap in place.heaps.items()
+        ]
+        _, _, share, state = min(tops)
+        place = ready[share]
+        key = place.pop(state)[2]
+        place.load -= self._seconds(self._tasks[key])
+        if not place.heaps:
+            del self._pools[share][here]
+        self._at[worker] = (here, state)
         return key
 
     def finish(self, key: str) -> None:
@@ -166,7 +209,7 @@ class Schedule:
                 self._dependents.setdefault(need, {})[key] = None
         for key in reversed(ordered):
             after = max((self._rank.get(d, 0.0) for d in self._dependents.get(key, ())), default=0)
-            self._rank[key] = self._costs[self._tasks[key].kind] + after
+            self._rank[key] = self._seconds(self._tasks[key]) + after
         for key in ordered:
             if not self._waiting[key]:
                 self._ready(key)
@@ -178,28 +221,25 @@ class Schedule:
         if task.kind == "evaluate":
             self._evaluations.append(key)
             return
-        states = self._places.setdefault(task.place, {})
+        place = self._pools.setdefault(task.gpus, {}).setdefault(task.place, _Place())
         entry = (-self._rank[key], self._index[key], key)
-        heapq.heappush(states.setdefault(task.state, []), entry)
-        self._load[task.place] = self._load.get(task.place, 0.0) + self._costs[task.kind]
+        place.add(task.state, entry, self._seconds(task))
 
-    def _choose_place(self, worker: str, gpus: float) -> str | None:
-        here = self._at.get(worker, ("", ""))[0]
-        if here in self._places and self._possible(here, gpus):
-            return here
-        taken = {self._at[w][0] for w in self.running.values() if w != worker and w in self._at}
-        fit = [p for p in self._places if self._possible(p, gpus)]
-        free = [p for p in fit if p not in taken]
-        if not fit:
-            return None
-        category = "/".join(here.split("/")[:2])
-
-        def appeal(place: str) -> tuple[bool, float, float]:
-            urgent = max(-heap[0][0] for heap in self._places[place].values())
-            near = bool(category) and place.startswith(category)
-            return near, urgent, self._load[place]
-
-        return max(free or fit, key=appeal)
-
-    def _possible(self, place: str, gpus: float) -> bool:
-        return any(self._tasks[heap[0][2]].gpus <= gpus for heap in self._places[place].values())
+    def _choose_place(
+        self, pools: Mapping[float, Mapping[str, _Place]], worker: str, here: str
+    ) -> str:
+        """Where a worker goes that has nothing left at its place: see rules 3 and 4."""
+        taken = {
+            self._at[w][0]
+            for key, w in self.running.items()
+            if w != worker and w in self._at and self._tasks[key].gpus in pools
+        }
+        category = "/".join(here.split("/")[:2]) + "/"
+        best, chosen = (False, False, 0.0, 0.0), ""
+        for places in pools.values():
+            for name, place in places.items():
+                near = here != "" and f"{name}/".startswith(category)
+                appeal = (name not in taken, near, place.urgent(), place.load)
+                if not chosen or appeal > best:
+                    best, chosen = appeal, name
+        return chosen
