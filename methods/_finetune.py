@@ -123,7 +123,7 @@ def _train(
 ) -> np.ndarray:
     device = parts.device
     weights = [p for p in unet.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(weights, lr=recipe.rate, weight_decay=1e-2)
+    optimiser = torch.optim.AdamW(weights, lr=recipe.rate, weight_decay=1e-2, fused=True)
     halves = torch.device(device).type == "cuda" and recipe.dtype == torch.float16
     scaler = torch.amp.GradScaler("cuda", enabled=halves)
     condition = torch.cat([s.condition.expand(s.batch, -1, -1) for s in shown])
