@@ -65,6 +65,7 @@ class Surfaces(Dataset):
             _known(category)
         self.n_train, self.n_test, self.size, self.seed = n_train, n_test, size, seed
         self._categories = sorted(set(chosen))
+        self._last: tuple[tuple[str, str, str, int], Rendering] | None = None
 
     def categories(self) -> list[str]:
         """Names of the categories, sorted."""
@@ -103,16 +104,15 @@ class Surfaces(Dataset):
     def open(self, source: str) -> NDArray[Any]:
         """Render a source: uint8 (size, size, 3), or for a mask (size, size) of 0 and 255."""
         category, part, kind, index = self._parse(source)
-        drawn: Rendering = render(
-            category,
-            (self.seed,),
-            (self.seed, part if kind == "good" else "test", index),
-            self.size,
-            kind,
-        )
+        key = (category, part if kind == "good" else "test", kind, index)
+        # an image, its mask and its clean counterpart are one rendering, often asked for in turn
+        if self._last is None or self._last[0] != key:
+            drawn = render(category, (self.seed,), (self.seed, key[1], index), self.size, kind)
+            self._last = key, drawn
+        drawn = self._last[1]
         if part == "mask":
             return drawn.mask.astype(np.uint8) * np.uint8(255)
-        return drawn.clean if part == "clean" else drawn.pixels
+        return (drawn.clean if part == "clean" else drawn.pixels).copy()
 
     def stamp(self, source: str) -> str:
         """The renderer's version and the parameters that its pixels depend on."""
