@@ -105,7 +105,7 @@ class Worker:
                 outcome.reused = True
             else:
                 getattr(self, f"_{order['kind']}")(order, outcome)
-        except (KeyboardInterrupt, MemoryError):
+        except KeyboardInterrupt:
             raise
         except BaseException as raised:  # also SystemExit: a plug-in must not end the sweep
             error = self.decoder.failure or raised

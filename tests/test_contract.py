@@ -8,8 +8,20 @@ import pytest
 
 from harness import contract, plugins
 
-#: Methods whose own weights no package brings: held to the same promises on small random networks.
-PARAMS: dict[str, dict[str, object]] = {}
+MICRO = {"model": "micro"}
+#: Methods whose own weights no package brings are held to the same promises on small networks.
+PARAMS: dict[str, dict[str, object]] = {
+    "winclip": {"encoder": MICRO, "size": 96},
+    "inctrl": {"encoder": MICRO, "size": 96, "epochs": 1, "steps": 2},
+    "coop": {"encoder": MICRO, "size": 96, "epochs": 1},
+    "o2n": {"encoder": MICRO, "size": 96, "epochs": 1},
+    "regad": {
+        "encoder": {"model": "resnet10t", "weights": "random:0"},
+        "size": 64,
+        "epochs": 1,
+        "batch": 6,
+    },
+}
 
 
 @pytest.mark.parametrize("name", plugins.names("method"))
