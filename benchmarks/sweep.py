@@ -1,4 +1,4 @@
-"""Wall time of a small sweep, cold: `python -m benchmarks.sweep [--workers 2] [--runner ray]`.
+"""Wall time of a small sweep, cold: `python -m benchmarks.sweep [--runner ray]`.
 
 12 cells: shots 2, 4, 8, two seeds, PaDiM (100 channels) and PatchCore (coreset 10 %, 9 neighbours)
 on EfficientNet-Lite0 at 256 px, 200 ELPV queries, image scores only. The same cells through a
@@ -36,7 +36,7 @@ SWEEP = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--runner", choices=["ray", "serial"], default="ray")
+    parser.add_argument("--runner", choices=["ray", "local", "serial"], default="local")
     parser.add_argument("--repeats", type=int, default=1)
     arguments = parser.parse_args()
     for _ in range(arguments.repeats):
@@ -45,8 +45,7 @@ def main() -> None:
             conf.write_text(yaml.safe_dump(SWEEP))
             command = [sys.executable, "-m", "harness", "run", str(conf), "--storage", folder]
             command += ["--runner", arguments.runner, "--quiet"]
-            if arguments.runner == "ray":
-                command += ["--workers", str(arguments.workers)]
+            command += ["--workers", str(arguments.workers)]
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
             began = time.perf_counter()
             subprocess.run(command, check=True)

@@ -6,7 +6,6 @@ import argparse
 import importlib
 import os
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,7 +58,12 @@ def _parser() -> argparse.ArgumentParser:
             metavar="KEY=VALUE",
             help="change the config, for example shots=[2] or methods.0.params.size=128",
         )
-    run.add_argument("--runner", choices=["serial", "ray"], default="ray")
+    run.add_argument(
+        "--runner",
+        choices=["serial", "local", "ray"],
+        default="ray",
+        help="one process here, several here, or Ray's actors anywhere; results are the same",
+    )
     run.add_argument("--address", help="of a running Ray cluster (default: start one here)")
     run.add_argument("--workers", type=_positive, metavar="N", help="default: one per GPU or core")
     run.add_argument("--retry-failed", action="store_true", help="try cells again that failed")
@@ -110,26 +114,25 @@ def _options(arguments: argparse.Namespace) -> Options:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
+    from harness import costs
     from harness.run import existing, prepare
-    from harness.schedule import COSTS, Schedule
+    from harness.schedule import Schedule
     from harness.store import Store
 
     ready = prepare(_options(arguments))
-    graph, material = ready.graph, ready.catalogue.material
+    sweep, graph, material = ready.sweep, ready.graph, ready.catalogue.material
+    table = costs.read()
+    values = costs.parameters(sweep)
+    estimator = costs.Estimator(table, sweep, material.categories, values)
     store = Store(arguments.storage)
-    kinds = Counter(task.kind for task in graph.tasks.values())
-    there = existing(store, set(kinds))
+    there = existing(store, {task.kind for task in graph.tasks.values()})
     finished = {key for key in graph.cells.values() if key in there}
     todo = Schedule(graph.tasks, [k for k in graph.cells.values() if k not in finished], there).todo
-    left = Counter(graph.tasks[key].kind for key in todo)
     queries = sum(len(c.queries) for c in material.categories)
     sizes = f"{len(material.categories)} categories with {queries} queries"
-    print(f"{ready.sweep.name}: {len(graph.cells)} cells, {sizes}")
-    print(f"{'task':<12}{'all':>9}{'to do':>9}{'done or not needed':>20}")
-    for kind, count in kinds.items():
-        print(f"{kind:<12}{count:>9}{left[kind]:>9}{count - left[kind]:>20}")
-    hours = sum(COSTS[graph.tasks[k].kind] * graph.tasks[k].gpus for k in todo) / 3600
-    print(f"GPU-hours to do, roughly: {hours:.1f} (by the seconds per task in harness/schedule.py)")
+    print(f"{sweep.name}: {len(graph.cells)} cells, {sizes}")
+    print(costs.render(estimator.stages(graph, graph.tasks), estimator.stages(graph, todo)))
+    print(f"Estimates by conf/costs.yaml: {table.hardware}.")
     return 0
 
 

@@ -1,6 +1,6 @@
 """A worker in a process of its own, driven through a pipe: ``python -m harness.process FD``.
 
-Used by the serial runner. The process ends with its driver, whatever happens to that.
+Used by the local runner. The process ends with its driver, whatever happens to that.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class WorkerProcess:
     def __init__(
         self, environment: dict[str, str], preload: tuple[str, ...], arguments: dict[str, Any]
     ) -> None:
-        self._pipe, theirs = Pipe()
+        self.pipe, theirs = Pipe()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "harness.process", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
@@ -43,21 +43,21 @@ class WorkerProcess:
         )
         theirs.close()
         self._ready = False
-        self._pipe.send((os.getpid(), preload, arguments))
+        self.pipe.send((os.getpid(), preload, arguments))
 
     def ready(self, seconds: float) -> bool:
         """Whether it has started up, within this time; EOFError when the process died."""
-        if not self._ready and self._pipe.poll(seconds):
+        if not self._ready and self.pipe.poll(seconds):
             self._ready = self._receive() == READY
         return self._ready
 
     def start(self, order: dict[str, Any]) -> None:
         """Hand over a task; ConnectionError when the process is gone."""
-        self._pipe.send(order)
+        self.pipe.send(order)
 
     def wait(self, seconds: float) -> Outcome | None:
         """Outcome of the task, None when it is not there yet; EOFError when the process died."""
-        if not self._pipe.poll(seconds):
+        if not self.pipe.poll(seconds):
             return None
         answer = self._receive()
         if not isinstance(answer, Outcome):
@@ -66,7 +66,7 @@ class WorkerProcess:
 
     def _receive(self) -> Any:
         try:
-            return self._pipe.recv()
+            return self.pipe.recv()
         except OSError as error:
             raise EOFError from error
 
@@ -76,7 +76,7 @@ class WorkerProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)  # with what a plug-in may have started
         code = self._process.wait()
-        self._pipe.close()
+        self.pipe.close()
         if alive and code == -signal.SIGKILL:
             return "was ended"
         if code < 0:

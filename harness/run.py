@@ -228,7 +228,7 @@ class _Workers:
 
     def __init__(self, options: Options, sweep: Sweep) -> None:
         self._settings = _settings(options, sweep)
-        self._module = "serial_runner" if options.runner == "serial" else "ray_runner"
+        self._module = "ray_runner" if options.runner == "ray" else "local_runner"
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="starter")
         self._runner = self._starter.submit(self._start)
 
@@ -256,7 +256,7 @@ def _settings(options: Options, sweep: Sweep) -> Settings:
     return Settings(
         storage=Store(options.storage).root,
         data_root=None if options.data_root is None else str(Path(options.data_root).absolute()),
-        workers=options.workers,
+        workers=1 if options.runner == "serial" else options.workers,
         threads=sweep.threads,
         time_limit=sweep.time_limit,
         attempts=sweep.attempts,
