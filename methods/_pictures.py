@@ -82,6 +82,8 @@ def uncropped(maps: torch.Tensor, shapes: Sequence[tuple[int, int]], size: int) 
         What lies outside the square scores 0. Maps of square images are only enlarged.
     """
     whole = upsample(maps, (size, size))
+    if whole is maps:  # of that size already: what follows must not write into the caller's
+        whole = maps.clone()
     for height, width in sorted({shape for shape in shapes if shape[0] != shape[1]}):
         same = [i for i, shape in enumerate(shapes) if tuple(shape) == (height, width)]
         rows = max(1, round(size * min(1, width / height)))

@@ -304,6 +304,17 @@ def test_uncropped_leaves_squares_alone() -> None:
     assert float(found[2].sum()) == pytest.approx(float(found[2, :, 4:8].sum()))
 
 
+def test_uncropped_leaves_its_input_alone_at_equal_size() -> None:
+    maps = torch.rand((2, 12, 12), generator=torch.Generator().manual_seed(0)) + 0.1
+    given = maps.clone()
+    found = uncropped(given, [(20, 10), (9, 9)], 12)
+    assert torch.equal(given, maps)
+    assert torch.equal(found[0, 3:9], upsample(maps, (6, 12))[0])
+    assert (found[0, :3] == 0).all()
+    assert (found[0, 9:] == 0).all()
+    assert torch.equal(found[1], maps[1])
+
+
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
