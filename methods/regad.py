@@ -28,6 +28,7 @@ from harness.interface import (
 )
 from methods import _weights
 from methods._encoders import caveat, described
+from methods._pictures import encoder_files
 
 _BLOCK = 25  # queries whose maps are held at a time
 
@@ -113,8 +114,8 @@ class Regad(Method):
         self.sigma = sigma
 
     def files(self) -> Sequence[Path]:
-        """The encoder's weights, when they are a local file."""
-        return _weights.files(self.encoder)
+        """The encoder's local files."""
+        return encoder_files(self.encoder)
 
     def setup(self, device: str, features: Features) -> None:
         """Keep device and memory: weights are needed for training only."""
