@@ -101,8 +101,27 @@ class Stage:
     kind: Kind
     tasks: int
     seconds: float  # of one worker
-    gpu_seconds: float  # of whole GPUs
+    gpu_seconds: float  # of whole GPUs, where the cluster has any
     megabytes: float  # of artifacts
+
+
+def render(planned: Sequence[Stage], todo: Sequence[Stage]) -> str:
+    """Table of what a plan holds and what of it is to do, with a line of sums."""
+    left = {stage.kind: stage for stage in todo}
+    head = ("task", "all", "to do", "done or not needed", "hours", "GPU-hours", "GB")
+    rows: list[tuple[float, ...]] = []
+    for stage in planned:
+        some = left.get(stage.kind, Stage(stage.kind, 0, 0.0, 0.0, 0.0))
+        amounts = (some.seconds / 3600, some.gpu_seconds / 3600, some.megabytes / 1000)
+        rows.append((stage.tasks, some.tasks, *amounts))
+    names = [*(stage.kind for stage in planned), "together"]
+    rows.append(tuple(map(sum, zip(*rows, strict=True))) if rows else (0.0,) * 5)
+    text = "{:<12}{:>9}{:>9}{:>20}{:>10}{:>11}{:>9}"
+    lines = [text.format(*head)]
+    for name, (count, open_, *rest) in zip(names, rows, strict=True):
+        counts = (f"{n:.0f}" for n in (count, open_, count - open_))
+        lines.append(text.format(name, *counts, *(f"{amount:.1f}" for amount in rest)))
+    return "\n".join(lines)
 
 
 class Estimator:

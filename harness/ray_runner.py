@@ -2,14 +2,21 @@
 
 The driver hands each actor one task at a time and keeps none of their data: orders are small,
 artifacts go through the store. A lost actor is replaced and its task tried again.
+
+Where the plan and the cluster have GPUs there are two kinds of workers: some with a share of a GPU,
+which do what asks for one, and some without, which do the rest. So a plug-in always runs on the
+same kind of device, whoever is free. Elsewhere all workers do everything.
 """
 
 from __future__ import annotations
 
 import importlib
 import itertools
+import math
 import os
+import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +28,10 @@ from harness.plan import Task
 from harness.runner import Attempts, Listener, Order, Settings
 from harness.schedule import Schedule
 from harness.worker import Outcome, Worker
+
+CPU_WORKERS = 4  # beside each GPU worker, at most
+PATIENCE = 60.0  # seconds that workers may take to start before this is said
+LEAST = 1e-6  # the smallest share of a GPU
 
 
 class _Actor:
@@ -48,25 +59,39 @@ class _Seat:
     """A place for a worker: the actor that has it, and what it does."""
 
     name: str
+    share: float  # of a GPU
     actor: ActorHandle
     pending: Any  # what ray.wait waits for: being ready, or the outcome of the task
+    asked: float  # when the actor was
+    ready: bool = False
     task: Task | None = None
     began: float = 0.0
 
 
-def connect(settings: Settings) -> None:
-    """Join the cluster, or start one on this machine with as many cores as workers asked for."""
+def connect(settings: Settings) -> bool:
+    """Join the cluster, or start one on this machine; False when this process already has.
+
+    On a cluster, the working folder is sent to the nodes, without .git and what .gitignore names;
+    a submitted job brings its own.
+    """
     if ray.is_initialized():
-        return
+        return False
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     address = settings.address or os.environ.get("RAY_ADDRESS")
     if address:
+        if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+            quiet["runtime_env"] = {"working_dir": os.getcwd()}
         ray.init(address=address, **quiet)
     else:
         # Processes started from here inherit the environment: no need to start them twice for it.
         os.environ.update(settings.environment())
-        ray.init(num_cpus=settings.workers, include_dashboard=False, **quiet)
+        cores = None
+        if settings.workers is not None:
+            cores = settings.workers * settings.threads
+            cores = max(cores, os.cpu_count() or 1) if settings.gpus else cores
+        ray.init("local", num_cpus=cores, include_dashboard=False, **quiet)
+    return True
 
 
 class Runner:
@@ -78,14 +103,16 @@ class Runner:
     """
 
     def __init__(self, settings: Settings) -> None:
-        connect(settings)
+        self._own = connect(settings)
         inherited = all(os.environ.get(k) == v for k, v in settings.environment().items())
         self._settings = settings
         self._variables = {} if inherited else settings.environment()
-        self._share = _gpu_share(settings)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        self._mixed, shares = layout(nodes, settings.workers, settings.threads, settings.gpus)
         self._names = (f"worker-{i}" for i in itertools.count())
         self._deaths = 0  # of workers before their first task: the cluster cannot run them
-        self._seats = [self._seat() for _ in range(_count(settings, self._share))]
+        self._said = PATIENCE  # seconds of waiting at which that is said next
+        self._seats = [self._seat(share) for share in shares]
 
     def run(self, schedule: Schedule, write: Order, listener: Listener) -> None:
         """Do everything the schedule holds.
@@ -102,20 +129,44 @@ class Runner:
             done, _ = ray.wait(pending, num_returns=1, timeout=0.2)
             for i, seat in enumerate(self._seats):
                 if not self._hear(seat, seat.pending in done, attempts):
-                    self._seats[i] = self._seat()
+                    self._seats[i] = self._seat(seat.share)
             for seat in self._seats:
-                if seat.pending is None and (task := schedule.next(seat.name)):
+                if seat.pending is None and (task := schedule.next(seat.name, *self._takes(seat))):
                     seat.task, seat.began = task, time.monotonic()
                     seat.pending = seat.actor.run.remote(write(task))
                     listener.started(task, seat.name)
+            self._complain()
             if schedule.todo and all(s.pending is None for s in self._seats):
                 raise RuntimeError(f"{len(schedule.todo)} tasks left and none ready")
             listener.tick()
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers, and Ray if it was started or joined for them."""
         for seat in self._seats:
             ray.kill(seat.actor)
+        if self._own:
+            ray.shutdown()
+
+    def _takes(self, seat: _Seat) -> tuple[float, float]:
+        """Largest and smallest share of a GPU that tasks for a worker may ask for."""
+        if not self._mixed:
+            return math.inf, 0.0
+        return (math.inf, LEAST) if seat.share else (0.0, 0.0)
+
+    def _complain(self) -> None:
+        """Say when workers have not started for long, for nothing else would."""
+        now = time.monotonic()
+        late = [s for s in self._seats if not s.ready and now - s.asked > self._said]
+        if not late:
+            return
+        self._said *= 2
+        free = ray.available_resources()
+        share = late[0].share
+        wanted = f"{share:g} GPU" if share else f"{self._settings.threads} CPU"
+        has = f"{free.get('GPU', 0.0):g} GPU and {free.get('CPU', 0.0):g} CPU are free"
+        count, waited = f"{len(late)} of {len(self._seats)} workers", now - late[0].asked
+        text = f"{count} have not started for {waited:.0f} s: each asks for {wanted}, {has}"
+        print(text, file=sys.stderr, flush=True)
 
     def _hear(self, seat: _Seat, answered: bool, attempts: Attempts) -> bool:
         """Take what a seat has to say; False when its actor is lost."""
@@ -124,6 +175,7 @@ class Runner:
             if answered:
                 answer = ray.get(seat.pending)
                 seat.pending = seat.task = None
+                seat.ready = True
                 self._deaths = 0
                 if task is not None:
                     attempts.done(task, answer)
@@ -142,29 +194,38 @@ class Runner:
             return False
         return True
 
-    def _seat(self) -> _Seat:
+    def _seat(self, share: float) -> _Seat:
         """A fresh actor; its environment is set before its python starts."""
-        settings, share = self._settings, self._share
-        options: dict[str, Any] = {"num_cpus": 0 if share else 1, "num_gpus": share}
+        settings = self._settings
+        options: dict[str, Any] = {"num_cpus": 0 if share else settings.threads, "num_gpus": share}
         if self._variables:
             options["runtime_env"] = {"env_vars": self._variables}
         arguments = {"storage": settings.storage, "data_root": settings.data_root, "gpus": share}
         actor = ray.remote(_Actor).options(**options).remote(settings.preload, arguments)
-        return _Seat(next(self._names), actor, actor.ready.remote())
+        return _Seat(next(self._names), share, actor, actor.ready.remote(), time.monotonic())
 
 
-def _gpu_share(settings: Settings) -> float:
-    """Share of a GPU each worker gets: what the plan asks for, where the cluster has GPUs."""
-    return min(settings.gpus, 1.0) if ray.cluster_resources().get("GPU", 0) else 0.0
+def layout(
+    nodes: Sequence[Mapping[str, float]], workers: int | None, threads: int, gpus: float
+) -> tuple[bool, list[float]]:
+    """Which workers there are: whether of two kinds, and the share of a GPU of each.
 
-
-def _count(settings: Settings, share: float) -> int:
-    if settings.workers is not None:
-        return settings.workers
-    resources = ray.cluster_resources()
-    if share:
-        return max(1, int(resources["GPU"] / share))
-    return max(1, int(resources.get("CPU", 1)) // settings.threads)
+    Parameters
+    ----------
+    nodes : resources of each node of the cluster, by Ray's names
+    workers : how many are asked for: those with a GPU where there are any, or else all; None: as
+        many as fit
+    threads : cores each takes
+    gpus : largest share of a GPU that a task asks for
+    """
+    share = min(gpus, 1.0)
+    cores = sum(int(node.get("CPU", 0)) // threads for node in nodes)
+    cards = sum(int(node.get("GPU", 0)) for node in nodes)
+    if not share or not cards:
+        return False, [0.0] * (max(1, cores) if workers is None else workers)
+    held = cards * int(1 / share + 1e-9) if workers is None else workers
+    free = max(1, min(cores - held, CPU_WORKERS * held))
+    return True, [share] * held + [0.0] * free
 
 
 def _reason(error: Exception) -> str:
