@@ -80,7 +80,7 @@ class Runner:
                 attempts.died(task, f"exceeded the time limit of {limit:g} s")
                 return False
         except (EOFError, ConnectionError):
-            reason = seat.process.end()
+            reason = seat.process.end(patience=2.0)  # its pipe closes a moment before it is gone
             if task is not None:
                 attempts.died(task, f"its worker {reason}")
             else:

@@ -70,8 +70,10 @@ class WorkerProcess:
         except OSError as error:
             raise EOFError from error
 
-    def end(self) -> str:
-        """End the process if it still runs; how it ended, in words."""
+    def end(self, patience: float = 0.0) -> str:
+        """End the process if it still runs after so many seconds; how it ended, in words."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(patience)
         alive = self._process.poll() is None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)  # with what a plug-in may have started
