@@ -76,7 +76,8 @@ class WorkerProcess:
             self._process.wait(patience)
         alive = self._process.poll() is None
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # with what a plug-in may have started
+            if not self.pipe.closed:  # else it was ended before, and its number may be another's
+                os.killpg(self._process.pid, signal.SIGKILL)  # with what a plug-in may have started
         code = self._process.wait()
         self.pipe.close()
         if alive and code == -signal.SIGKILL:
