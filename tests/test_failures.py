@@ -29,7 +29,7 @@ ENDS = {
     "generator exit": "GeneratorExit",
     "os._exit": "exited with status 3 (tried twice)",
     "segfault": "died of signal SIGSEGV (tried twice)",
-    "interrupt": "exited with status",
+    "interrupt": "died of signal SIGINT",
     "memory": "MemoryError",
     "hang": "exceeded the time limit of 1 s",
     "short": "scores of shape (9,), expected (10,)",
