@@ -1,10 +1,9 @@
+"""DreamBooth's images: personalized ones, those for the pool, and what is refused."""
+
 from __future__ import annotations
 
-import io
-import logging
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,80 +14,35 @@ from scipy import ndimage
 
 from harness.interface import Arrays, Image, Support
 from harness.memory import FeatureMemory
-from methods import _diffusion, _finetune, _o2n_prompts
+from methods import _o2n_prompts
 from methods.generators.dreambooth import DreamBooth
-from tests.tiny_base import save_tiny_base
-
-FAST: dict[str, Any] = {
-    "train_steps": 6,
-    "learning_rate": 1e-2,
-    "prior_images": 3,
-    "copies": 2,
-    "steps": 10,
-    "sample_steps": 4,
-}
-
-Make = Callable[..., DreamBooth]
+from tests.dreambooth_fixtures import (
+    QUERIES,
+    SUPPORT,
+    Make,
+    apart,
+    base_below,
+    customized_on,
+    images,
+    maker,
+    picture,
+    reconstructions,
+)
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_tiny_base(tmp_path_factory.mktemp("dreambooth"))
+    return base_below(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")
 def make(base: str) -> Make:
-    """A set up plug-in; all of them share what a worker shares."""
-    memory = FeatureMemory(1 << 28)
-
-    def build(**params: Any) -> DreamBooth:
-        generator = DreamBooth(**{"base": base, **FAST, **params})
-        generator.setup("cpu", memory)
-        return generator
-
-    return build
-
-
-def picture(seed: int, side: int = 40) -> np.ndarray:
-    """A smooth random picture, so that the autoencoder has something to keep."""
-    coarse = np.random.default_rng(seed).random((1, 3, 5, 5), dtype=np.float32)
-    smooth = torch.nn.functional.interpolate(torch.from_numpy(coarse), (side, side + 4))
-    return _diffusion.to_pixels(smooth)[0]
-
-
-def images(n: int, first: int = 0) -> tuple[Image, ...]:
-    return tuple(Image(f"key-{i}", picture(i)) for i in range(first, first + n))
-
-
-SUPPORT = Support(images(2), "metal nut", seed=3)
-QUERIES = images(4, first=10)
+    return maker(base)
 
 
 @pytest.fixture(scope="module")
-def customized(make: Make) -> tuple[DreamBooth, Arrays]:
-    """A LoRA model, and its state."""
-    generator = make(tune="lora", rank=2)
-    return generator, generator.customize(SUPPORT, generator.prepare("metal nut", 0))
-
-
-def stored(state: Arrays) -> Arrays:
-    """The state as it comes back from a file."""
-    file = io.BytesIO()
-    np.savez(file, **state)
-    file.seek(0)
-    with np.load(file, allow_pickle=False) as arrays:
-        return dict(arrays)
-
-
-def reconstructions(base: str, queries: tuple[Image, ...]) -> np.ndarray:
-    parts = _diffusion.load_parts(base, "cpu")
-    pixels = torch.stack([_diffusion.to_tensor(q.pixels, 32, "cpu") for q in queries])
-    z = _diffusion.encode(parts, pixels, torch.float32)
-    return _diffusion.to_pixels(_diffusion.decode(parts, z, torch.float32))
-
-
-def apart(a: np.ndarray, b: np.ndarray) -> int:
-    return int(np.abs(np.asarray(a, int) - np.asarray(b, int)).max())
+def customized(base: str) -> tuple[DreamBooth, Arrays]:
+    return customized_on(base)
 
 
 # ------------------------------------------------------------------------------ personalization
@@ -225,206 +179,6 @@ def test_queries_are_encoded_once_for_all_models(
     generator.personalize(QUERIES, 9)
     assert memory.computed == 4
     assert memory.reused == 4
-
-
-# -------------------------------------------------------------------------------- customization
-
-
-@pytest.mark.parametrize("tune", ["lora", "full"])
-def test_a_state_saved_and_loaded_gives_the_same_images(make: Make, tune: str) -> None:
-    generator = make(tune=tune, rank=2)
-    state = generator.customize(SUPPORT, generator.prepare("metal nut", 0))
-    personalized, pool = generator.personalize(QUERIES[:2], 1).images, generator.generate(4, 2)
-    other = make(tune=tune, rank=2)
-    other.load(stored(state), SUPPORT)
-    assert np.array_equal(other.personalize(QUERIES[:2], 1).images, personalized)
-    assert all(np.array_equal(a, b) for a, b in zip(other.generate(4, 2), pool, strict=True))
-    other.load({}, SUPPORT)  # the base alone
-    assert not np.array_equal(other.personalize(QUERIES[:2], 1).images, personalized)
-
-
-def test_full_state_is_the_change_of_the_weights(
-    make: Make, base: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trained: dict[str, torch.Tensor] = {}
-    train = _finetune._train
-
-    def spy(parts: Any, unet: Any, *rest: Any) -> np.ndarray:
-        losses = train(parts, unet, *rest)
-        trained.update({n: w.detach().clone() for n, w in unet.named_parameters()})
-        return losses
-
-    monkeypatch.setattr(_finetune, "_train", spy)
-    generator = make(tune="full")
-    state = generator.customize(SUPPORT, {})
-    assert state["loss"].shape == (6,)
-    assert {v.dtype for k, v in state.items() if k != "loss"} == {np.dtype(np.float16)}
-    own = dict(_diffusion.load_unet(base, "cpu").named_parameters())
-    for name, weight in generator._unet.named_parameters():
-        moved = (trained[name] - own[name]).abs().max()
-        assert torch.allclose(weight, trained[name], atol=1e-3 * float(moved) + 1e-7)
-    assert max(float((trained[n] - own[n]).abs().max()) for n in own) > 1e-2
-
-
-def test_lora_state_means_what_diffusers_takes_it_for(
-    base: str, customized: tuple[DreamBooth, Arrays]
-) -> None:
-    generator, state = customized
-    adapter = {n: torch.from_numpy(w).float() for n, w in state.items() if n != "loss"}
-    assert sum(w.numel() for w in adapter.values()) < 0.2 * sum(
-        p.numel() for p in generator._unet.parameters()
-    )
-    bare, unet = _diffusion.load_unet(base, "cpu"), _diffusion.load_unet(base, "cpu")
-    unet.load_lora_adapter(adapter, prefix=None)
-    z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    text = generator._conditions(1)[1]
-    with torch.inference_mode():
-        wanted, got, plain = (
-            u(z, 300, encoder_hidden_states=text).sample for u in (unet, generator._unet, bare)
-        )
-    assert torch.allclose(got, wanted, atol=1e-5)
-    assert not torch.allclose(got, plain, atol=1e-3)
-
-
-def test_adapters_on_all_layers_reach_convolutions(make: Make, base: str) -> None:
-    generator = make(tune="lora", rank=2, targets="all", train_steps=2)
-    state = generator.customize(SUPPORT, {})
-    assert "conv_in.lora_A.weight" in state
-    layers = {n.rsplit(".lora_", 1)[0] for n in state if ".lora_" in n}
-    unet = _diffusion.load_unet(base, "cpu")
-    kinds = (torch.nn.Linear, torch.nn.Conv2d)
-    assert layers == {n for n, m in unet.named_modules() if isinstance(m, kinds)}
-    adapter = {n: torch.from_numpy(w).float() for n, w in state.items() if n != "loss"}
-    unet.load_lora_adapter(adapter, prefix=None)
-    z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    text = generator._conditions(1)[1]
-    with torch.inference_mode():
-        wanted, got = (u(z, 9, encoder_hidden_states=text).sample for u in (unet, generator._unet))
-    assert torch.allclose(got, wanted, atol=1e-5)
-
-
-@pytest.mark.parametrize("tune", ["lora", "full"])
-def test_the_base_is_itself_again_after_every_model(make: Make, base: str, tune: str) -> None:
-    generator = make(tune=tune, rank=2)
-    before = generator.prepare("metal nut", 0)
-    generator.customize(SUPPORT, before)
-    assert np.array_equal(generator.prepare("metal nut", 0)["latents"], before["latents"])
-    own = _diffusion.load_unet(base, "cpu").state_dict()
-    assert own.keys() == generator._unet.state_dict().keys()
-    assert all(torch.equal(w, own[n]) for n, w in generator._unet.state_dict().items())
-
-
-def test_same_seed_same_state_in_any_order_of_the_support(make: Make) -> None:
-    def trained(support: Support, **params: Any) -> Arrays:
-        return make(tune="lora", rank=2, **params).customize(support, {})
-
-    torch.manual_seed(0)
-    one = trained(SUPPORT)
-    torch.manual_seed(1)
-    other = trained(Support(SUPPORT.images[::-1], "metal nut", seed=3))
-    assert all(np.array_equal(one[n], other[n]) for n in one)
-    assert not np.array_equal(one["loss"], trained(Support(SUPPORT.images, "metal nut", 4))["loss"])
-
-
-def test_customization_learns_the_support(make: Make, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
-        generator = make(tune="full", train_steps=60, train_batch=4, learning_rate=5e-3)
-        loss = generator.customize(SUPPORT, {})["loss"]
-    assert np.isfinite(loss).all()
-    assert loss[-15:].mean() < 0.8 * loss[:15].mean()
-    assert "metal nut: customization step 60/60, loss" in caplog.text
-    assert "s left" in caplog.text
-
-
-def test_prior_images_are_made_once_and_matter(make: Make) -> None:
-    generator = make(tune="lora", rank=2)
-    prior = generator.prepare("metal nut", 0)
-    assert generator.prior
-    assert prior["latents"].shape == (3, 4, 8, 8)
-    assert not np.array_equal(generator.prepare("cable", 0)["latents"], prior["latents"])
-    calls = []
-    whole = generator._denoised
-    generator._denoised = lambda *a, **k: calls.append(a) or whole(*a, **k)  # type: ignore
-    for seed in range(2):  # other supports, other shots: no image is sampled again
-        generator.customize(Support(images(1 + seed), "metal nut", seed), prior)
-    assert calls == []
-    with_prior = generator.customize(SUPPORT, prior)["loss"]
-    assert not np.array_equal(with_prior, generator.customize(SUPPORT, {})["loss"])
-    assert make(prior_images=0).prepare("metal nut", 0) == {}
-    without = make(tune="lora", rank=2, prior_weight=0.0)
-    assert without.prepare("metal nut", 0) == {}
-    assert np.array_equal(
-        without.customize(SUPPORT, prior)["loss"], generator.customize(SUPPORT, {})["loss"]
-    )
-
-
-@pytest.mark.parametrize("where", ["forward", "backward"])
-def test_a_step_too_large_for_the_memory_goes_in_turns(make: Make, where: str) -> None:
-    """Loss and gradients are those of the whole step, whatever a failed pass left behind."""
-    prior = make().prepare("metal nut", 0)
-    states, largest = [], []
-    for room in (100, 1):
-        generator = make(tune="full", train_batch=2, train_steps=3, learning_rate=1e-4)
-
-        def refuse(_: Any) -> None:
-            raise torch.OutOfMemoryError("out of memory")
-
-        def tight(module: Any, given: Any, made: torch.Tensor, room: int = room) -> None:
-            largest.append(len(made))
-            if len(made) > room:
-                if where == "forward":
-                    refuse(None)
-                made.register_hook(refuse)  # when most gradients are there already
-
-        generator._unet.conv_in.register_forward_hook(tight)
-        try:
-            states.append(generator.customize(SUPPORT, prior))
-        finally:
-            generator._unet.conv_in._forward_hooks.clear()
-    assert largest == [4, 4, 4] + [4, 2] + [1] * 12
-    whole, turns = states
-    assert np.allclose(whole["loss"], turns["loss"], rtol=1e-5)
-    for name in whole:
-        # AdamW's first steps are near the sign of the gradient: tiny ones may differ
-        assert np.mean(np.abs(whole[name] - turns[name]) > 1e-5) < 0.02
-
-
-def test_no_room_for_one_image_is_a_clear_failure(make: Make) -> None:
-    generator = make(tune="lora", rank=2)
-
-    def refuse(*_: Any) -> None:
-        raise torch.OutOfMemoryError("out of memory")
-
-    hook = generator._unet.conv_in.register_forward_hook(refuse)
-    with pytest.raises(MemoryError, match="customizing metal nut: one image does not fit"):
-        generator.customize(SUPPORT, {})
-    generator.load({}, SUPPORT)
-    with pytest.raises(MemoryError, match="dreambooth, denoising: not even one image fits"):
-        generator.personalize(QUERIES[:1], 0)
-    hook.remove()  # nothing of the failed task stays behind
-    assert (
-        generator.customize(SUPPORT, {}).keys()
-        == make(tune="lora", rank=2).customize(SUPPORT, {}).keys()
-    )
-
-
-def test_recomputing_activations_changes_nothing(make: Make) -> None:
-    states = [
-        make(tune="full", checkpointing=on, learning_rate=1e-4).customize(SUPPORT, {})
-        for on in (False, True)
-    ]
-    assert np.allclose(states[0]["loss"], states[1]["loss"], rtol=1e-5)
-
-
-def test_mixed_precision_stays_close(make: Make, customized: tuple[DreamBooth, Arrays]) -> None:
-    half = make(tune="lora", rank=2, precision="bf16", learning_rate=1e-3)
-    state = half.customize(SUPPORT, {})
-    full = make(tune="lora", rank=2, learning_rate=1e-3).customize(SUPPORT, {})
-    assert np.allclose(state["loss"], full["loss"], rtol=0.02)
-    assert {p.dtype for p in half._unet.parameters()} == {torch.float32}
-    half.load(customized[1], SUPPORT)
-    made = half.personalize(QUERIES, 5).images.astype(float)
-    assert np.abs(made - customized[0].personalize(QUERIES, 5).images).mean() < 6
 
 
 # ----------------------------------------------------------------------------------------- pool
