@@ -172,7 +172,7 @@ class Coop(Method):
             device = self._encoder.text.device
             with torch.no_grad():
                 return self._prompts(
-                    torch.from_numpy(self._context).to(device), [support.object_name]
+                    torch.from_numpy(np.array(self._context)).to(device), [support.object_name]
                 )[0]
 
         digest = hashlib.sha256(self._context.tobytes()).hexdigest()[:24]

@@ -1,4 +1,4 @@
-"""Fixtures that the tests of the engine share."""
+"""Fixtures that tests share, most of them the engine's."""
 
 from __future__ import annotations
 
@@ -39,6 +39,17 @@ def toys() -> Iterator[None]:
 def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     """One database for all sweeps: to make one takes seconds."""
     return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
+@pytest.fixture
+def every_warning() -> Iterator[None]:
+    """Torch's warnings each time: what it says once a process, an earlier test may have heard."""
+    import torch
+
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    yield
+    torch.set_warn_always(before)
 
 
 @pytest.fixture

@@ -167,6 +167,20 @@ def test_views_are_parts_of_the_image() -> None:
     assert coop._view(image, 0.5, 1).key != coop._view(image, 0.5, 2).key
 
 
+@pytest.mark.usefixtures("every_warning")
+def test_a_read_only_state_will_do(tiny: str) -> None:
+    context = torch.randn((4, 16), generator=torch.Generator().manual_seed(1)).numpy()
+    locked = context.copy()
+    locked.flags.writeable = False  # as the store hands it out
+    found = []
+    for state in (context, locked):
+        method = made(tiny)
+        method.load({"context": state})
+        method.fit(Support((), object_name="metal_nut"))
+        found.append(method.predict(Queries(pictures(2))).scores)
+    np.testing.assert_array_equal(*found)
+
+
 def test_state_of_another_encoder_is_refused(tiny: str) -> None:
     with pytest.raises(ValueError, match=r"of length 512, those of .* of 16"):
         made(tiny).load({"context": np.zeros((4, 512), np.float32)})

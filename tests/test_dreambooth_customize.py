@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.interface import Arrays, Support
+from harness.interface import Arrays, Image, Support
 from methods import _diffusion, _finetune
 from methods.generators.dreambooth import DreamBooth
 from tests.dreambooth_fixtures import (
@@ -174,6 +174,30 @@ def test_prior_images_are_made_once_and_matter(make: Make) -> None:
     assert np.array_equal(
         without.customize(SUPPORT, prior)["loss"], generator.customize(SUPPORT, {})["loss"]
     )
+
+
+@pytest.mark.usefixtures("every_warning")
+def test_read_only_arrays_will_do(make: Make) -> None:
+    """The store hands out prior and state read-only, datasets their pixels."""
+
+    def locked(arrays: Arrays) -> Arrays:
+        copies = {name: array.copy() for name, array in arrays.items()}
+        for array in copies.values():
+            array.flags.writeable = False
+        return copies
+
+    def learned(prior: Arrays, support: Support) -> tuple[np.ndarray, np.ndarray]:
+        generator = make(tune="lora", rank=2, train_steps=2, prompts=1)
+        state = generator.customize(support, prior)
+        generator.load(locked(state), support)
+        return state["loss"], generator.personalize(QUERIES[:1], 0).images
+
+    pixels = locked({image.key: image.pixels for image in SUPPORT.images})
+    support = tuple(Image(key, array) for key, array in pixels.items())
+    prior = {"latents": np.ones((3, 4, 8, 8), np.float16)}
+    wanted = learned(prior, SUPPORT)
+    found = learned(locked(prior), Support(support, SUPPORT.object_name, SUPPORT.seed))
+    assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
 
 
 @pytest.mark.parametrize("where", ["forward", "backward"])

@@ -201,7 +201,7 @@ class DreamBooth(Generator):
         z = self._augmented_latents(images, support)
         shown = [_finetune.Demonstrations(z, normal, 1.0, self.train_batch)]
         if "latents" in prior and self.prior_weight > 0:
-            z = torch.from_numpy(prior["latents"]).float().to(self._device)
+            z = torch.from_numpy(np.array(prior["latents"])).float().to(self._device)
             more = _finetune.Demonstrations(z, general, self.prior_weight, self.train_batch)
             shown.append(more)
         random = _diffusion.generator_of("customize", support.seed, *(x.key for x in images))
