@@ -264,8 +264,12 @@ def ray(head: Head, *words: object, **changes: str) -> subprocess.CompletedProce
 def submitted(head: Head, name: str, *words: object, wait: bool) -> tuple[int, str]:
     """Submit as the README says; status of the command and what it printed."""
     given = ["--address", head.dashboard, "--submission-id", name, "--working-dir", "."]
-    ended = ray(head, "job", "submit", *given, *([] if wait else ["--no-wait"]), "--", *words)
-    return ended.returncode, ended.stdout + ended.stderr
+    end = time.monotonic() + 60
+    while True:
+        ended = ray(head, "job", "submit", *given, *([] if wait else ["--no-wait"]), "--", *words)
+        said = ended.stdout + ended.stderr
+        if "No available agent" not in said or time.monotonic() > end:  # the head has just begun
+            return ended.returncode, said
 
 
 def test_a_submitted_job_is_stopped_and_gone_on_with(
