@@ -87,9 +87,7 @@ def test_a_class_may_be_handed_on_by_its_package(package: Callable[..., Path]) -
         (METHOD + METHOD.replace("Mine", "Other"), "found ['Mine', 'Other']"),
     ],
 )
-def test_modules_that_are_no_plugin(
-    package: Callable[..., Path], text: str, expected: str
-) -> None:
+def test_modules_that_are_no_plugin(package: Callable[..., Path], text: str, expected: str) -> None:
     root = package(out_bad=text)
     assert expected in said("method", f"{root}/out_bad.py")
 

@@ -17,19 +17,16 @@ from harness.interface import Sample
 from harness.problems import InputError
 
 
-def test_set(normal: int = 20, **defects: int) -> list[Sample]:
+def images_of(normal: int = 20, **defects: int) -> list[Sample]:
     found = [Sample(f"good/{i}") for i in range(normal)]
     for kind, n in defects.items():
         found += [Sample(f"{kind}/{i}", 1, defect=kind) for i in range(n)]
     return found
 
 
-test_set.__test__ = False  # type: ignore[attr-defined]
-
-
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 100))
 def test_stratified_draws_so_many_of_each_kind(normal: int, anomalous: int, seed: int) -> None:
-    every = test_set(dent=9, hole=9, crack=2)
+    every = images_of(dent=9, hole=9, crack=2)
     subset = Subset(normal=normal, anomalous=anomalous, seed=seed)
     drawn = selection.stratified(every, subset, "d/c")
     kinds = Counter(s.defect for s in drawn)
@@ -43,7 +40,7 @@ def test_stratified_draws_so_many_of_each_kind(normal: int, anomalous: int, seed
 
 
 def test_stratified_draws_differ_by_name_and_seed() -> None:
-    every = test_set(normal=200)
+    every = images_of(normal=200)
     draws = [
         selection.stratified(every, Subset(normal=20, anomalous=0, seed=seed), name)
         for seed, name in ((0, "a"), (1, "a"), (0, "b"))
@@ -66,9 +63,9 @@ def test_support_of_somebody_else(tmp_path: Path) -> None:
     entry, conf = entry_with(tmp_path, {"d": {"c": {"0": ["good/3", "good/1"]}}})
     given = selection.support_file(entry, conf, "here")
     assert given is not None
-    names = [s.name for s in selection.given_support(given, test_set(), "c", 0, 2, "here")]
+    names = [s.name for s in selection.given_support(given, images_of(), "c", 0, 2, "here")]
     assert names == ["good/3", "good/1"]
-    assert len(selection.given_support(given, test_set(), "c", 0, 1, "here")) == 1
+    assert len(selection.given_support(given, images_of(), "c", 0, 1, "here")) == 1
 
 
 @pytest.mark.parametrize(
@@ -85,9 +82,13 @@ def test_support_of_somebody_else(tmp_path: Path) -> None:
 )
 def test_supports_that_are_mistakes(tmp_path: Path, given: Any, words: str) -> None:
     entry, conf = entry_with(tmp_path, given)
-    with pytest.raises(InputError, match=words) as caught:
+
+    def read() -> None:
         found = selection.support_file(entry, conf, "here") or {}
-        selection.given_support(found, test_set(), "c", 0, 2, "here")
+        selection.given_support(found, images_of(), "c", 0, 2, "here")
+
+    with pytest.raises(InputError, match=words) as caught:
+        read()
     assert "\n" not in str(caught.value)
 
 
