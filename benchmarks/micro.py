@@ -139,9 +139,9 @@ def sheets(folder: Path, home: Path, steps: int, guidance: float) -> None:
     pipe = diffusers.StableDiffusionPipeline.from_pretrained(home / "diffusion")
     pipe.set_progress_bar_config(disable=True)
     names = [words for _, words in TRAINING.values()]
-    figure, axes = plt.subplots(len(names) // 4, 4, figsize=(13, 1.25 * len(names) // 4))
+    figure, axes = plt.subplots(len(names) // 4, 4, figsize=(13, 0.98 * len(names) / 4))
     for k, (axis, name) in enumerate(zip(axes.flat, names, strict=True)):
-        sentences = [f"a photo of normal {name}"] * 3 + [f"a photo of damaged {name}"] * 2
+        sentences = [f"a photo of normal {name}"] * 2 + [f"a photo of damaged {name}"] * 2
         noise = [torch.Generator().manual_seed(100 * k + i) for i in range(len(sentences))]
         images = pipe(
             sentences,
@@ -151,7 +151,7 @@ def sheets(folder: Path, home: Path, steps: int, guidance: float) -> None:
             guidance_scale=guidance,
             generator=noise,
         ).images
-        axis.imshow(rows_of([np.asarray(image) for image in images], 5))
+        axis.imshow(rows_of([np.asarray(image) for image in images], 4))
         axis.set_title(name, fontsize=8, pad=2)
         axis.axis("off")
     figure.tight_layout(pad=0.3)
@@ -175,7 +175,7 @@ def main() -> None:
     parser.add_argument("--mvtec", type=Path, help="root of MVTec AD")
     parser.add_argument("--elpv", action="store_true")
     parser.add_argument("--sheets", type=Path, help="write contact sheets to this folder only")
-    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=3.0)
     options = parser.parse_args()
     if options.sheets:

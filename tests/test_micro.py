@@ -225,9 +225,12 @@ def test_the_denoiser_listens_to_the_text(pipe):
             told = pipe.text_encoder(models.ids(pipe.tokenizer, sentences)).last_hidden_state
             predicted = pipe.unet(noisy, t, told).sample
             errors.append((predicted - noise).square().mean((1, 2, 3)))
-    assert errors[0].mean() < 0.97 * errors[1].mean()
+    # the best guess of who knows only that latents have deviation 1
+    kept = (1 - pipe.scheduler.alphas_cumprod[700]).sqrt()
+    blind = (kept * noisy - noise).square().mean()
+    assert errors[0].mean() < 0.92 * errors[1].mean()
     assert (errors[0] < errors[1]).float().mean() > 0.7
-    assert errors[0].mean() < 0.7, "noise of deviation 1: predicting nothing gives 1"
+    assert errors[0].mean() < 0.65 * blind
 
 
 def test_captions_tell_the_state():
