@@ -20,6 +20,9 @@ from harness.config import Sweep
 from harness.interface import Sample
 from harness.problems import InputError, Problem, suggest
 
+#: Part of every key: raised when the engine itself makes something else of the same inputs.
+VERSION = 1
+
 Kind = Literal["train", "prepare", "customize", "generate", "personalize", "predict", "evaluate"]
 KINDS: tuple[Kind, ...] = (
     "train",
@@ -252,7 +255,7 @@ def _cell_tasks(
     """Add the tasks of one cell that are not there yet; key of its evaluate task."""
 
     def add(kind: Kind, place: str, needs: Sequence[str], *parts: Any, **fields: Any) -> str:
-        key = hashed(kind, needs, *parts)
+        key = hashed(VERSION, kind, needs, *parts)
         if key not in tasks:
             new = {"key": key, "kind": kind, "place": place, "needs": tuple(needs), **fields}
             tasks[key] = blank._replace(**{"state": key, **new})

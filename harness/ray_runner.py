@@ -25,6 +25,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
 from harness.plan import Task
+from harness.problems import InputError, Problem
 from harness.runner import Attempts, Listener, Order, Settings
 from harness.schedule import Schedule
 from harness.worker import Outcome, Worker
@@ -82,7 +83,7 @@ def connect(settings: Settings) -> bool:
     if address:
         if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
             quiet["runtime_env"] = {"working_dir": os.getcwd()}
-        ray.init(address=address, **quiet)
+        _init(str(settings.address or "RAY_ADDRESS"), address=address, **quiet)
     else:
         # Processes started from here inherit the environment: no need to start them twice for it.
         os.environ.update(settings.environment())
@@ -90,8 +91,22 @@ def connect(settings: Settings) -> bool:
         if settings.workers is not None:
             cores = settings.workers * settings.threads
             cores = max(cores, os.cpu_count() or 1) if settings.gpus else cores
-        ray.init("local", num_cpus=cores, include_dashboard=False, **quiet)
+        place = "Ray on this machine ('--runner local' does without)"
+        _init(place, address="local", num_cpus=cores, include_dashboard=False, **quiet)
     return True
+
+
+def _init(place: str, **options: Any) -> None:
+    """Start or join Ray; start it a second time if a busy machine exceeded Ray's time limit."""
+    tries = 2 if options["address"] == "local" else 1
+    for left in reversed(range(tries)):
+        try:
+            ray.init(**options)
+            return
+        except Exception as error:  # of many types, by what it was that did not answer
+            ray.shutdown()
+            if not left:
+                raise InputError(Problem(place, f"no answer: {_reason(error)}")) from error
 
 
 class Runner:

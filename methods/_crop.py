@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 
 from harness.interface import Image, Pixels
 
@@ -47,10 +46,12 @@ def framed(
     ).to(maps)
     # From coordinates of the image to those of its crop, both -1..1: centred, so only a scale.
     transform = torch.diag_embed(1 / covered)
-    transform = F.pad(transform, (0, 1))
-    grid = F.affine_grid(transform, [len(maps), 1, size, size], align_corners=False)
+    transform = torch.nn.functional.pad(transform, (0, 1))
+    grid = torch.nn.functional.affine_grid(
+        transform, [len(maps), 1, size, size], align_corners=False
+    )
     lowest = maps.amin((1, 2), keepdim=True)
-    spread = F.grid_sample((maps - lowest)[:, None], grid, align_corners=False)
+    spread = torch.nn.functional.grid_sample((maps - lowest)[:, None], grid, align_corners=False)
     return spread[:, 0] + lowest
 
 
