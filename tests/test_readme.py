@@ -10,10 +10,7 @@ import pytest
 HOME = Path(__file__).parents[1]
 FOLDERS = ("harness", "methods", "methods/generators", "methods/micro", "datasets", "benchmarks")
 FILES = [
-    p
-    for folder in FOLDERS
-    for p in sorted((HOME / folder).glob("*.py"))
-    if p.name != "__init__.py"
+    p for folder in FOLDERS for p in sorted((HOME / folder).glob("*.py")) if p.name != "__init__.py"
 ]
 
 
