@@ -198,7 +198,8 @@ def _data(arguments: argparse.Namespace) -> int:
 def _models(_: argparse.Namespace) -> int:
     rows = importlib.import_module("methods._weights").inventory()
     for row in rows:
-        print("  ".join(str(x) for x in row))
+        size = f"{row.size / 1e6:,.0f} MB" if row.size else "-"
+        print(f"{row.name}: {row.what}\n    {row.where}\n    {size}, {row.licence}")
     return 0
 
 
