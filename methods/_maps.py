@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 
@@ -79,13 +78,19 @@ def patch_features(
         if dims is not None:
             # Pooling channels is linear, as is the interpolation below: done before it, it is done
             # on fewer cells.
-            square = F.unfold(batch, neighbourhood, padding=neighbourhood // 2)  # (1, d * s * s, p)
-            pooled = F.adaptive_avg_pool1d(square.mT, dims).mT
+            square = torch.nn.functional.unfold(
+                batch, neighbourhood, padding=neighbourhood // 2
+            )  # (1, d * s * s, p)
+            pooled = torch.nn.functional.adaptive_avg_pool1d(square.mT, dims).mT
             batch = pooled.unflatten(2, level.shape[:2])
         elif neighbourhood > 1:
-            batch = F.avg_pool2d(batch, neighbourhood, 1, padding=neighbourhood // 2)
+            batch = torch.nn.functional.avg_pool2d(
+                batch, neighbourhood, 1, padding=neighbourhood // 2
+            )
         if batch.shape[2:] != grid:
-            batch = F.interpolate(batch, grid, mode="bilinear", align_corners=False)
+            batch = torch.nn.functional.interpolate(
+                batch, grid, mode="bilinear", align_corners=False
+            )
         parts.append(batch[0].permute(1, 2, 0))
     joined = torch.cat(parts, 2)
-    return joined if dims is None else F.adaptive_avg_pool1d(joined, dims)
+    return joined if dims is None else torch.nn.functional.adaptive_avg_pool1d(joined, dims)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ _LEAST += [("alpha", 0), ("beta", 0), ("sigma", 0)]
 _BLOCK = 32
 _TEXT_BATCH = {"cpu": 1, "cuda": 16}
 
-Levels = list[torch.Tensor]  # one tensor per level
+Levels: TypeAlias = "list[torch.Tensor]"  # one tensor per level
 
 
 class O2n(Method):
