@@ -90,10 +90,6 @@ class Sweep(_Frozen):
     attempts: Annotated[int, Field(ge=1, le=10, strict=True)] = 2  # of a task whose worker died
     gallery: Count = 4  # most and least anomalous queries of a cell kept as pictures
 
-    def canonical(self) -> str:
-        """The sweep as JSON with sorted keys: equal for equal sweeps."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
-
     def digest(self) -> str:
         """Hash of all that decides results; neither description nor limits on effort count."""
         idle = {"description", "time_limit", "attempts"}

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -180,9 +180,5 @@ def _csv(columns: list[str], rows: Mapping[Cell, Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows[cell] for cell in _ordered(rows))
+    writer.writerows(rows[cell] for cell in sorted(rows))
     return text.getvalue()
-
-
-def _ordered(cells: Iterable[Cell]) -> list[Cell]:
-    return sorted(cells)

@@ -88,18 +88,14 @@ def _run(options: Options, ready: Prepared, workers: _Workers) -> int:
     sweep, graph = ready.sweep, ready.graph
     store = Store(options.storage)
     ledger = Ledger(store, sweep, graph.cells)
-    again = [
-        cell
-        for cell, about in ledger.failures.items()
-        if options.retry_failed or about["bad_data"] == "True" or cell not in graph.cells
-    ]
-    for cell in again:
-        if cell in graph.cells:
+    for cell in set(ledger.failures) & set(graph.cells):
+        if options.retry_failed or ledger.failures[cell]["bad_data"] == "True":
             del ledger.failures[cell]
     open_cells = [c for c in graph.cells if c not in ledger.rows and c not in ledger.failures]
     targets = dict.fromkeys(graph.cells[c] for c in open_cells)
-    there = existing(store, {t.kind for t in graph.tasks.values()} - {"evaluate"})
-    schedule = Schedule(graph.tasks, targets, there if targets else ())
+    # A finished sweep need not list the store, which may hold a million artifacts far away.
+    kinds = {t.kind for t in graph.tasks.values()} - {"evaluate"} if targets else set()
+    schedule = Schedule(graph.tasks, targets, existing(store, kinds))
     ledger.begin(ready.catalogue.supports, environment(), ready.catalogue.notes)
     tracker = Tracker(store, sweep.name, _about(sweep, len(graph.cells)), options.mlflow)
     finished_before = [c for c in graph.cells if c in ledger.rows]
