@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 
 from harness.plan import Task
-from harness.process import WorkerProcess
+from harness.process import Template, WorkerProcess
 from harness.runner import Attempts, Listener, Order, Settings
 from harness.schedule import Schedule
 
@@ -40,6 +40,8 @@ class Runner:
         self._settings = settings
         self._names = (f"worker-{i}" for i in itertools.count())
         self._deaths = 0  # of workers before their first task
+        arguments = {"storage": settings.storage, "data_root": settings.data_root}
+        self._template = Template(settings.environment(), settings.preload, arguments)
         count = settings.workers or max(1, (os.cpu_count() or 1) // settings.threads)
         self._seats = [self._seat() for _ in range(count)]
 
@@ -64,6 +66,7 @@ class Runner:
         """End the workers."""
         for seat in self._seats:
             seat.process.end()
+        self._template.close()
 
     def _hear(self, seat: _Seat, attempts: Attempts) -> bool:
         """Take what a seat has to say; False when its process is lost."""
@@ -91,7 +94,4 @@ class Runner:
         return True
 
     def _seat(self) -> _Seat:
-        settings = self._settings
-        arguments = {"storage": settings.storage, "data_root": settings.data_root}
-        process = WorkerProcess(settings.environment(), settings.preload, arguments)
-        return _Seat(next(self._names), process)
+        return _Seat(next(self._names), self._template.fork())

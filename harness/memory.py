@@ -13,6 +13,7 @@ from typing import Any
 from harness import images as rules
 from harness.interface import Dataset, Image, Pixels, Sample
 from harness.problems import DataError, one_line
+from harness.sharing import Counter
 
 
 class Memory:
@@ -64,9 +65,16 @@ def nbytes(value: Any) -> int:
 
 
 class FeatureMemory:
-    """The ``Features`` of the interface: one per worker, shared by all its plug-ins."""
+    """The ``Features`` of the interface: one per worker, shared by all its plug-ins.
 
-    def __init__(self, limit: int) -> None:
+    Parameters
+    ----------
+    limit : bytes of records kept
+    counter : told of each record that is made or was there, by space
+    """
+
+    def __init__(self, limit: int, counter: Counter | None = None) -> None:
+        self._counter = counter or Counter()
         self._records = Memory(limit)
         self._shared: dict[str, Any] = {}
         self._inside = False
@@ -95,8 +103,10 @@ class FeatureMemory:
             if records is None:
                 records = self._compute(space, chunk, compute)
                 self._records.put(key, records)
+                self._counter.made(space, (image.key for image in chunk))
             else:
                 self.reused += len(chunk)
+                self._counter.reused(space, len(chunk))
             found += records
         return found
 
@@ -138,9 +148,11 @@ class Decoder:
     ----------
     limit : bytes of pixels kept
     threads : decoding threads; with more than one, the images that follow are decoded ahead
+    counter : told of each source that is decoded or was there
     """
 
-    def __init__(self, limit: int, threads: int = 1) -> None:
+    def __init__(self, limit: int, threads: int = 1, counter: Counter | None = None) -> None:
+        self._counter = counter or Counter()
         self._pixels = Memory(limit)
         self._sources = Memory(limit // 4)
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
@@ -168,6 +180,7 @@ class Decoder:
     def _ask(self, dataset: Dataset, items: Sequence[tuple[Sample, str]], i: int) -> Pixels:
         found = self._pixels.get(items[i][1])
         if found is not None:
+            self._counter.reused("decode")
             return found  # type: ignore[no-any-return]
         try:
             return self._read(dataset, items, i)
@@ -190,18 +203,41 @@ class Decoder:
         return pixels
 
     def _decode(self, dataset: Dataset, sample: Sample) -> Pixels:
+        key = (id(dataset), sample.image)
         if sample.box is None:
-            self.decoded += 1
-            return read_image(dataset, sample.image)
-        key = (id(dataset), sample.image)  # a strip of many tiles is decoded once
-        whole = self._sources.get(key)
+            pixels = read_image(dataset, sample.image)
+            self._count(key)
+            return pixels
+        whole = self._sources.get(key)  # a strip of many tiles is decoded once
         if whole is None:
-            self.decoded += 1
             whole = read_image(dataset, sample.image)
+            self._count(key)
             self._sources.put(key, whole)
+        else:
+            self._counter.reused("decode")
         tile = rules.crop(whole, sample.box).copy()
         tile.flags.writeable = False
         return tile
+
+    def mask(self, dataset: Dataset, sample: Sample) -> Any:
+        """As ``read_mask``, read-only and remembered."""
+        if sample.mask is None:
+            return None
+        key = ("mask", id(dataset), sample.mask, sample.box)
+        mask = self._pixels.get(key)
+        if mask is None:
+            mask = read_mask(dataset, sample)
+            mask = mask if sample.box is None else mask.copy()  # not the whole strip
+            mask.flags.writeable = False
+            self._pixels.put(key, mask)
+            self._counter.made("mask", [key])
+        else:
+            self._counter.reused("mask")
+        return mask
+
+    def _count(self, key: tuple[int, str]) -> None:
+        self.decoded += 1
+        self._counter.made("decode", [key])
 
 
 def read_image(dataset: Dataset, source: str) -> Pixels:

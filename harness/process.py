@@ -1,18 +1,23 @@
-"""A worker in a process of its own, driven through a pipe: ``python -m harness.process FD``.
+"""Workers in processes of their own, driven through pipes: ``python -m harness.process FD``.
 
-Used by the local runner. The process ends with its driver, whatever happens to that.
+That process is a template: it imports the libraries that workers need, once, and every worker is
+forked from it, which takes milliseconds where the imports take seconds, also for a worker that
+takes the place of a lost one. All of them end with the driver, whatever happens to it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import importlib
 import os
 import signal
 import subprocess
 import sys
+import time
 from multiprocessing.connection import Connection, Pipe
+from multiprocessing.reduction import recv_handle, send_handle
 from typing import Any
 
 from harness.worker import Outcome, Worker
@@ -20,20 +25,25 @@ from harness.worker import Outcome, Worker
 READY = "ready"
 
 
-class WorkerProcess:
-    """A child that runs tasks one at a time.
+class Template:
+    """A process that workers are forked from; it loads libraries from the moment this is made.
 
     Parameters
     ----------
     environment : variables added to this process's own
-    preload : libraries it imports while it starts
+    preload : libraries it imports
     arguments : of ``Worker``, by name
     """
 
     def __init__(
         self, environment: dict[str, str], preload: tuple[str, ...], arguments: dict[str, Any]
     ) -> None:
-        self.pipe, theirs = Pipe()
+        self._how = environment, preload, arguments
+        self._start()
+
+    def _start(self) -> None:
+        environment, preload, arguments = self._how
+        self._link, theirs = Pipe()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "harness.process", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
@@ -42,14 +52,55 @@ class WorkerProcess:
             start_new_session=True,  # an interrupt from the keyboard is for the driver
         )
         theirs.close()
-        self._ready = False
-        self.pipe.send((os.getpid(), preload, arguments))
+        self._link.send((os.getpid(), preload, arguments))
+
+    def fork(self) -> WorkerProcess:
+        """A new worker; it is there as soon as the libraries are."""
+        if self._process.poll() is not None:  # ended from outside, and all its workers with it
+            self._link.close()
+            self._start()
+        ours, theirs = Pipe()
+        with contextlib.suppress(OSError), theirs:  # one that is just dying: the pipe says so
+            self._link.send(None)
+            send_handle(self._link, theirs.fileno(), self._process.pid)
+        return WorkerProcess(self, ours)
+
+    def end(self, worker: int, patience: float) -> tuple[bool, int]:
+        """End a worker, with all it started, if it still runs after so many seconds.
+
+        Returns
+        -------
+        (bool, int)
+            Whether it still ran, and its exit status, or minus the signal it died of.
+        """
+        try:
+            self._link.send((worker, patience))
+            found: tuple[bool, int] = self._link.recv()
+        except (OSError, EOFError):
+            return False, -signal.SIGKILL  # the template is gone, which killed its workers
+        return found
+
+    def close(self) -> None:
+        """End the process, and any worker that still runs."""
+        self._process.kill()
+        self._process.wait()
+        self._link.close()
+
+
+class WorkerProcess:
+    """A child that runs tasks one at a time; made by ``Template.fork``."""
+
+    def __init__(self, template: Template, pipe: Connection) -> None:
+        self.pipe = pipe
+        self._template = template
+        self._pid = 0  # not yet known
 
     def ready(self, seconds: float) -> bool:
         """Whether it has started up, within this time; EOFError when the process died."""
-        if not self._ready and self.pipe.poll(seconds):
-            self._ready = self._receive() == READY
-        return self._ready
+        if not self._pid and self.pipe.poll(seconds):
+            said, self._pid = self._receive()
+            return bool(said == READY)
+        return self._pid != 0
 
     def start(self, order: dict[str, Any]) -> None:
         """Hand over a task; ConnectionError when the process is gone."""
@@ -72,14 +123,12 @@ class WorkerProcess:
 
     def end(self, patience: float = 0.0) -> str:
         """End the process if it still runs after so many seconds; how it ended, in words."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(patience)
-        alive = self._process.poll() is None
-        with contextlib.suppress(ProcessLookupError):
-            if not self.pipe.closed:  # else it was ended before, and its number may be another's
-                os.killpg(self._process.pid, signal.SIGKILL)  # with what a plug-in may have started
-        code = self._process.wait()
+        if self.pipe.closed:
+            return "was ended"
         self.pipe.close()
+        if not self._pid:
+            return "ended before it was ready"
+        alive, code = self._template.end(self._pid, patience)
         if alive and code == -signal.SIGKILL:
             return "was ended"
         if code < 0:
@@ -88,21 +137,73 @@ class WorkerProcess:
 
 
 def main(descriptor: int) -> None:
-    """Serve tasks until the driver closes the pipe."""
-    pipe = Connection(descriptor)
-    driver, preload, arguments = pipe.recv()
-    with contextlib.suppress(OSError, AttributeError):  # elsewhere than on Linux
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: die with the driver
-    if os.getppid() != driver:
+    """Be the template: fork workers, end them and say how they ended, until the driver is gone."""
+    link = Connection(descriptor)
+    driver, preload, arguments = link.recv()
+    if not _dies_with(driver):
         return
     for name in preload:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    gc.freeze()  # what is loaded is shared with the workers: nobody need look through it again
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            wish = link.recv()
+            if wish is None:
+                _fork(link, recv_handle(link), arguments)
+            else:
+                link.send(_end(*wish))
+
+
+def _fork(link: Connection, descriptor: int, arguments: dict[str, Any]) -> None:
+    template = os.getpid()
+    if os.fork():
+        os.close(descriptor)
+        return
+    status = 1
+    try:
+        link.close()
+        os.setsid()  # a group of its own, to be ended with what a plug-in may start
+        if _dies_with(template):
+            _serve(Connection(descriptor), arguments)
+        status = 0
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else 1
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:  # never back into the template's loop
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def _serve(pipe: Connection, arguments: dict[str, Any]) -> None:
+    """Do tasks until the driver closes the pipe."""
     worker = Worker(**arguments)
-    with contextlib.suppress(EOFError):
-        pipe.send(READY)
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        pipe.send((READY, os.getpid()))
         while True:
             pipe.send(worker.run(pipe.recv()))
+
+
+def _end(worker: int, patience: float) -> tuple[bool, int]:
+    """See ``Template.end``. Unreaped until here, so that its number cannot be another's."""
+    until = time.monotonic() + patience
+    done = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    while (gone := os.waitid(os.P_PID, worker, done)) is None and time.monotonic() < until:
+        time.sleep(0.01)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(worker, signal.SIGKILL)
+    _, status = os.waitpid(worker, 0)
+    return gone is None, os.waitstatus_to_exitcode(status)
+
+
+def _dies_with(parent: int) -> bool:
+    """Have this process killed when its parent dies; False when that has happened already."""
+    with contextlib.suppress(OSError, AttributeError):  # elsewhere than on Linux
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    return os.getppid() == parent
 
 
 if __name__ == "__main__":

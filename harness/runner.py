@@ -80,7 +80,7 @@ class Attempts:
         if outcome.error:
             self.listener.failed(task, outcome, self.schedule.fail(task.key))
         else:
-            self.schedule.finish(task.key)
+            self.schedule.finish(task.key, outcome.stages.get("task_s", 0.0))
             self.listener.finished(task, outcome)
 
     def died(self, task: Task, reason: str) -> None:

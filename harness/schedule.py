@@ -8,7 +8,8 @@ cluster has both (``next``'s bounds say so). Rules, in this order:
    and, within it, with the state it holds (a customized model, a fitted support).
 3. Otherwise the longest remaining path first.
 4. A worker with nothing left at its place goes to one nobody works at, near its own if it can, that
-   has most to do; when there is none it helps where most is left.
+   has most to do; when there is none it helps where most is left, unless those who are there would be
+   done before it had decoded and encoded what they hold.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 
 from harness.plan import Task
 
@@ -64,6 +66,20 @@ class _Place:
         return self._urgent
 
 
+@dataclass
+class _Pace:
+    """Seconds that tasks of a kind took: the first of a worker at a place, and those after it."""
+
+    first: float = 0.0
+    later: float = 0.0
+
+    def learn(self, first: bool, seconds: float) -> None:
+        """A task took so long. Half of what is known is forgotten, for methods differ."""
+        name = "first" if first else "later"
+        known = getattr(self, name)
+        setattr(self, name, (known + seconds) / 2 if known else seconds)
+
+
 class Schedule:
     """Tasks that are still to do, in dependency order, handed out one at a time.
 
@@ -93,6 +109,8 @@ class Schedule:
         self._rank: dict[str, float] = {}  # seconds of the longest path from its start
         self._pools: dict[float, dict[str, _Place]] = {}  # share of a GPU -> place -> what is ready
         self._evaluations: deque[str] = deque()
+        self._paces: dict[str, _Pace] = {}  # kind -> seconds of its tasks so far
+        self._been: dict[str, str] = {}  # worker -> place it has finished a task at
         self._at: dict[str, tuple[str, str]] = {}  # worker -> place, state
         self._admit(list(targets))
 
@@ -120,6 +138,8 @@ class Schedule:
         here, state = self._at.get(worker, ("", ""))
         if not any(here in places for places in pools.values()):
             here = self._choose_place(pools, worker, here)
+            if not here:
+                return None
         ready = {share: places[here] for share, places in pools.items() if here in places}
         tops = [
             (s != state, heap[0], share, s)
@@ -135,9 +155,13 @@ class Schedule:
         self._at[worker] = (here, state)
         return key
 
-    def finish(self, key: str) -> None:
-        """A task is done: what waited for it may become ready."""
-        self.running.pop(key, None)
+    def finish(self, key: str, seconds: float = 0.0) -> None:
+        """A task is done, in so many seconds if known: what waited for it may become ready."""
+        worker, task = self.running.pop(key, ""), self._tasks[key]
+        if seconds and task.kind != "evaluate":
+            first = self._been.get(worker) != task.place
+            self._paces.setdefault(task.kind, _Pace()).learn(first, seconds)
+            self._been[worker] = task.place
         self.todo.discard(key)
         self._there.add(key)
         for dependent in self._dependents.get(key, ()):
@@ -151,6 +175,7 @@ class Schedule:
         """A task's worker was lost: the task is ready again."""
         worker = self.running.pop(key)
         self._at.pop(worker, None)
+        self._been.pop(worker, None)
         self._drop_unwanted([key])
         self._ready(key)
 
@@ -228,7 +253,7 @@ class Schedule:
     def _choose_place(
         self, pools: Mapping[float, Mapping[str, _Place]], worker: str, here: str
     ) -> str:
-        """Where a worker goes that has nothing left at its place: see rules 3 and 4."""
+        """Where a worker goes that has nothing left at its place, if anywhere: rules 3 and 4."""
         taken = {
             self._at[w][0]
             for key, w in self.running.items()
@@ -238,8 +263,19 @@ class Schedule:
         best, chosen = (False, False, 0.0, 0.0), ""
         for places in pools.values():
             for name, place in places.items():
+                if name in taken and not self._worth_helping(place):
+                    continue
                 near = here != "" and f"{name}/".startswith(category)
                 appeal = (name not in taken, near, place.urgent(), place.load)
                 if not chosen or appeal > best:
                     best, chosen = appeal, name
         return chosen
+
+    def _worth_helping(self, place: _Place) -> bool:
+        """Whether a newcomer finishes a task before those at the place have done them all."""
+        ready = [heap[0][2] for heap in place.heaps.values()]
+        pace = self._paces.get(self._tasks[ready[0]].kind)
+        if pace is None or not pace.first or not pace.later:
+            return True
+        left = sum(map(len, place.heaps.values())) + 1  # and the one that runs
+        return pace.first < left * pace.later

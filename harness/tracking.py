@@ -53,6 +53,7 @@ class Tracker:
             self._known = known if known.get("uri") == self.uri else self._known
         self._begun: dict[str, str] = {}  # cell -> run that was created and is not complete
         self._todo: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._todo.put(("connect",))  # takes seconds: while the workers start, too
         self._thread = threading.Thread(target=self._serve, name="mlflow", daemon=True)
         self._thread.start()
 
@@ -157,6 +158,8 @@ class Tracker:
             return [Metric(n, float(v), now, 0) for n, v in pairs if math.isfinite(v)]
 
         parent, cells = self._known["parent"], self._known["cells"]
+        if what[0] == "connect":
+            return
         if what[0] == "cell":
             _, cell, key, row, timing = what
             name = "|".join(map(str, cell))

@@ -282,3 +282,24 @@ def test_every_damaged_need_of_a_task_is_made_again_with_a_single_attempt() -> N
     attempts.done(schedule.next("w"), Outcome("e"))  # type: ignore[arg-type]
     assert log.done["e"] == 1
     assert not log.dropped
+
+
+@pytest.mark.parametrize(("later", "helps"), [(0.5, False), (3.0, True)])
+def test_help_comes_only_where_it_is_in_time(later: float, helps: bool) -> None:
+    """What the worker of a place holds, a newcomer would have to decode and encode first."""
+    tasks = {key: task(key, "predict", place=f"d/c/{key[0]}") for key in ("a0", "a1")}
+    tasks |= {key: task(key, "predict", place="d/c/b") for key in ("b0", "b1", "b2", "b3")}
+    tasks["e"] = task("e", "evaluate", tuple(tasks))
+    schedule = Schedule(tasks, ["e"])
+
+    def given(worker: str) -> str:
+        chosen = schedule.next(worker)
+        return chosen.key if chosen else ""
+
+    for seconds in (4.0, later):  # the first is given where most is to do
+        for key in (given("busy"), given("idle")):
+            schedule.finish(key, seconds)
+    assert given("busy") == "b2"
+    assert given("idle") == ("b3" if helps else "")
+    schedule.finish("b2", later)
+    assert given("busy") == ("" if helps else "b3")

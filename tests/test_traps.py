@@ -136,11 +136,11 @@ def test_trap_9_malloc_is_told_before_python_starts(tmp_path: Path) -> None:
     for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_"):
         assert int(variables[name]) >= 100_000_000
     assert variables["OMP_NUM_THREADS"] == "2"
-    from harness.process import WorkerProcess
+    from harness.process import Template
 
-    child = WorkerProcess(variables, (), {"storage": str(tmp_path)})
-    seen = Path(f"/proc/{child._process.pid}/environ").read_bytes().decode().split("\0")
-    child.end()
+    template = Template(variables, (), {"storage": str(tmp_path)})
+    seen = Path(f"/proc/{template._process.pid}/environ").read_bytes().decode().split("\0")
+    template.close()
     assert {f"{k}={v}" for k, v in variables.items()} <= set(seen)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from harness import seeding
 from harness.interface import Prediction
-from harness.process import WorkerProcess
+from harness.process import Template, WorkerProcess
 from harness.worker import Worker, checked, open_dataset
 
 F = np.float32
@@ -93,39 +93,63 @@ def test_a_worker_never_raises(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def child(tmp_path: Path) -> Any:
-    made = WorkerProcess({}, ("no_such_library",), {"storage": str(tmp_path)})
+def template(tmp_path: Path) -> Any:
+    made = Template({}, ("no_such_library",), {"storage": str(tmp_path)})
     yield made
-    made.end()
+    made.close()
 
 
-def test_a_process_answers_and_ends(child: WorkerProcess) -> None:
+def forked(template: Template) -> WorkerProcess:
+    child = template.fork()
     while not child.ready(1):
         pass
+    return child
+
+
+def answer(child: WorkerProcess) -> str:
+    child.start(order())
+    while (outcome := child.wait(1)) is None:
+        pass
+    return outcome.error
+
+
+def test_a_process_answers_and_ends(template: Template) -> None:
+    child = forked(template)
     for _ in range(2):
-        child.start(order())
-        while (outcome := child.wait(1)) is None:
-            pass
-        assert outcome.error.startswith("KeyError")
+        assert answer(child).startswith("KeyError")
     assert child.end() == "was ended"
 
 
-def test_a_process_that_was_killed_is_noticed(child: WorkerProcess) -> None:
-    while not child.ready(1):
-        pass
-    os.kill(child._process.pid, signal.SIGKILL)
-    child._process.wait(10)
+def test_a_process_that_was_killed_is_noticed_and_another_forked(template: Template) -> None:
+    child, other = forked(template), forked(template)
+    os.kill(child._pid, signal.SIGKILL)
     with pytest.raises((EOFError, ConnectionError)):
+        for _ in range(1000):  # until the news is through
+            child.start(order())
+            time.sleep(0.01)
+    assert "SIGKILL" in child.end(patience=2.0)
+    for alive in (other, forked(template)):
+        assert answer(alive).startswith("KeyError")
+
+
+def test_a_template_that_was_killed_is_started_again(template: Template) -> None:
+    child = forked(template)
+    template._process.kill()
+    template._process.wait()
+    with pytest.raises((EOFError, ConnectionError)):  # its workers go with it
         child.start(order())
+        while child.wait(1) is None:
+            pass
     assert "SIGKILL" in child.end()
+    assert answer(forked(template)).startswith("KeyError")
 
 
 def test_a_worker_dies_with_its_driver(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from harness.process import WorkerProcess\n"
-        "child = WorkerProcess({}, (), {'storage': sys.argv[1]})\n"
+        "import sys, time; from harness.process import Template\n"
+        "child = Template({}, (), {'storage': sys.argv[1]}).fork()\n"
         "while not child.ready(1): pass\n"
-        "print(child._process.pid, flush=True); time.sleep(60)"
+        "print(child._pid, flush=True); time.sleep(60)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True

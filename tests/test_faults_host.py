@@ -1,0 +1,234 @@
+"""What a machine does to a sweep on Ray: memory and disk run out, MLflow's server goes away."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.clusters import cluster, published
+from tests.sweeps import HOME, NEAR, SQUARES, Runner, rows, sweep, written
+
+pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("toys")]
+
+
+def test_a_task_that_eats_memory_is_ended_before_the_machine_is(
+    run_sweep: Runner, tmp_path: Path, mlflow_uri: str
+) -> None:
+    """Ray's own monitor ends it; its limit is set a little above what is taken now."""
+    memory = psutil.virtual_memory()
+    if memory.available < 8 << 30:
+        pytest.skip("needs 8 GB of free memory")
+    limit = memory.total - memory.available + (3 << 30)
+    glutton = {"use": "toys.mortal:Glutton", "label": "always", "params": {"megabytes": 5_000}}
+    once = glutton["params"] | {"once": str(tmp_path / "once")}  # type: ignore[operator]
+    given = sweep(methods=[{"use": NEAR}, glutton, glutton | {"label": "once", "params": once}])
+    conf = written(tmp_path / "toy.yaml", given)
+    words = ["run", conf, "--storage", tmp_path / "runs", "--mlflow", mlflow_uri, "--workers", "1"]
+    variables = {
+        "RAY_memory_usage_threshold": f"{limit / memory.total:.3f}",
+        "RAY_memory_monitor_refresh_ms": "100",
+    }
+    ended = subprocess.run(
+        [sys.executable, "-m", "harness", *map(str, words)],
+        cwd=HOME,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert ended.returncode == 1, ended.stderr
+    folder = tmp_path / "runs" / "toy"
+    (failed,) = rows(folder, "failures.csv")
+    assert (failed["method"], failed["category"]) == ("always", "bee")
+    assert "nobody minded" not in failed["error"]
+    assert "memory" in failed["error"].lower()
+    assert "always on Squares/bee, 2 shots, seed 0" in ended.stderr
+    (tmp_path / "once").touch()
+    calm = sweep(methods=[given["methods"][0], given["methods"][2]])
+    assert run_sweep(calm, "calm") == 0
+    found = [r for r in rows(folder) if r["method"] != "always"]
+    assert found == rows(tmp_path / "calm" / "toy")
+
+
+#: In a mount namespace of its own: a small disk, a cluster, and the same sweep as room is made.
+FULL = """
+import subprocess, sys
+from pathlib import Path
+
+conf, disk, uri, out = sys.argv[1:]
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=True)
+
+import ray
+from harness.__main__ import main
+
+def fill(leave):
+    ballast = Path(disk) / "ballast"
+    ballast.unlink(missing_ok=True)
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while file.write(bytes(4096)):
+                pass
+        except OSError:
+            pass
+        file.truncate(max(0, file.tell() - leave))
+
+def run(name, *more):
+    words = ["run", conf, "--storage", f"{disk}/runs", "--mlflow", uri, "--workers", "2", *more]
+    print(name, main([*words, "--quiet"]), flush=True)
+    subprocess.run(["cp", "-r", f"{disk}/runs/toy", f"{out}/{name}"], stderr=subprocess.DEVNULL)
+
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+for name, leave in (("full", 0), ("little", 150_000)):
+    fill(leave)
+    print(name, file=sys.stderr, flush=True)
+    run(name)
+Path(disk, "ballast").unlink()
+run("enough", "--retry-failed")
+ray.shutdown()
+"""
+
+
+def test_a_full_disk_costs_cells_that_are_named_and_room_brings_them_back(
+    run_sweep: Runner, tmp_path: Path, mlflow_uri: str
+) -> None:
+    alone = ["unshare", "--map-root-user", "--mount"]
+    tried = [*alone, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    if subprocess.run(tried, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a small disk")
+    given = sweep(
+        datasets=[{"use": SQUARES, "params": {"masks": True}}],
+        methods=[{"use": "toys.mortal:Bulky", "params": {"side": 40}}],
+        seeds=[0, 1, 2],
+    )
+    assert run_sweep(given, "calm") == 0
+    conf = written(tmp_path / "toy.yaml", given)
+    disk, out = tmp_path / "disk", tmp_path / "out"
+    disk.mkdir()
+    out.mkdir()
+    words = [str(conf), str(disk), mlflow_uri, str(out)]
+    ended = subprocess.run(
+        [*alone, sys.executable, "-c", FULL, *words],
+        cwd=HOME,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines() == ["full 2", "little 1", "enough 0"], ended.stderr
+    full, little = ended.stderr.partition("full\n")[2].split("little\n")
+    assert len(full.splitlines()) == 1, full
+    assert "No space left on device" in full
+    # With a little room some cells are done; each of the others is named where there was room to
+    # write it down, and on the terminal in any case.
+    assert "Traceback" not in little
+    assert "No space left on device" in little
+    done = rows(out / "little") if (out / "little" / "results.csv").exists() else []
+    there = {(r["category"], r["seed"]) for r in done}
+    cells = {(c, str(s)) for c in ("ant", "bee") for s in range(3)}
+    for category, seed in cells - there:
+        assert f"Bulky on Squares/{category}, 2 shots, seed {seed}" in little
+    assert cells - there, "the disk was not full"
+    calm = published(tmp_path / "calm" / "toy")
+    assert published(out / "enough") == calm
+
+
+@contextmanager
+def server(uri: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A real MLflow server on a database."""
+    words = ["-m", "mlflow", "server", "--backend-store-uri", uri, "--port", port, "--workers", "1"]
+    process = subprocess.Popen(
+        [sys.executable, *map(str, words)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        end = time.monotonic() + 90
+        while True:
+            assert process.poll() is None, "the server ended"
+            assert time.monotonic() < end, "the server does not answer"
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
+                break
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.1)
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def logged(uri: str, name: str) -> tuple[list[Any], list[Any]]:
+    """Parent and child runs of a sweep, read from the database."""
+    from mlflow import MlflowClient
+
+    from harness.tracking import EXPERIMENT
+
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        return [], []
+    found = client.search_runs([experiment.experiment_id], f"tags.`harness.sweep` = '{name}'")
+    parents = [r for r in found if r.data.tags["harness.kind"] == "sweep"]
+    return parents, [r for r in found if r.data.tags["harness.kind"] == "cell"]
+
+
+def test_mlflow_goes_away_for_a_while(
+    run_sweep: Runner, tmp_path: Path, mlflow_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server is killed in the middle of a sweep on Ray, and comes back before the end."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    waits = {"use": "toys.waits:Waits", "label": "waits", "params": {"file": str(tmp_path / "go")}}
+    config = sweep(name="weather", methods=[{"use": NEAR}, waits], seeds=[0, 1, 2])
+    with cluster(tmp_path, 2), server(mlflow_uri, port) as first:
+        import threading
+
+        done: list[int] = []
+        uri = f"http://127.0.0.1:{port}"
+        given = {"runner": "ray", "workers": 2, "mlflow": uri}
+        run = threading.Thread(target=lambda: done.append(run_sweep(config, **given)))
+        run.start()
+        end = time.monotonic() + 120
+        while len(logged(mlflow_uri, "weather")[1]) < 2:
+            assert time.monotonic() < end, "nothing was logged"
+            time.sleep(0.2)
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+        (tmp_path / "go").touch()  # the rest of the sweep, while the server is away
+        table = tmp_path / "runs" / "weather" / "results.csv"
+        while not (table.exists() and len(rows(table.parent)) == 12):
+            assert time.monotonic() < end + 60, "the sweep waits for the server"
+            time.sleep(0.2)
+        with server(mlflow_uri, port):
+            run.join(120)
+            assert done == [0]
+            assert run_sweep(config, "runs", **given) == 0  # nothing to do but to log what lacks
+    parents, children = logged(mlflow_uri, "weather")
+    assert len(parents) == 1
+    names = [(r.data.params["method"], r.data.params["category"], r.data.params["seed"])
+             for r in children]  # fmt: skip
+    assert sorted(names) == sorted(set(names)), "a cell was logged twice"
+    assert len(names) == 12
+    assert all(r.info.status == "FINISHED" for r in children)
+    assert (tmp_path / "go").exists()
+    assert run_sweep(config, "calm") == 0
+    assert published(tmp_path / "runs" / "weather") == published(tmp_path / "calm" / "weather")
