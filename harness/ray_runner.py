@@ -14,6 +14,7 @@ import importlib
 import itertools
 import math
 import os
+import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -25,13 +26,15 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
 from harness.plan import Task
-from harness.problems import InputError, Problem
+from harness.problems import InputError, Problem, one_line
 from harness.runner import Attempts, Listener, Order, Settings
 from harness.schedule import Schedule
 from harness.worker import Outcome, Worker
 
 CPU_WORKERS = 4  # beside each GPU worker, at most
 PATIENCE = 60.0  # seconds that workers may take to start before this is said
+REACH = 10.0  # seconds that a cluster may take to say that it is there
+IDLE = 5.0  # seconds after which a worker without a task is asked whether it is still there
 LEAST = 1e-6  # the smallest share of a GPU
 
 
@@ -67,6 +70,7 @@ class _Seat:
     ready: bool = False
     task: Task | None = None
     began: float = 0.0
+    heard: float = 0.0  # when it last answered
 
 
 def connect(settings: Settings) -> bool:
@@ -83,6 +87,7 @@ def connect(settings: Settings) -> bool:
     if address:
         if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
             quiet["runtime_env"] = {"working_dir": os.getcwd()}
+        _reach(address)
         _init(str(settings.address or "RAY_ADDRESS"), address=address, **quiet)
     else:
         # Processes started from here inherit the environment: no need to start them twice for it.
@@ -107,6 +112,29 @@ def _init(place: str, **options: Any) -> None:
             ray.shutdown()
             if not left:
                 raise InputError(Problem(place, f"no answer: {_reason(error)}")) from error
+
+
+def _reach(address: str) -> None:
+    """InputError unless a cluster answers at host:port; Ray alone would try for minutes.
+
+    Where the address is of another form ("auto"), Ray finds out by itself, and at once.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    # What speaks gRPC answers the opening of HTTP/2 with its settings, a frame of type 4.
+    opening = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), REACH) as found:
+            if os.environ.get("RAY_USE_TLS", "0") in ("", "0"):
+                found.settimeout(REACH)
+                found.sendall(opening)
+                if found.recv(9)[3:4] != b"\4":
+                    raise OSError("what answers there is no Ray cluster")
+    except (OSError, OverflowError) as error:
+        hint = "expected host:port of a head, whose port is 6379 unless it was told another"
+        message = f"cannot join it: {one_line(error)}; {hint}"
+        raise InputError(Problem(f"Ray at {address}", message)) from None
 
 
 class Runner:
@@ -150,6 +178,8 @@ class Runner:
                     seat.task, seat.began = task, time.monotonic()
                     seat.pending = seat.actor.run.remote(write(task))
                     listener.started(task, seat.name)
+                elif seat.pending is None and time.monotonic() - seat.heard > IDLE:
+                    seat.pending = seat.actor.ready.remote()  # a dead one would cost a task a try
             self._complain()
             if schedule.todo and all(s.pending is None for s in self._seats):
                 raise RuntimeError(f"{len(schedule.todo)} tasks left and none ready")
@@ -190,7 +220,7 @@ class Runner:
             if answered:
                 answer = ray.get(seat.pending)
                 seat.pending = seat.task = None
-                seat.ready = True
+                seat.ready, seat.heard = True, time.monotonic()
                 self._deaths = 0
                 if task is not None:
                     attempts.done(task, answer)

@@ -8,9 +8,11 @@ Layout below the storage root::
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
+import time
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping
@@ -26,7 +28,12 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from harness.interface import Arrays
+from harness.node_cache import NodeCache
 from harness.problems import InputError, Problem, one_line
+
+#: Kinds of artifacts that many tasks read: of a far store, a machine keeps copies of them.
+SHARED = ("train", "prepare", "customize", "generate")
+STALE = 3600.0  # seconds after which a file that was not written to its end is nobody's
 
 
 class Damaged(ValueError):
@@ -43,12 +50,15 @@ class Store:
 
     def __init__(self, root: str) -> None:
         try:
-            self._fs, base = fsspec.core.url_to_fs(root)
+            # Others write too: what a folder held a moment ago says nothing.
+            self._fs, base = fsspec.core.url_to_fs(root, use_listings_cache=False)
         except (ImportError, ValueError) as error:  # no such protocol, or its package is missing
             raise InputError(Problem(f"storage {root}", one_line(error))) from None
         self.local = isinstance(self._fs, LocalFileSystem)
         self._base = str(Path(base).absolute()) if self.local else base.rstrip("/")
         self.root = self._base if self.local else root  # the same from any working folder
+        far = not self.local and not root.startswith("memory:")
+        self._copies = NodeCache(root) if far else None
 
     def path(self, name: str) -> str:
         """Full path of a file below the root, for messages."""
@@ -115,6 +125,26 @@ class Store:
         found = (str(p).rpartition("/")[2] for p in self._fs.find(folder))
         return {n.removesuffix(".safetensors") for n in found if n.endswith(".safetensors")}
 
+    def tidy(self, folder: str) -> int:
+        """Remove what killed processes left half-written below a folder; how many files."""
+        if not self.local:  # there an object is whole, or not there
+            return 0
+        gone, front, old = 0, [self.path(folder)], time.time() - STALE
+        while front:
+            try:
+                entries = list(os.scandir(front.pop()))
+            except OSError:
+                continue
+            for entry in entries:
+                if entry.name.startswith(".") and entry.name.endswith(".tmp"):
+                    with contextlib.suppress(FileNotFoundError):
+                        if entry.stat().st_mtime < old:
+                            os.unlink(entry)
+                            gone += 1
+                elif entry.is_dir(follow_symlinks=False):
+                    front.append(entry.path)
+        return gone
+
     def has(self, kind: str, key: str) -> bool:
         """Whether the artifact is there."""
         return self.exists(artifact(kind, key))
@@ -126,6 +156,8 @@ class Store:
         check = _checksum(ordered, text)
         contents = save_tensors(ordered, metadata={"meta": text, "crc32": str(check)})
         self.write(artifact(kind, key), contents)
+        if self._copies is not None and kind in SHARED:
+            self._copies.put(artifact(kind, key), contents)
         return len(contents)
 
     def get(self, kind: str, key: str) -> tuple[Arrays, Any]:
@@ -139,20 +171,30 @@ class Store:
             It is truncated or altered; the file has been removed, so that it is made anew.
         """
         name = artifact(kind, key)
-        contents = self.read(name)
+        if self._copies is not None and kind in SHARED:
+            contents = self._copies.read(name, lambda: self.read(name))
+            try:
+                return _unpacked(contents)
+            except (SafetensorError, ValueError, KeyError):
+                self._copies.drop(name)  # the copy may be damaged, and not what it is of
         try:
-            arrays = dict(load_tensors(contents))
-            size = int.from_bytes(contents[:8], "little")
-            about = json.loads(contents[8 : 8 + size])["__metadata__"]
-            if str(_checksum(arrays, about["meta"])) != about["crc32"]:
-                raise ValueError("its contents do not match their checksum")
-            for array in arrays.values():
-                array.flags.writeable = False  # it may be kept and handed out again
-            return arrays, json.loads(about["meta"])
+            return _unpacked(self.read(name))
         except (SafetensorError, ValueError, KeyError) as error:
             self.delete(name)
             message = f"{self.path(name)}: damaged artifact, removed: {error}"
             raise Damaged(message) from error
+
+
+def _unpacked(contents: bytes) -> tuple[Arrays, Any]:
+    """Arrays and meta of an artifact's bytes; an error when they are not what was written."""
+    arrays = dict(load_tensors(contents))
+    size = int.from_bytes(contents[:8], "little")
+    about = json.loads(contents[8 : 8 + size])["__metadata__"]
+    if str(_checksum(arrays, about["meta"])) != about["crc32"]:
+        raise ValueError("its contents do not match their checksum")
+    for array in arrays.values():
+        array.flags.writeable = False  # it may be kept and handed out again
+    return arrays, json.loads(about["meta"])
 
 
 def artifact(kind: str, key: str) -> str:

@@ -7,10 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,41 @@ def logged(uri: str, name: str) -> tuple[list[Any], list[Any]]:
     return parents, [r for r in found if r.data.tags["harness.kind"] == "cell"]
 
 
+class Weather(threading.Thread):
+    """Lets a server go in the middle of a sweep, and come back when its results are there."""
+
+    def __init__(self, uri: str, port: int, folder: Path, go: Path) -> None:
+        super().__init__()
+        self.uri, self.port, self.folder, self.go = uri, port, folder, go
+        self.over = threading.Event()
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            with server(self.uri, self.port) as process:
+                self.over.set()
+                waited(lambda: len(logged(self.uri, "weather")[1]) >= 2, "logging")
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            self.go.touch()
+            table = self.folder / "results.csv"
+            waited(lambda: table.exists() and len(rows(self.folder)) == 12, "all results")
+            self.over.clear()
+            with server(self.uri, self.port):
+                self.over.wait(150)
+        except BaseException as error:  # for the test to raise
+            self.error = error
+        finally:
+            self.over.set()
+
+
+def waited(until: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + 90
+    while not until():
+        assert time.monotonic() < end, f"no {what}"
+        time.sleep(0.1)
+
+
 def test_mlflow_goes_away_for_a_while(
     run_sweep: Runner, tmp_path: Path, mlflow_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,38 +233,28 @@ def test_mlflow_goes_away_for_a_while(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    waits = {"use": "toys.waits:Waits", "label": "waits", "params": {"file": str(tmp_path / "go")}}
+    go, folder = tmp_path / "go", tmp_path / "runs" / "weather"
+    waits = {"use": "toys.waits:Waits", "label": "waits", "params": {"word": str(go)}}
     config = sweep(name="weather", methods=[{"use": NEAR}, waits], seeds=[0, 1, 2])
-    with cluster(tmp_path, 2), server(mlflow_uri, port) as first:
-        import threading
-
-        done: list[int] = []
-        uri = f"http://127.0.0.1:{port}"
-        given = {"runner": "ray", "workers": 2, "mlflow": uri}
-        run = threading.Thread(target=lambda: done.append(run_sweep(config, **given)))
-        run.start()
-        end = time.monotonic() + 120
-        while len(logged(mlflow_uri, "weather")[1]) < 2:
-            assert time.monotonic() < end, "nothing was logged"
-            time.sleep(0.2)
-        os.killpg(first.pid, signal.SIGKILL)
-        first.wait()
-        (tmp_path / "go").touch()  # the rest of the sweep, while the server is away
-        table = tmp_path / "runs" / "weather" / "results.csv"
-        while not (table.exists() and len(rows(table.parent)) == 12):
-            assert time.monotonic() < end + 60, "the sweep waits for the server"
-            time.sleep(0.2)
-        with server(mlflow_uri, port):
-            run.join(120)
-            assert done == [0]
-            assert run_sweep(config, "runs", **given) == 0  # nothing to do but to log what lacks
+    given = {"runner": "ray", "workers": 2, "mlflow": f"http://127.0.0.1:{port}"}
+    weather = Weather(mlflow_uri, port, folder, go)
+    weather.start()
+    try:
+        with cluster(tmp_path, 2):
+            assert weather.over.wait(120)
+            assert run_sweep(config, **given) == 0
+            assert not weather.over.is_set(), weather.error
+            assert run_sweep(config, **given) == 0  # nothing to do but to log what lacks
+    finally:
+        go.touch()
+        weather.over.set()
+        weather.join(120)
+    if weather.error is not None:
+        raise weather.error
     parents, children = logged(mlflow_uri, "weather")
     assert len(parents) == 1
-    names = [(r.data.params["method"], r.data.params["category"], r.data.params["seed"])
-             for r in children]  # fmt: skip
-    assert sorted(names) == sorted(set(names)), "a cell was logged twice"
-    assert len(names) == 12
+    cells = [tuple(r.data.params[n] for n in ("method", "category", "seed")) for r in children]
+    assert len(cells) == len(set(cells)) == 12, "logged twice, or not at all"
     assert all(r.info.status == "FINISHED" for r in children)
-    assert (tmp_path / "go").exists()
     assert run_sweep(config, "calm") == 0
-    assert published(tmp_path / "runs" / "weather") == published(tmp_path / "calm" / "weather")
+    assert published(folder) == published(tmp_path / "calm" / "weather")
