@@ -66,17 +66,20 @@ class Store:
 
     def exists(self, name: str) -> bool:
         """Whether there is a file or folder of this name."""
-        return bool(self._fs.exists(self.path(name)))
+        with _plain_errors():
+            return bool(self._fs.exists(self.path(name)))
 
     def read(self, name: str) -> bytes:
         """Contents of a file; FileNotFoundError when there is none."""
-        return bytes(self._fs.cat_file(self.path(name)))
+        with _plain_errors():
+            return bytes(self._fs.cat_file(self.path(name)))
 
     def write(self, name: str, contents: bytes) -> None:
         """Write a file whole: readers see the old one or the new one, never half of it."""
         path = self.path(name)
         if not self.local:  # object stores show an object when its upload is complete
-            self._fs.pipe_file(path, contents)
+            with _plain_errors():
+                self._fs.pipe_file(path, contents)
             return
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +109,8 @@ class Store:
             return
         with tempfile.TemporaryDirectory() as there:
             local = Path(there) / "copy"
-            self._fs.get(self.path(name), str(local), recursive=True)
+            with _plain_errors():
+                self._fs.get(self.path(name), str(local), recursive=True)
             old = {p for p in local.rglob("*") if p.is_file()}
             yield local
             for p in sorted(p for p in local.rglob("*") if p.is_file() and p not in old):
@@ -114,15 +118,16 @@ class Store:
 
     def delete(self, name: str) -> None:
         """Remove a file if it is there."""
-        if self._fs.exists(self.path(name)):
-            self._fs.rm_file(self.path(name))
+        with _plain_errors():
+            if self._fs.exists(self.path(name)):
+                self._fs.rm_file(self.path(name))
 
     def keys(self, kind: str) -> set[str]:
         """Keys of all artifacts of a kind."""
         folder = self.path(f".artifacts/{kind}")
-        if not self._fs.exists(folder):
-            return set()
-        found = (str(p).rpartition("/")[2] for p in self._fs.find(folder))
+        with _plain_errors():
+            paths = self._fs.find(folder) if self._fs.exists(folder) else ()
+        found = (str(p).rpartition("/")[2] for p in paths)
         return {n.removesuffix(".safetensors") for n in found if n.endswith(".safetensors")}
 
     def tidy(self, folder: str) -> int:
@@ -195,6 +200,17 @@ def _unpacked(contents: bytes) -> tuple[Arrays, Any]:
     for array in arrays.values():
         array.flags.writeable = False  # it may be kept and handed out again
     return arrays, json.loads(about["meta"])
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Errors of a protocol's client as OSError: some have types of their own, as botocore's."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(one_line(error)) from error
 
 
 def artifact(kind: str, key: str) -> str:
