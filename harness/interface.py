@@ -198,6 +198,9 @@ class Method(ABC):
     gpus: float = 0.0  # share of a GPU it needs when the cluster has GPUs
     deterministic: bool = True  # same input, same bits
     note: str = ""  # a caveat printed under every table it appears in
+    #: packages that take seconds to import, which workers load as they start; None: of those the
+    #: engine knows, all that the method's modules name anywhere, needed this time or not
+    preload: tuple[str, ...] | None = None
 
     def files(self) -> Sequence[Path]:
         """Local files, besides code, that results depend on (weights): part of every key."""

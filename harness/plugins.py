@@ -177,7 +177,9 @@ class _Deferred(types.ModuleType):
         # These libraries look for one another while they load: none may meet a stand-in then.
         for other in [n for n, m in sys.modules.items() if isinstance(m, _Deferred)]:
             del sys.modules[other]
-        return getattr(importlib.import_module(self.__name__), name)
+        found = getattr(importlib.import_module(self.__name__), name)
+        self.__dict__[name] = found  # so that it is asked for here only once
+        return found
 
 
 def _module_from_file(path: Path) -> types.ModuleType:

@@ -248,7 +248,10 @@ def _settings(options: Options, sweep: Sweep) -> Settings:
     used: list[tuple[str, MethodEntry | GeneratorEntry]] = [("method", m) for m in sweep.methods]
     used += [("generator", g) for g in sweep.generators.values()]
     built = [config.build(kind, entry.use, entry.params) for kind, entry in used]
-    imports = frozenset().union(*(plugins.source(plugin.__class__).imports for plugin in built))
+    wanted: set[str] = set()
+    for plugin in built:
+        declared = getattr(plugin, "preload", None)
+        wanted |= set(plugins.source(type(plugin)).imports if declared is None else declared)
     return Settings(
         storage=Store(options.storage).root,
         data_root=None if options.data_root is None else str(Path(options.data_root).absolute()),
@@ -258,7 +261,7 @@ def _settings(options: Options, sweep: Sweep) -> Settings:
         attempts=sweep.attempts,
         gpus=max((float(plugin.gpus) for plugin in built), default=0.0),
         address=options.address,
-        preload=tuple(name for name in plugins.HEAVY if name in imports),
+        preload=tuple(name for name in plugins.HEAVY if name in wanted),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from harness.interface import Features, Image
 from methods._encoding import Encoding
+from methods._weights import IMAGENET_TAGS, PACKAGED
 
 #: runs anywhere: its weights come with the requirements
 LITE0 = {"model": "tf_efficientnet_lite0", "weights": "imagenet"}
@@ -55,6 +56,11 @@ def caveat(spec: Mapping[str, Any], paper: str) -> str:
     small = {"micro": "the embedded micro encoder", LITE0["model"]: "EfficientNet-Lite0"}
     what = small.get(spec["model"])
     return f"on {what}, a small network, not the paper's {paper}" if what else ""
+
+
+def packages(spec: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """What to load for an encoder: `Method.preload`; None where its name does not tell."""
+    return ("torch", "timm") if spec["model"] in {*PACKAGED, *IMAGENET_TAGS} else None
 
 
 def load_encoder(spec: Mapping[str, Any], device: str, features: Features) -> Encoder:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from harness.interface import Features, Image, Method, Prediction, Queries, Support
-from methods._encoders import LITE0, caveat, described
+from methods._encoders import LITE0, caveat, described, packages
 from methods._pictures import encoder_files
 
 #: size of the random subset of channels, by model; 100 for those not named
@@ -77,6 +77,7 @@ class Padim(Method):
             raise ValueError(f"padim: crop must be 1 to size = {size}, got {crop}")
         self.encoder = described(encoder or LITE0)
         self.note = caveat(self.encoder, "WideResNet50")
+        self.preload = packages(self.encoder)
         self.levels = tuple(levels)
         self.channels = channels
         self.channel_seed = channel_seed

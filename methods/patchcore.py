@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from harness.interface import Features, Image, Method, Prediction, Queries, Support
-from methods._encoders import LITE0, caveat, described
+from methods._encoders import LITE0, caveat, described, packages
 from methods._pictures import encoder_files
 
 _BLOCK = 25  # queries whose patches are held at a time
@@ -89,6 +89,7 @@ class Patchcore(Method):
             raise ValueError(f"patchcore: crop must be 1 to size = {size}, got {crop}")
         self.encoder = described(encoder or LITE0)
         self.note = caveat(self.encoder, "WideResNet50")
+        self.preload = packages(self.encoder)
         self.levels = tuple(levels)
         self.coreset = coreset
         self.neighbours = neighbours
