@@ -67,6 +67,7 @@ class Ledger:
         self._written = 0.0  # when, and how long writing takes: the two set the pace
         self._pause = 1.0
         self._dirty = False
+        self._summary: pd.DataFrame | None = None  # of the rows as they are
 
     def begin(self, supports: Any, environment: Any, notes: Any) -> None:
         """Record what the sweep is and ran on; InputError when nothing can be written there."""
@@ -91,13 +92,13 @@ class Ledger:
         self.failures.pop(cell, None)
         self.rows[cell] = {**cell._asdict(), **row}
         self.timings[cell] = {**cell._asdict(), "key": key, **timing}
-        self._dirty = True
+        self._dirty, self._summary = True, None
 
     def fail(self, cell: Cell, key: str, about: Mapping[str, Any]) -> None:
         """A cell will have no result in this run."""
         self.rows.pop(cell, None)
         self.failures[cell] = {**cell._asdict(), "key": key, **about}
-        self._dirty = True
+        self._dirty, self._summary = True, None
 
     def flush(self, final: bool = False) -> None:
         """Write the tables, now and then, or at the end at once."""
@@ -121,8 +122,10 @@ class Ledger:
         """Means over categories and seeds; what the plan has and the rows lack is named in it."""
         import pandas as pd
 
-        cells = pd.DataFrame(sorted(self._expected | set(self.rows)), columns=list(CELL))
-        return summary_frame(results_frame(self.rows.values()), cells)
+        if self._summary is None:
+            cells = pd.DataFrame(sorted(self._expected | set(self.rows)), columns=list(CELL))
+            self._summary = summary_frame(results_frame(self.rows.values()), cells)
+        return self._summary
 
     def _check_same(self) -> None:
         try:

@@ -7,7 +7,7 @@ import torch
 #: rows and bank points whose distances are held at a time: they stay in a CPU's cache
 _BLOCKS = {"cpu": (256, 8192), "cuda": (16384, 16384)}
 #: smaller banks are searched outright
-_WORTH_PRUNING = 1024
+_WORTH_PRUNING = 100
 _PRUNING = 13  # every n-th point gives the bound; odd, so as not to follow the rows of a grid
 _FIRST = 16  # patches of an image searched in full to begin with
 
