@@ -251,7 +251,7 @@ def _settings(options: Options, sweep: Sweep) -> Settings:
     wanted: set[str] = set()
     for plugin in built:
         declared = getattr(plugin, "preload", None)
-        wanted |= set(plugins.source(type(plugin)).imports if declared is None else declared)
+        wanted |= set(plugins.source(plugin.__class__).imports if declared is None else declared)
     return Settings(
         storage=Store(options.storage).root,
         data_root=None if options.data_root is None else str(Path(options.data_root).absolute()),
