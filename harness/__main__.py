@@ -212,8 +212,8 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
-    # Libraries and plans are millions of objects that stay. Looking through them for garbage takes a
-    # fifth of the time that imports take, and a second at the end.
+    # Libraries and plans are millions of objects that stay. Looking through them for garbage takes
+    # a fifth of the time that imports take, and a second at the end.
     gc.set_threshold(100_000, 20, 20)
     status = main()
     gc.freeze()

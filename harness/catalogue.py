@@ -193,10 +193,14 @@ def _code(kind: str, use: str, params: dict[str, Any]) -> tuple[Code, str]:
     cls = plugins.find(kind, use)
     made = config.build(kind, use, params)
     weights = [(p.name, _contents(p)) for p in made.files()]
-    digest = hashed(cls.__name__, params, plugins.source(cls).digest, weights)
+    later = set(getattr(made, "later", ()))
+    digest, state = (
+        hashed(cls.__name__, some, plugins.source(cls).digest, weights)
+        for some in (params, {name: v for name, v in params.items() if name not in later})
+    )
     names = ("gpus", "auxiliary", "auxiliary_per_shots", "personalized", "prior")
     declared = {n: getattr(made, n) for n in names if hasattr(made, n)}
-    return Code(digest, **declared), str(getattr(made, "note", ""))
+    return Code(digest, state, **declared), str(getattr(made, "note", ""))
 
 
 def _contents(path: Path) -> str:

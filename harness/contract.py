@@ -288,6 +288,8 @@ def _generator(use: str, params: dict[str, Any]) -> Iterator[tuple[str, Callable
         seen["state"] = made.customize(support, prior)
         wrong = [n for n, a in seen["state"].items() if not isinstance(a, np.ndarray)]
         _expect(not wrong, f"the state must hold numpy arrays, not so: {', '.join(wrong)}")
+        unknown = set(made.later) - set(plugins.parameters(type(made)))
+        _expect(not unknown, f"``later`` names what is no parameter: {', '.join(sorted(unknown))}")
 
     def generates() -> None:
         made = set_up()

@@ -240,6 +240,9 @@ class Generator(ABC):
     """A text-to-image model customized on a support; methods read the images it makes."""
 
     prior: bool = False  # ``prepare`` makes something shared by all supports of an object
+    #: parameters that only ``generate`` and ``personalize`` read: other values of them share what
+    #: ``prepare`` and ``customize`` made
+    later: tuple[str, ...] = ()
     gpus: float = 1.0
     deterministic: bool = True
     note: str = ""

@@ -21,7 +21,7 @@ from harness.interface import Sample
 from harness.problems import InputError, Problem, suggest
 
 #: Part of every key: raised when the engine itself makes something else of the same inputs.
-VERSION = 1
+VERSION = 2
 
 Kind = Literal["train", "prepare", "customize", "generate", "personalize", "predict", "evaluate"]
 KINDS: tuple[Kind, ...] = (
@@ -75,6 +75,7 @@ class Code:
     """What a plug-in of the sweep is: hash of source, parameters and weights; what it declares."""
 
     digest: str
+    state: str = ""  # of a generator: the same, without the parameters its state is independent of
     gpus: float = 0.0
     auxiliary: bool = False
     auxiliary_per_shots: bool = False
@@ -280,10 +281,10 @@ def _cell_tasks(
         prior = []
         if g.prior:
             what = category.object_name
-            prior = [add("prepare", f"prior/{what}", (), g.digest, what, sweep.seed, **fields)]
-        customize = add("customize", place, prior, g.digest, support, **fields)
+            prior = [add("prepare", f"prior/{what}", (), g.state, what, sweep.seed, **fields)]
+        customize = add("customize", place, prior, g.state, support, **fields)
         n = made.generated if made.generated is not None else max(0, made.pool - shots)
-        pool = add("generate", place, [customize], n, state=customize, **fields)
+        pool = add("generate", place, [customize], g.digest, n, state=customize, **fields)
         before += [customize, pool]
     predicted = []
     for i, keys in enumerate(digests.shards):
@@ -291,7 +292,7 @@ def _cell_tasks(
         needs = list(before)
         if code.personalized and customize:
             new = {"state": customize, "shard": i, "gpus": g.gpus, "generator": entry.generator}
-            needs.append(add("personalize", shard, [customize], keys, **new))
+            needs.append(add("personalize", shard, [customize], g.digest, keys, **new))
         new = {"state": support, "shard": i, "gpus": code.gpus, "method": m}
         new["generator"] = entry.generator or ""
         asked = (code.digest, support, keys, sweep.maps, sweep.gallery, category.masked)

@@ -8,8 +8,8 @@ cluster has both (``next``'s bounds say so). Rules, in this order:
    and, within it, with the state it holds (a customized model, a fitted support).
 3. Otherwise the longest remaining path first.
 4. A worker with nothing left at its place goes to one nobody works at, near its own if it can, that
-   has most to do; when there is none it helps where most is left, unless those who are there would be
-   done before it had decoded and encoded what they hold.
+   has most to do; when there is none it helps where most is left, unless those who are there would
+   be done before it had decoded and encoded what they hold.
 """
 
 from __future__ import annotations

@@ -195,8 +195,12 @@ CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"prepare", "customize", "generate", "personalize", "predict", "evaluate"},
     ),
     "parameter of the generator": (
-        {"generators": {"blend": {"use": "toys.generators:Blend", "params": {"share": 0.4}}}},
+        {"generators": {"blend": {"use": "toys.generators:Blend", "params": {"fails": "-"}}}},
         {"prepare", "customize", "generate", "personalize"},
+    ),
+    "parameter that its state does not depend on": (
+        {"generators": {"blend": {"use": "toys.generators:Blend", "params": {"share": 0.4}}}},
+        {"generate", "personalize"},
     ),
 }
 #: kinds of which some keys are allowed to change and others to stay
@@ -204,6 +208,7 @@ MIXED = {
     "pixels of the tested data": {"train"},
     "words": {"train"},
     "parameter of the generator": {"predict", "evaluate"},
+    "parameter that its state does not depend on": {"predict", "evaluate"},
 }
 
 

@@ -117,6 +117,12 @@ def test_a_process_answers_and_ends(template: Template) -> None:
     child = forked(template)
     for _ in range(2):
         assert answer(child).startswith("KeyError")
+    assert child.end(patience=5.0) == "exited with status 0"  # its pipe was closed
+
+
+def test_a_busy_process_is_ended(template: Template) -> None:
+    child = forked(template)
+    os.kill(child._pid, signal.SIGSTOP)
     assert child.end() == "was ended"
 
 
@@ -124,9 +130,7 @@ def test_a_process_that_was_killed_is_noticed_and_another_forked(template: Templ
     child, other = forked(template), forked(template)
     os.kill(child._pid, signal.SIGKILL)
     with pytest.raises((EOFError, ConnectionError)):
-        for _ in range(1000):  # until the news is through
-            child.start(order())
-            time.sleep(0.01)
+        child.wait(10)
     assert "SIGKILL" in child.end(patience=2.0)
     for alive in (other, forked(template)):
         assert answer(alive).startswith("KeyError")
@@ -137,9 +141,7 @@ def test_a_template_that_was_killed_is_started_again(template: Template) -> None
     template._process.kill()
     template._process.wait()
     with pytest.raises((EOFError, ConnectionError)):  # its workers go with it
-        child.start(order())
-        while child.wait(1) is None:
-            pass
+        child.wait(10)
     assert "SIGKILL" in child.end()
     assert answer(forked(template)).startswith("KeyError")
 

@@ -81,6 +81,10 @@ class DreamBooth(Generator):
     """
 
     prior: ClassVar[bool] = True
+    later: ClassVar[tuple[str, ...]] = (
+        *("strength", "steps", "guidance", "prompts", "select"),
+        *("text_share", "pool_strength"),
+    )
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ class Blend(Generator):
     """
 
     gpus = 0.0
+    later = ("share",)
 
     def __init__(self, *, share: float = 0.5, prior: bool = True, fails: str = "") -> None:
         self.share = share
