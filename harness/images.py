@@ -75,6 +75,15 @@ def decode(contents: bytes | NDArray[Any]) -> Pixels:
     return pixels
 
 
+def rgb(pixels: Any, what: str) -> Pixels:
+    """What a plug-in's call made, uint8 (H, W, 3); ValueError, naming the call, when it is not."""
+    array = np.asarray(pixels)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        message = f"{what} returned {array.dtype} of shape {array.shape}, expected uint8 (H, W, 3)"
+        raise ValueError(message)
+    return array
+
+
 def decode_mask(contents: bytes | NDArray[Any]) -> NDArray[np.bool_]:
     """Where a mask marks a defect: above 0, in any colour channel, at the mask's own size.
 

@@ -101,10 +101,26 @@ class Ledger:
         self._dirty, self._summary = True, None
 
     def flush(self, final: bool = False) -> None:
-        """Write the tables, now and then, or at the end at once."""
+        """Write the tables, now and then, or at the end at once.
+
+        Raises
+        ------
+        OSError
+            At the end only: until then, what cannot be written is tried again.
+        """
         now = time.monotonic()
         if not final and (not self._dirty or now - self._written < self._pause):
             return
+        try:
+            self._flush(final)
+            self._dirty = False
+        except OSError:
+            if final:
+                raise
+        self._written = time.monotonic()
+        self._pause = max(1.0, 20 * (self._written - now))
+
+    def _flush(self, final: bool) -> None:
         frame = results_frame(self.rows.values())
         self._write("results.csv", csv_text(frame))
         self._write("timings.csv", _csv(TIMINGS, self.timings))
@@ -114,9 +130,6 @@ class Ledger:
             self.store.delete(f"{self.folder}/failures.csv")
         if final:
             self._write("summary.csv", csv_text(self.summary()))
-        self._dirty = False
-        self._written = time.monotonic()
-        self._pause = max(1.0, 20 * (self._written - now))
 
     def summary(self) -> pd.DataFrame:
         """Means over categories and seeds; what the plan has and the rows lack is named in it."""

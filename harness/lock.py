@@ -48,7 +48,7 @@ class Lock:
         self._file = -1
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
-        self._me = {
+        self._me: dict[str, Any] = {
             "id": uuid.uuid4().hex,
             "host": socket.gethostname(),
             "machine": _machine(),
@@ -111,14 +111,14 @@ class Lock:
 
     def _renew(self) -> None:
         while not self._over.wait(BEAT):
-            self._me["beat"] = int(self._me["beat"]) + 1
+            self._me["beat"] += 1
             with contextlib.suppress(OSError):  # the next one will do; three missed ones will not
                 self._write()
 
     def _dead(self, there: dict[str, Any]) -> bool:
         """Whether the driver that left a note is gone."""
         if there["machine"] == self._me["machine"]:
-            return _born(int(there["pid"])) != there["born"]
+            return bool(_born(int(there["pid"])) != there["born"])
         where = self._store.path(self._sweep)
         who = f"a run of it was left on {there['host']}"
         print(f"{where}: {who}; waiting {SILENCE:g} s for a sign of life", file=sys.stderr)

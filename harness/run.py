@@ -8,26 +8,31 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import config, plugins, report
+from harness import config, costs, plugins, report
 from harness.catalogue import Catalogue, survey
 from harness.config import GeneratorEntry, MethodEntry, Sweep
 from harness.ledger import Ledger
+from harness.lock import Lock
 from harness.orders import Orders
 from harness.plan import Cell, Plan, Task, plan
+from harness.problems import one_line
 from harness.progress import Display
 from harness.runner import Listener, Order, Settings
-from harness.schedule import COSTS, Schedule
+from harness.schedule import Schedule
+from harness.sharing import Sharing
 from harness.store import Store
 from harness.tracking import Tracker
 from harness.worker import Outcome
 
 REPORT = "report.html"
+LEAVE = 3.0  # seconds that an interrupted run waits for workers that are still starting
 LIBRARIES = ("torch", "timm", "open_clip_torch", "diffusers", "ray", "mlflow", "numpy", "pillow")
 
 
@@ -81,7 +86,9 @@ def run(options: Options) -> int:
     """
     sweep = config.load(options.conf, list(options.overrides))
     with _Workers(options, sweep) as workers:
-        return _run(options, prepare(options, sweep), workers)
+        ready = prepare(options, sweep)
+        with Lock(Store(options.storage), sweep.name):
+            return _run(options, ready, workers)
 
 
 def _run(options: Options, ready: Prepared, workers: _Workers) -> int:
@@ -95,14 +102,20 @@ def _run(options: Options, ready: Prepared, workers: _Workers) -> int:
     targets = dict.fromkeys(graph.cells[c] for c in open_cells)
     # A finished sweep need not list the store, which may hold a million artifacts far away.
     kinds = {t.kind for t in graph.tasks.values()} - {"evaluate"} if targets else set()
-    schedule = Schedule(graph.tasks, targets, existing(store, kinds))
+    if targets:
+        store.tidy(".artifacts")
+        store.tidy(sweep.name)
+    values = costs.parameters(sweep)
+    estimator = costs.Estimator(costs.read(), sweep, ready.catalogue.material.categories, values)
+    schedule = Schedule(graph.tasks, targets, existing(store, kinds), estimator.seconds)
     ledger.begin(ready.catalogue.supports, environment(), ready.catalogue.notes)
     tracker = Tracker(store, sweep.name, _about(sweep, len(graph.cells)), options.mlflow)
     finished_before = [c for c in graph.cells if c in ledger.rows]
     for cell in finished_before:
         tracker.cell(cell, graph.cells[cell], ledger.rows[cell], _numbers(ledger.timings[cell]))
-    work = sum(COSTS[graph.tasks[key].kind] for key in schedule.todo)
-    display = Display(len(graph.cells), len(finished_before), work, COSTS, options.quiet)
+    work = sum(estimator.seconds(graph.tasks[key]) for key in schedule.todo)
+    done = len(finished_before)
+    display = Display(len(graph.cells), done, work, estimator.seconds, options.quiet)
     orders = Orders(sweep, ready.catalogue, graph)
     driver = _Driver(ready, orders, ledger, tracker, display)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -112,15 +125,29 @@ def _run(options: Options, ready: Prepared, workers: _Workers) -> int:
             if schedule.todo:
                 workers.run(schedule, orders.write, driver)
         except KeyboardInterrupt:
-            interrupted = True
+            interrupted = workers.hurry = True
         finally:
-            ledger.flush(final=True)
+            whole = _tables(store, ledger, driver.sharing)
     missing = [c for c in graph.cells if c not in ledger.rows]
-    _finish(store, sweep, ledger, tracker, options, complete=not missing)
+    whole = _finish(store, sweep, ledger, tracker, options, complete=not missing) and whole
     if interrupted:
         print("interrupted: run the same command to go on", file=sys.stderr)
         return 130
-    return _verdict(graph, ledger)
+    return _verdict(graph, ledger, whole)
+
+
+def _tables(store: Store, ledger: Ledger, sharing: Sharing) -> bool:
+    """Write the tables of a run; whether that went well: the disk may be full."""
+    try:
+        ledger.flush(final=True)
+        if sharing:
+            store.write(f"{ledger.folder}/sharing.csv", sharing.text().encode())
+    except OSError as error:
+        where = store.path(ledger.folder)
+        hint = "make room and run the same command again: what is finished is kept"
+        print(f"{where}: {one_line(error)}; {hint}", file=sys.stderr)
+        return False
+    return True
 
 
 class _Driver:
@@ -135,11 +162,15 @@ class _Driver:
         self._tracker = tracker
         self._display = display
         self._stages: dict[str, dict[str, float]] = {}  # of predict tasks not yet evaluated
+        self._who: dict[str, str] = {}  # task that runs -> its worker
+        self.sharing = Sharing()
 
     def started(self, task: Task, worker: str) -> None:
+        self._who[task.key] = worker
         self._display.started(task, worker)
 
     def finished(self, task: Task, outcome: Outcome) -> None:
+        self.sharing.add(self._who.pop(task.key, ""), outcome.shared)
         self._display.worked(task)
         if task.kind == "predict":
             self._stages[task.key] = outcome.stages
@@ -152,6 +183,7 @@ class _Driver:
         self.tick()
 
     def failed(self, task: Task, outcome: Outcome, dropped: list[str]) -> None:
+        self.sharing.add(self._who.pop(task.key, ""), outcome.shared)
         self._display.worked(task)
         what = f"{task.kind} {task.place}"
         about = {
@@ -225,23 +257,33 @@ class _Workers:
     def __init__(self, options: Options, sweep: Sweep) -> None:
         self._settings = _settings(options, sweep)
         self._module = "ray_runner" if options.runner == "ray" else "local_runner"
-        self._starter = ThreadPoolExecutor(1, thread_name_prefix="starter")
-        self._runner = self._starter.submit(self._start)
+        self.hurry = False  # interrupted: workers that still start are not waited for
+        self._runner: Future[Any] = Future()
+        self._over = threading.Event()
+        # Ray may wait for long, deep in its own code: a daemon does not outlive an interrupt.
+        threading.Thread(target=self._start, name="starter", daemon=True).start()
 
     def __enter__(self) -> _Workers:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._starter.shutdown()
-        if self._runner.exception() is None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        hurry = self.hurry or kind is KeyboardInterrupt
+        wait([self._runner], LEAVE if hurry else None)
+        if self._runner.done() and self._runner.exception() is None:
             self._runner.result().close()
+        self._over.set()
 
     def run(self, schedule: Schedule, write: Order, listener: Listener) -> None:
         """Do everything the schedule holds."""
         self._runner.result().run(schedule, write, listener)
 
-    def _start(self) -> Any:
-        return importlib.import_module(f"harness.{self._module}").Runner(self._settings)
+    def _start(self) -> None:
+        try:
+            module = importlib.import_module(f"harness.{self._module}")
+            self._runner.set_result(module.Runner(self._settings))
+        except BaseException as error:  # for whoever asks for the result
+            self._runner.set_exception(error)
+        self._over.wait()  # what a thread started ends with it
 
 
 def _settings(options: Options, sweep: Sweep) -> Settings:
@@ -283,24 +325,32 @@ def _finish(
     tracker: Tracker,
     options: Options,
     complete: bool,
-) -> None:
-    """Report, MLflow, and the table on the terminal."""
+) -> bool:
+    """Report, MLflow, and the table on the terminal; whether the report could be written."""
     summary = ledger.summary()
-    with store.folder(sweep.name) as folder:
-        html = report.render(folder, "html")
-        store.write(f"{sweep.name}/{REPORT}", html.encode())
-        if not options.quiet:
-            print(report.render(folder, "text"), flush=True)
+    whole = True
+    try:
+        with store.folder(sweep.name) as folder:
+            html = report.render(folder, "html")
+            store.write(f"{sweep.name}/{REPORT}", html.encode())
+            if not options.quiet:
+                print(report.render(folder, "text"), flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        whole = False
+        print(f"{store.path(sweep.name)}: no report: {one_line(error)}", file=sys.stderr)
     tracker.close(summary.to_dict("records"), complete)
     if tracker.problem:
         print(f"not everything was logged: {tracker.problem}", file=sys.stderr)
     if not options.quiet:
         print(f"\nreport: {store.path(sweep.name)}/{REPORT}")
         print(f"compare runs: mlflow ui --backend-store-uri {tracker.uri}", flush=True)
+    return whole
 
 
-def _verdict(graph: Plan, ledger: Ledger) -> int:
-    """Name what failed; the exit status."""
+def _verdict(graph: Plan, ledger: Ledger, whole: bool) -> int:
+    """Name what failed, all of it where the tables are not whole; the exit status."""
     failed: Mapping[Cell, Mapping[str, Any]] = {
         cell: about for cell, about in ledger.failures.items() if cell in graph.cells
     }
@@ -308,11 +358,13 @@ def _verdict(graph: Plan, ledger: Ledger) -> int:
     for line in sorted(bad):
         print(line.removeprefix("DataError: "), file=sys.stderr)
     if failed:
-        few = "\n".join(f"  {cell}: {about['error']}" for cell, about in list(failed.items())[:10])
-        more = f"\n  and {len(failed) - 10} more, see failures.csv" if len(failed) > 10 else ""
+        most = 10 if whole else len(failed)
+        named = list(failed.items())[:most]
+        few = "\n".join(f"  {cell}: {about['error']}" for cell, about in named)
+        more = f"\n  and {len(failed) - most} more, see failures.csv" if len(failed) > most else ""
         hint = "; --retry-failed tries them again"
         print(f"{len(failed)} cells failed{hint}:\n{few}{more}", file=sys.stderr)
-    return 2 if bad else 1 if failed else 0
+    return 2 if bad else 1 if failed or not whole else 0
 
 
 def _numbers(timing: Mapping[str, Any]) -> dict[str, float]:

@@ -15,16 +15,19 @@ import queue
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.plan import Cell
+from harness.problems import one_line
 from harness.store import Store
 
 EXPERIMENT = "few-shot anomaly detection"
 #: What MLflow refuses in names of metrics; labels may have + and =.
 FORBIDDEN = re.compile(r"[^A-Za-z0-9_./ -]")
-PATIENCE = 20.0  # seconds to try again while the server does not answer, before giving up
+PATIENCE = 20.0  # seconds to try again while the server does not answer
+RETRY = 60.0  # seconds after which it is tried again, as long as the sweep goes on
 
 
 class Tracker:
@@ -43,7 +46,7 @@ class Tracker:
     ) -> None:
         local = f"sqlite:///{store.path('mlflow.db')}" if store.local else "sqlite:///mlflow.db"
         self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or local
-        self.problem = ""  # why logging was given up
+        self.problem = ""  # why not everything is logged
         self._store, self._sweep, self._about = store, sweep, dict(about)
         self._artifacts = store.path("mlartifacts") if store.local else None
         self._file = f"{sweep}/mlflow.json"
@@ -54,6 +57,7 @@ class Tracker:
         self._begun: dict[str, str] = {}  # cell -> run that was created and is not complete
         self._todo: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._todo.put(("connect",))  # takes seconds: while the workers start, too
+        self._refused = ""  # what the server will not take, however often it is asked
         self._thread = threading.Thread(target=self._serve, name="mlflow", daemon=True)
         self._thread.start()
 
@@ -70,19 +74,32 @@ class Tracker:
     def _serve(self) -> None:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        client = None
-        while True:
-            what = self._todo.get()
-            if not self.problem:
+        client, again = None, 0.0  # again: when a server that was away is tried next
+        waiting: deque[Any] = deque()
+        closing = False
+        while not closing:
+            with contextlib.suppress(queue.Empty):
+                left = max(0.0, again - time.monotonic()) if waiting else None
+                waiting.append(self._todo.get(timeout=left))
+                closing = waiting[-1][0] == "close"
+            while waiting and (closing or time.monotonic() >= again):
                 try:
                     client = client or self._persist(self._connect)
-                    self._persist(lambda c=client, w=what: self._log(c, w))
+                    self._persist(lambda c=client: self._log(c, waiting[0]))
+                    waiting.popleft()
+                    self.problem = self._refused
                 except Exception as error:  # whatever the server says: results are in files
-                    lines = str(error).splitlines() or [type(error).__name__]
-                    self.problem = f"MLflow at {self.uri}: {lines[0]}"
-            if what[0] == "close":
-                self._note()
-                return
+                    self.problem = f"MLflow at {self.uri}: {one_line(error)}"
+                    again = time.monotonic() + RETRY
+                    if client is not None and refused(error):  # this one thing, for good
+                        self._refused, again = self.problem, 0.0
+                        waiting.popleft()
+                    elif closing:
+                        break
+        try:
+            self._note()
+        except OSError as error:
+            self.problem = self.problem or f"{self._store.path(self._file)}: {one_line(error)}"
 
     def _note(self) -> None:
         self._store.write(self._file, json.dumps(self._known, indent=1).encode())
@@ -94,8 +111,7 @@ class Tracker:
             try:
                 return action()
             except Exception as error:
-                refused = getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE"
-                if refused or time.monotonic() > end:
+                if refused(error) or time.monotonic() > end:
                     raise
                 time.sleep(1.0)
 
@@ -195,3 +211,8 @@ class Tracker:
         for start in range(0, len(logged), 500):
             client.log_batch(parent, logged[start : start + 500])
         client.set_terminated(parent, "FINISHED" if finished else "FAILED")
+
+
+def refused(error: Exception) -> bool:
+    """Whether the server answered, and that it will never take this."""
+    return getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE"

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from harness import config, evaluation, plugins, seeding
+from harness.images import rgb
 from harness.interface import (
     Arrays,
     Auxiliary,
@@ -33,6 +34,7 @@ from harness.interface import (
 )
 from harness.memory import Decoder, FeatureMemory, Memory, read_mask
 from harness.problems import DataError, one_line
+from harness.sharing import Counter, Counts
 from harness.store import Damaged, Store
 
 Order = Mapping[str, Any]
@@ -59,6 +61,7 @@ class Outcome:
     stages: dict[str, float] = field(default_factory=dict)  # seconds, counters, peak_mb
     reused: bool = False  # its artifact was there already
     missing: list[str] = field(default_factory=list)  # keys of needed artifacts that are not there
+    shared: Counts = field(default_factory=dict)  # what was made and what was there; see sharing
 
 
 class Worker:
@@ -85,8 +88,9 @@ class Worker:
         self.store = Store(storage)
         self.data_root = data_root
         self.gpus = gpus
-        self.features = FeatureMemory(features_mb * MB)
-        self.decoder = Decoder(pixels_mb * MB, decode_threads)
+        self.counter = Counter()
+        self.features = FeatureMemory(features_mb * MB, self.counter)
+        self.decoder = Decoder(pixels_mb * MB, decode_threads, self.counter)
         self._artifacts = Memory(500 * MB)
         self._datasets: dict[str, Dataset] = {}
         self._plugins: dict[str, Any] = {}
@@ -121,6 +125,8 @@ class Worker:
         outcome.stages["task_s"] = time.perf_counter() - began
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         outcome.stages["peak_mb"] = peak / 1024
+        if not outcome.missing:  # else the task is given out again: told with the next one
+            outcome.shared = self.counter.take()
         return outcome
 
     # One method per kind of task.
@@ -168,7 +174,7 @@ class Worker:
         made = list(generator.generate(n, seed)) if n else []
         if len(made) != n:
             raise ValueError(f"generate({n}) returned {len(made)} images")
-        arrays = {f"{i:04d}": _uint8_image(p, "generate") for i, p in enumerate(made)}
+        arrays = {f"{i:04d}": rgb(p, "generate") for i, p in enumerate(made)}
         self._put(order, arrays)
 
     def _personalize(self, order: Order, outcome: Outcome) -> None:
@@ -224,7 +230,7 @@ class Worker:
                 parts,
                 [sample for sample, _ in items],
                 self.decoder.images(dataset, items),
-                lambda sample: read_mask(dataset, sample),
+                lambda sample: self.decoder.mask(dataset, sample),
                 order["evaluation_size"],
                 order["gallery"],
             )
@@ -314,12 +320,15 @@ class Worker:
     def _get(self, kind: str, key: str) -> Arrays:
         """Arrays of an artifact, which its task has left in the store."""
         arrays: Arrays | None = self._artifacts.get((kind, key))
-        if arrays is None:
-            try:
-                arrays, _ = self.store.get(kind, key)
-            except (FileNotFoundError, Damaged) as error:
-                raise Missing(key, error) from error
-            self._artifacts.put((kind, key), arrays)
+        if arrays is not None:
+            self.counter.reused(f"read {kind}")
+            return arrays
+        try:
+            arrays, _ = self.store.get(kind, key)
+        except (FileNotFoundError, Damaged) as error:
+            raise Missing(key, error) from error
+        self.counter.made(f"read {kind}", [key])
+        self._artifacts.put((kind, key), arrays)
         return arrays
 
     def _put(self, order: Order, arrays: Arrays, meta: Any = None) -> None:
@@ -388,11 +397,3 @@ def open_dataset(use: str, params: Mapping[str, Any], data_root: str | None) -> 
             raise FileNotFoundError(f"dataset {use!r}: no such folder: {given['root']}")
     dataset: Dataset = config.build("dataset", use, given)
     return dataset
-
-
-def _uint8_image(pixels: Any, what: str) -> np.ndarray:
-    array = np.asarray(pixels)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-        message = f"{what} returned {array.dtype} of shape {array.shape}, expected uint8 (H, W, 3)"
-        raise ValueError(message)
-    return array

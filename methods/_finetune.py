@@ -38,6 +38,7 @@ class Recipe:
     rate: float
     dtype: torch.dtype
     checkpointing: bool = False
+    until: float = 1.0  # latest noise level trained on, t / T
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def finetune(
     """Train on all demonstrations together; the UNet itself is as before afterwards.
 
     AdamW (0.9, 0.999, weight decay 0.01), constant rate, gradients clipped to norm 1, timesteps
-    uniform over the schedule.
+    uniform over the schedule up to the recipe's latest.
 
     Parameters
     ----------
@@ -128,6 +129,7 @@ def _train(
     scaler = torch.amp.GradScaler("cuda", enabled=halves)
     condition = torch.cat([s.condition.expand(s.batch, -1, -1) for s in shown])
     worth = torch.cat([torch.full((s.batch,), s.weight / s.batch) for s in shown]).to(device)
+    latest = max(1, round(recipe.until * len(parts.abar)))
     at_once = len(worth)
     often = max(1, recipe.steps // 10)
     losses: list[torch.Tensor] = []
@@ -136,7 +138,7 @@ def _train(
         picked = [s.z[torch.randint(len(s.z), (s.batch,), generator=random)] for s in shown]
         clean = torch.cat(picked)
         noise = torch.randn(clean.shape, generator=random).to(device)
-        t = torch.randint(len(parts.abar), (len(clean),), generator=random).to(device)
+        t = torch.randint(latest, (len(clean),), generator=random).to(device)
         noisy = _diffusion.noised(parts, clean, noise, t)
         wanted = _diffusion.target(parts, clean, noise, t)
         while True:

@@ -46,7 +46,7 @@ def test_a_concept_of_a_words_own_vector_is_that_word(pair: Pair) -> None:
         sentences = _adp.Sentences(tower, patterns[:2], len(concept))(concept)
         wanted = generator._encoder.encode_text([p.format(words) for p in patterns[:2]])
         assert torch.allclose(sentences, wanted / wanted.norm(dim=1, keepdim=True), atol=1e-5)
-        other = captions(concept + 0.3, torch.arange(4))
+        other = captions(concept.flip(1), torch.arange(4))
         plain = _diffusion.embed(parts, [p.format(words) for p in patterns])
         assert torch.allclose(other[2], plain[2], atol=1e-5)  # it has no place for a concept
         assert (other - plain).abs().amax((1, 2))[[0, 1, 3]].min() > 1e-3
@@ -63,7 +63,7 @@ def test_the_micro_models_share_their_words() -> None:
     wanted = _adp.states_of(tower, "wire grid")
     assert torch.allclose(_adp.states_of(tower, words), wanted, atol=1e-5)
     assert wanted.shape == (2, 22, 128)
-    assert generator._tau == pytest.approx(0.07, abs=0.001)
+    assert generator._tau == pytest.approx(0.065, abs=0.001)
 
 
 def test_a_clip_of_other_words_is_refused(pair: Pair, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ _log = logging.getLogger(__name__)
 TUNES = ("full", "lora")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SELECTIONS = ("similar", "dissimilar", "support", "all")
+_LATER = ("strength", "steps", "guidance", "prompts", "select", "text_share", "pool_strength")
 CPU_BATCH = 4  # images a CPU handles at once where the composition of batches is fixed
 
 
@@ -55,6 +56,8 @@ class DreamBooth(Generator):
     train_steps : optimisation steps; None: 800 for full, 500 for lora
     train_batch : support images per step; as many prior images come with them
     learning_rate : of AdamW; None: 5e-6 for full, 1e-4 for lora
+    train_until : latest noise level t / T trained on; 1 in the paper. Personalization needs those
+        up to ``strength`` alone, and restores better by them; images from text suffer
     prior_images : made once per object name, 0 for no prior preservation
     prior_weight : of the prior's loss
     augment : "auto" (by object), "all", "none" or names of operations: hflip, vflip, rotate,
@@ -81,10 +84,7 @@ class DreamBooth(Generator):
     """
 
     prior: ClassVar[bool] = True
-    later: ClassVar[tuple[str, ...]] = (
-        *("strength", "steps", "guidance", "prompts", "select"),
-        *("text_share", "pool_strength"),
-    )
+    later: ClassVar[tuple[str, ...]] = _LATER
 
     def __init__(
         self,
@@ -95,6 +95,7 @@ class DreamBooth(Generator):
         train_steps: int | None = None,
         train_batch: int = 1,
         learning_rate: float | None = None,
+        train_until: float = 1.0,
         prior_images: int = 200,
         prior_weight: float = 1.0,
         augment: str | list[str] = "auto",
@@ -122,6 +123,7 @@ class DreamBooth(Generator):
         self.train_steps = _at_least("train_steps", train_steps, 1)
         self.train_batch = _at_least("train_batch", train_batch, 1)
         self.learning_rate = _at_least("learning_rate", learning_rate, 1e-9)
+        self.train_until = _share("train_until", train_until)
         self.prior_images = _at_least("prior_images", prior_images, 0)
         self.prior_weight = _at_least("prior_weight", prior_weight, 0)
         _augment.operations_for(augment, "object")
@@ -173,6 +175,7 @@ class DreamBooth(Generator):
             rate=self.learning_rate or (5e-6 if full else 1e-4),
             dtype=train_dtype,
             checkpointing=self.checkpointing,
+            until=self.train_until,
         )
         self._side = self.size or _diffusion.native_size(self._parts, self._unet)
         factor = _diffusion.factor(self._parts)

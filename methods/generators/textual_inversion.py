@@ -90,6 +90,7 @@ class TextualInversion(Generator):
     - Images are stretched to a square and not flipped; latents are posterior modes.
     """
 
+    later: ClassVar[tuple[str, ...]] = ("normal_strength",)
     gpus: ClassVar[float] = 1.0
 
     def __init__(
