@@ -1,0 +1,84 @@
+"""A sweep on Ray while a killer takes a random worker every few seconds: the same bytes."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.clusters import cluster, published
+from tests.sweeps import SQUARES, Runner, rows, sweep
+
+pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("toys")]
+
+WORKERS, KILLS, SECONDS = 3, 6, 2.0
+
+
+class Killer(threading.Thread):
+    """Ends a random worker of this process's cluster again and again, whatever it does."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(daemon=True)
+        self.over = threading.Event()
+        self.killed: list[int] = []
+        self._rng = random.Random(seed)
+
+    def run(self) -> None:
+        while not self.over.wait(self._rng.uniform(0.5 * SECONDS, 1.5 * SECONDS)):
+            if found := workers():
+                victim = self._rng.choice(found)
+                victim.kill()
+                self.killed.append(victim.pid)
+
+
+def workers() -> list[psutil.Process]:
+    """Ray's workers below this process that hold one of the harness's actors."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "_Actor" in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:  # it has just ended
+            continue
+    return sorted(found, key=lambda p: p.pid)
+
+
+def stormy() -> dict[str, Any]:
+    return sweep(
+        name="stormy",
+        datasets=[{"use": SQUARES, "params": {"names": ["ant", "bee", "cat"], "masks": True}}],
+        methods=[
+            {"use": "toys.slow:Slow", "params": {}},
+            {"use": "toys.methods:Dice"},
+            {"use": "toys.methods:Compared", "generator": "g"},
+            {"use": "toys.methods:Taught", "auxiliary": "leave-one-out"},
+        ],
+        generators={"g": {"use": "toys.slow:Late", "pool": 3, "params": {"seconds": 0.4}}},
+        shots=[1, 2],
+        seeds=[0, 1],
+        shard=4,
+        attempts=50,
+    )
+
+
+def test_results_are_the_same_in_a_storm(run_sweep: Runner, tmp_path: Path) -> None:
+    assert run_sweep(stormy(), "calm") == 0
+    with cluster(tmp_path, WORKERS):
+        killer = Killer(0)
+        killer.start()
+        began = time.monotonic()
+        try:
+            status = run_sweep(stormy(), runner="ray", workers=WORKERS)
+        finally:
+            killer.over.set()
+            killer.join()
+        took = time.monotonic() - began
+    assert len(killer.killed) >= KILLS, f"{len(killer.killed)} kills in {took:.0f} s"
+    assert status == 0
+    assert len(rows(tmp_path / "runs" / "stormy")) == 4 * 3 * 2 * 2
+    assert published(tmp_path / "runs" / "stormy") == published(tmp_path / "calm" / "stormy")

@@ -1,0 +1,104 @@
+"""A cluster that is not there is said in one line, soon; an interrupt ends the wait for one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import ray_runner
+from harness.problems import InputError
+from tests.sweeps import HOME, command, sweep, written
+
+pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("toys")]
+
+
+@pytest.fixture
+def listening() -> Iterator[socket.socket]:
+    """A port that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        yield found
+
+
+def address(found: socket.socket) -> str:
+    return f"127.0.0.1:{found.getsockname()[1]}"
+
+
+def test_a_port_that_nobody_listens_at(listening: socket.socket, tmp_path: Path) -> None:
+    where = address(listening)
+    listening.close()
+    conf = written(tmp_path / "c.yaml", sweep())
+    began = time.monotonic()
+    ended = command("run", conf, "--address", where, "--storage", tmp_path / "runs")
+    assert time.monotonic() - began < 30
+    assert ended.returncode == 2
+    assert len(ended.stderr.splitlines()) == 1, ended.stderr
+    assert where in ended.stderr
+    assert "refused" in ended.stderr
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_a_port_where_something_else_listens(
+    listening: socket.socket, monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    monkeypatch.setattr(ray_runner, "REACH", 0.3)
+
+    def serve() -> None:
+        found, _ = listening.accept()
+        with found:
+            found.recv(100)
+            found.sendall(answer)
+            found.recv(100)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    began = time.monotonic()
+    with pytest.raises(InputError) as caught:
+        ray_runner._reach(f"ray://{address(listening)}")
+    thread.join(10)
+    assert time.monotonic() - began < 5
+    assert "\n" not in str(caught.value)
+    assert address(listening) in str(caught.value)
+
+
+@pytest.mark.parametrize("where", ["no-such-host.invalid:6379", "127.0.0.1:99999"])
+def test_an_address_that_cannot_be(where: str) -> None:
+    with pytest.raises(InputError, match=where):
+        ray_runner._reach(where)
+
+
+def test_an_interrupt_ends_the_wait_for_a_cluster(listening: socket.socket, tmp_path: Path) -> None:
+    """Also while Ray itself waits, somewhere in its own code: here for a head that never speaks."""
+    conf = written(tmp_path / "c.yaml", sweep())
+    words = ["run", conf, "--address", address(listening), "--storage", tmp_path / "runs"]
+    words += ["--mlflow", f"sqlite:///{tmp_path}/mlflow.db"]
+    code = (
+        "import sys; from harness import ray_runner; from harness.__main__ import main\n"
+        "ray_runner._reach = lambda address: None\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, words)],
+        cwd=HOME,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        listening.settimeout(60)
+        found, _ = listening.accept()  # so Ray asks
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        _, said = process.communicate(timeout=60)
+        found.close()
+    assert time.monotonic() - began < 30
+    assert process.returncode == 130, said
+    assert "interrupted" in said
