@@ -183,7 +183,7 @@ def _fork(link: Connection, descriptor: int, arguments: dict[str, Any]) -> None:
 def _serve(pipe: Connection, arguments: dict[str, Any]) -> None:
     """Do tasks until the driver closes the pipe."""
     worker = Worker(**arguments)
-    with contextlib.suppress(EOFError, BrokenPipeError):
+    with contextlib.suppress(EOFError, ConnectionError):
         pipe.send((READY, os.getpid()))
         while True:
             pipe.send(worker.run(pipe.recv()))
