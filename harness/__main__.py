@@ -130,7 +130,9 @@ def _plan(arguments: argparse.Namespace) -> int:
     finished = {key for key in graph.cells.values() if key in there}
     todo = Schedule(graph.tasks, [k for k in graph.cells.values() if k not in finished], there).todo
     queries = sum(len(c.queries) for c in material.categories)
-    sizes = f"{len(material.categories)} categories with {queries} queries"
+    count = len(material.categories)
+    noun = "category" if count == 1 else "categories"
+    sizes = f"{count} {noun} with {queries} queries"
     print(f"{sweep.name}: {len(graph.cells)} cells, {sizes}")
     print(costs.render(estimator.stages(graph, graph.tasks), estimator.stages(graph, todo)))
     print(f"Estimates by conf/costs.yaml: {table.hardware}.")
