@@ -16,22 +16,31 @@ from tests.sweeps import SQUARES, Runner, rows, sweep
 
 pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("toys")]
 
-WORKERS, KILLS, SECONDS = 3, 6, 2.0
+WORKERS, SECONDS = 3, 1.5
+KILLS = range(4, 8)  # enough to call it a storm, and so few that a slow machine comes through
 
 
 class Killer(threading.Thread):
-    """Ends a random worker of this process's cluster again and again, whatever it does."""
+    """Ends a random worker of this process's cluster again and again, whatever it does.
 
-    def __init__(self, seed: int) -> None:
+    Where the machine is too slow to finish a task between two kills, it waits for one: otherwise
+    all that would be tested is how workers start.
+    """
+
+    def __init__(self, storage: Path) -> None:
         super().__init__(daemon=True)
         self.over = threading.Event()
         self.killed: list[int] = []
-        self._rng = random.Random(seed)
+        self._storage = storage
 
     def run(self) -> None:
-        while not self.over.wait(self._rng.uniform(0.5 * SECONDS, 1.5 * SECONDS)):
-            if found := workers():
-                victim = self._rng.choice(found)
+        rng, before = random.Random(0), -1
+        while not self.over.wait(rng.uniform(0.5 * SECONDS, 1.5 * SECONDS)):
+            if len(self.killed) == KILLS[-1]:
+                return
+            done = len(list(self._storage.glob(".artifacts/*/*/*.safetensors")))
+            if done > before and (found := workers()):
+                victim, before = rng.choice(found), done
                 victim.kill()
                 self.killed.append(victim.pid)
 
@@ -51,25 +60,24 @@ def workers() -> list[psutil.Process]:
 def stormy() -> dict[str, Any]:
     return sweep(
         name="stormy",
-        datasets=[{"use": SQUARES, "params": {"names": ["ant", "bee", "cat"], "masks": True}}],
+        datasets=[{"use": SQUARES, "params": {"masks": True}}],
         methods=[
             {"use": "toys.slow:Slow", "params": {}},
             {"use": "toys.methods:Dice"},
             {"use": "toys.methods:Compared", "generator": "g"},
             {"use": "toys.methods:Taught", "auxiliary": "leave-one-out"},
         ],
-        generators={"g": {"use": "toys.slow:Late", "pool": 3, "params": {"seconds": 0.4}}},
+        generators={"g": {"use": "toys.slow:Late", "pool": 3, "params": {"seconds": 0.5}}},
         shots=[1, 2],
-        seeds=[0, 1],
         shard=4,
-        attempts=50,
+        attempts=10,
     )
 
 
 def test_results_are_the_same_in_a_storm(run_sweep: Runner, tmp_path: Path) -> None:
-    assert run_sweep(stormy(), "calm") == 0
+    assert run_sweep(stormy(), "calm", runner="local", workers=WORKERS) == 0
     with cluster(tmp_path, WORKERS):
-        killer = Killer(0)
+        killer = Killer(tmp_path / "runs")
         killer.start()
         began = time.monotonic()
         try:
@@ -78,7 +86,7 @@ def test_results_are_the_same_in_a_storm(run_sweep: Runner, tmp_path: Path) -> N
             killer.over.set()
             killer.join()
         took = time.monotonic() - began
-    assert len(killer.killed) >= KILLS, f"{len(killer.killed)} kills in {took:.0f} s"
+    assert len(killer.killed) in KILLS, f"{len(killer.killed)} kills in {took:.0f} s"
     assert status == 0
-    assert len(rows(tmp_path / "runs" / "stormy")) == 4 * 3 * 2 * 2
+    assert len(rows(tmp_path / "runs" / "stormy")) == 4 * 2 * 2
     assert published(tmp_path / "runs" / "stormy") == published(tmp_path / "calm" / "stormy")
