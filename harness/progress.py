@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -21,19 +21,19 @@ class Display:
     ----------
     total : cells of the sweep
     done : cells that were finished before
-    work : estimated seconds of all tasks to do in this run
-    seconds : estimated seconds of a task; the time left is made from both, and what went by
+    tasks : tasks to do in this run; the estimate of the time left is made from them
+    weights : relative cost of a task by kind
     quiet : show nothing but errors
     """
 
     def __init__(
-        self, total: int, done: int, work: float, seconds: Callable[[Task], float], quiet: bool
+        self, total: int, done: int, tasks: float, weights: Mapping[str, float], quiet: bool
     ) -> None:
         self._quiet = quiet
         self._console = Console(stderr=True, highlight=False)
         self._live: Live | None = None
         self._total, self._done, self._failed = total, done, 0
-        self._work, self._worked, self._seconds = work, 0.0, seconds
+        self._work, self._worked, self._weights = tasks, 0.0, weights
         self._began = time.monotonic()
         self._said = 0.0
         self._running: dict[str, str] = {}
@@ -66,7 +66,7 @@ class Display:
 
     def worked(self, task: Task) -> None:
         """A task is over, one way or the other."""
-        self._worked += self._seconds(task)
+        self._worked += self._weights[task.kind]
 
     def finished(self, cell: Cell, row: Mapping[str, Any]) -> None:
         """A cell has its result: said at once."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import config, costs, plugins, report
+from harness import config, plugins, report
 from harness.catalogue import Catalogue, survey
 from harness.config import GeneratorEntry, MethodEntry, Sweep
 from harness.ledger import Ledger
@@ -25,7 +25,7 @@ from harness.plan import Cell, Plan, Task, plan
 from harness.problems import one_line
 from harness.progress import Display
 from harness.runner import Listener, Order, Settings
-from harness.schedule import Schedule
+from harness.schedule import COSTS, Schedule
 from harness.sharing import Sharing
 from harness.store import Store
 from harness.tracking import Tracker
@@ -105,17 +105,14 @@ def _run(options: Options, ready: Prepared, workers: _Workers) -> int:
     if targets:
         store.tidy(".artifacts")
         store.tidy(sweep.name)
-    values = costs.parameters(sweep)
-    estimator = costs.Estimator(costs.read(), sweep, ready.catalogue.material.categories, values)
-    schedule = Schedule(graph.tasks, targets, existing(store, kinds), estimator.seconds)
+    schedule = Schedule(graph.tasks, targets, existing(store, kinds))
     ledger.begin(ready.catalogue.supports, environment(), ready.catalogue.notes)
     tracker = Tracker(store, sweep.name, _about(sweep, len(graph.cells)), options.mlflow)
     finished_before = [c for c in graph.cells if c in ledger.rows]
     for cell in finished_before:
         tracker.cell(cell, graph.cells[cell], ledger.rows[cell], _numbers(ledger.timings[cell]))
-    work = sum(estimator.seconds(graph.tasks[key]) for key in schedule.todo)
-    done = len(finished_before)
-    display = Display(len(graph.cells), done, work, estimator.seconds, options.quiet)
+    work = sum(COSTS[graph.tasks[key].kind] for key in schedule.todo)
+    display = Display(len(graph.cells), len(finished_before), work, COSTS, options.quiet)
     orders = Orders(sweep, ready.catalogue, graph)
     driver = _Driver(ready, orders, ledger, tracker, display)
     signal.signal(signal.SIGTERM, _interrupt)
