@@ -171,6 +171,9 @@ def _fork(link: Connection, descriptor: int, arguments: dict[str, Any]) -> None:
         status = 0
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else 1
+    except KeyboardInterrupt:  # ends as Python itself does
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:  # never back into the template's loop

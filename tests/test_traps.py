@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,10 @@ def test_trap_9_malloc_is_told_before_python_starts(tmp_path: Path) -> None:
     from harness.process import Template
 
     template = Template(variables, (), {"storage": str(tmp_path)})
-    seen = Path(f"/proc/{template._process.pid}/environ").read_bytes().decode().split("\0")
+    environ = Path(f"/proc/{template._process.pid}/environ")
+    while not (text := environ.read_bytes()):  # until the child has become another program
+        time.sleep(0.01)
+    seen = text.decode().split("\0")
     template.close()
     assert {f"{k}={v}" for k, v in variables.items()} <= set(seen)
 
