@@ -13,6 +13,7 @@ from harness.interface import Arrays
 from methods._cnn import build
 
 _HEAD = 256  # channels of the head's hidden layers
+_WILD = 100.0  # a scale at which neighbouring cells read whole maps apart
 
 
 class Straighten(nn.Module):
@@ -46,8 +47,20 @@ class Straighten(nn.Module):
             self.decide.bias.copy_(torch.tensor([0.0, 1.0, 1.0]))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The straightened map (N, C, h, w) and its matrices (N, 2, 2), from output to input."""
+        """The straightened map (N, C, h, w) and its matrices (N, 2, 2), from output to input.
+
+        Raises
+        ------
+        ValueError
+            When training has driven the scales away: nothing would be left to register, and
+            reading a mirrored map at positions that are not finite crashes the process.
+        """
         matrix = rotation_scale(self.decide(self.look(x)))
+        if not matrix.abs().amax() < _WILD:  # so that NaN counts
+            raise ValueError(
+                "regad: training diverged, a spatial transformer scales by more than "
+                f"{_WILD:g}; a smaller learning_rate is needed"
+            )
         return warped(x, matrix), matrix
 
 
