@@ -15,6 +15,7 @@ PARAMS: dict[str, dict[str, object]] = {
     "inctrl": {"encoder": MICRO, "size": 96, "epochs": 1, "steps": 2},
     "coop": {"encoder": MICRO, "size": 96, "epochs": 1},
     "o2n": {"encoder": MICRO, "size": 96, "epochs": 1},
+    "adp": {"encoder": MICRO, "size": 96, "concepts": [], "label": True},
     "regad": {
         "encoder": {"model": "resnet10t", "weights": "random:0"},
         "size": 64,
