@@ -12,14 +12,12 @@ import open_clip
 import pytest
 import torch
 
-from datasets.surfaces import Surfaces
 from harness import config
 from harness.interface import Arrays, Image, Prediction, Queries, Support
 from harness.memory import FeatureMemory
 from methods import _adp
 from methods._prompts import TEMPLATES
 from methods.adp import Adp
-from methods.generators.textual_inversion import TextualInversion
 from tests.adp_fixtures import QUERIES, SUPPORT, Pair, learned_on, pair_below, stored
 from tests.clip_fixtures import CONFIG, pixels_of
 from tests.sweeps import HOME, Runner, rows
@@ -387,58 +385,3 @@ def test_a_sweep_learns_once_for_all_that_read_it(
     assert run_sweep(sweep) == 0
     assert {row["method"] for row in rows(tmp_path / "runs" / "concepts")} == {"both", "cn"}
     assert len(list((tmp_path / "runs/.artifacts/customize").glob("*/*.safetensors"))) == 1
-
-
-@pytest.fixture(scope="module")
-def micro() -> tuple[TextualInversion, Arrays, Support]:
-    """The micro models' concepts of four pictures of leather."""
-    data = Surfaces(categories=["leather"])
-    pictures = [Image(s.image, data.open(s.image)) for s in data.train("leather")[:4]]
-    support = Support(tuple(pictures), "leather", seed=0)
-    generator = TextualInversion(
-        base="micro",
-        encoder={"model": "micro"},
-        encoder_size=128,
-        temperature=0.5,  # at its own it is so sure that there is nothing left to learn
-        train_steps=10,
-        anomaly_steps=20,
-        train_batch=1,
-        learning_rate=5e-3,
-        gamma=0.1,
-        anomalies=6,
-        validation=6,
-        strength=0.3,
-        steps=10,
-        guidance=3.0,
-    )
-    generator.setup("cpu", FeatureMemory(1 << 28))
-    return generator, generator.customize(support, {}), support
-
-
-def test_normality_of_pseudo_anomalies_falls_by_learning(
-    micro: tuple[TextualInversion, Arrays, Support],
-) -> None:
-    """Eq. 7 as printed, of images that were not learned from, before and after."""
-    _, state, support = micro
-    queries = [Image(f"pseudo {i}", pixels) for i, pixels in enumerate(state["validation"])]
-    method = Adp(encoder={"model": "micro"}, size=128, temperature=0.5, association=False)
-    method.setup("cpu", FeatureMemory(1 << 28))
-    unlearned = {**state, "normal": state["object"][None], "anomalous": state["object"][None]}
-    normality = {
-        name: 1 - predict(method, Support(support.images, "", 0, (), what), queries).scores.mean()
-        for name, what in (("before", unlearned), ("after", state))
-    }
-    assert normality["after"] < normality["before"]
-
-
-def test_adp_finds_real_damage_of_surfaces(micro: tuple[TextualInversion, Arrays, Support]) -> None:
-    _, state, support = micro
-    data = Surfaces(categories=["leather"], n_test=24)
-    samples = data.test("leather")
-    queries = [Image(s.image, data.open(s.image)) for s in samples]
-    method = Adp(encoder={"model": "micro"}, size=128)
-    method.setup("cpu", FeatureMemory(1 << 28))
-    scores = predict(method, Support(support.images, "", 0, (), state), queries).scores
-    labels = np.array([s.label for s in samples])
-    better = scores[labels == 1][:, None] > scores[labels == 0]
-    assert better.mean() > 0.9
