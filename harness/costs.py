@@ -1,6 +1,6 @@
 """What a plan will take, by a table that anybody may edit: seconds, GPU-hours and disk by stage.
 
-Estimates say what to start first and what to expect; no result depends on them.
+Estimates say what to expect; neither a result nor the order of tasks depends on them.
 """
 
 from __future__ import annotations
