@@ -118,9 +118,10 @@ class Tracker:
     def _connect(self) -> Any:
         import logging
 
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
         from mlflow import MlflowClient
+
+        for name in ("alembic", "mlflow"):  # afterwards: the import sets levels of its own
+            logging.getLogger(name).setLevel(logging.WARNING)
 
         client = MlflowClient(tracking_uri=self.uri)
         if "parent" in self._known:
