@@ -237,10 +237,10 @@ def test_training_lowers_the_loss_and_repeats(surfaces):
 
 
 def test_training_beats_no_training_on_categories_never_seen():
-    # Each seed has weights, styles and pictures of its own. The gain is mostly the statistics of
-    # batch normalisation: beyond these, `benchmarks.regad` finds none that is clear of noise.
+    # Each seed has weights, styles and pictures of its own, and nothing was chosen on these. Two
+    # thirds of the gain are the statistics of batch normalisation: see `benchmarks.regad`.
     differences = []
-    for seed in range(5):
+    for seed in range(60, 65):
         world = World(Surfaces(n_train=16, n_test=40, size=64, seed=seed), shots=1)
         given = world.auxiliary(["bolt", "bottle_top", "circuit"])
         aurocs = []
