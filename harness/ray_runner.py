@@ -103,6 +103,8 @@ def connect(settings: Settings) -> bool:
 
 def _init(place: str, **options: Any) -> None:
     """Start or join Ray; start it a second time if a busy machine exceeded Ray's time limit."""
+    if not sys.stderr.isatty():  # Ray colours what its nodes report, in logs as well
+        os.environ.setdefault("RAY_COLOR_PREFIX", "0")
     tries = 2 if options["address"] == "local" else 1
     for left in reversed(range(tries)):
         try:

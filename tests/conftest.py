@@ -13,11 +13,13 @@ import pytest
 
 from tests.sweeps import FAKES, HOME, Runner, Tally, written
 
+# One thread each, here too: sums in several come out in any order. Before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _quiet_processes() -> None:
-    """One thread each; no look for another MLflow server; only while testing."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    """No look for another MLflow server, only while testing."""
     os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
