@@ -118,6 +118,7 @@ def simulate(
     idle = list(range(gpus + cpus))
     spans: list[Span] = []
     now = 0.0
+    took: dict[str, float] = {}
     while schedule.todo:
         left = []
         for worker in idle:
@@ -128,6 +129,7 @@ def simulate(
                 continue
             end = now + seconds(task) * math.exp(spread * rng.gauss(0, 1))
             heapq.heappush(events, (end, worker, task.key))
+            took[task.key] = end - now
             spans.append(Span(worker, task, now, end))
         idle = left
         now, worker, key = heapq.heappop(events)
@@ -136,7 +138,7 @@ def simulate(
             _, worker, key = heapq.heappop(events)
             ended.append((worker, key))
         for worker, key in ended:
-            schedule.finish(key)
+            schedule.finish(key, took.pop(key))
             idle.append(worker)
         idle.sort()
     return spans
