@@ -17,7 +17,6 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 
 from harness.plan import Task
 
@@ -66,20 +65,6 @@ class _Place:
         return self._urgent
 
 
-@dataclass
-class _Pace:
-    """Seconds that tasks of a kind took: the first of a worker at a place, and those after it."""
-
-    first: float = 0.0
-    later: float = 0.0
-
-    def learn(self, first: bool, seconds: float) -> None:
-        """A task took so long. Half of what is known is forgotten, for methods differ."""
-        name = "first" if first else "later"
-        known = getattr(self, name)
-        setattr(self, name, (known + seconds) / 2 if known else seconds)
-
-
 class Schedule:
     """Tasks that are still to do, in dependency order, handed out one at a time.
 
@@ -109,7 +94,8 @@ class Schedule:
         self._rank: dict[str, float] = {}  # seconds of the longest path from its start
         self._pools: dict[float, dict[str, _Place]] = {}  # share of a GPU -> place -> what is ready
         self._evaluations: deque[str] = deque()
-        self._paces: dict[str, _Pace] = {}  # kind -> seconds of its tasks so far
+        #: seconds of tasks by kind: of a worker's first at a place (True), of those after it
+        self._paces: dict[tuple[str, bool], float] = {}
         self._been: dict[str, str] = {}  # worker -> place it has finished a task at
         self._at: dict[str, tuple[str, str]] = {}  # worker -> place, state
         self._admit(list(targets))
@@ -159,8 +145,9 @@ class Schedule:
         """A task is done, in so many seconds if known: what waited for it may become ready."""
         worker, task = self.running.pop(key, ""), self._tasks[key]
         if seconds and task.kind != "evaluate":
-            first = self._been.get(worker) != task.place
-            self._paces.setdefault(task.kind, _Pace()).learn(first, seconds)
+            pace = task.kind, self._been.get(worker) != task.place
+            # half of what is known is forgotten, for methods differ
+            self._paces[pace] = (self._paces.get(pace, seconds) + seconds) / 2
             self._been[worker] = task.place
         self.todo.discard(key)
         self._there.add(key)
@@ -273,9 +260,9 @@ class Schedule:
 
     def _worth_helping(self, place: _Place) -> bool:
         """Whether a newcomer finishes a task before those at the place have done them all."""
-        ready = [heap[0][2] for heap in place.heaps.values()]
-        pace = self._paces.get(self._tasks[ready[0]].kind)
-        if pace is None or not pace.first or not pace.later:
+        kind = self._tasks[next(iter(place.heaps.values()))[0][2]].kind
+        first, later = (self._paces.get((kind, first)) for first in (True, False))
+        if first is None or later is None:
             return True
         left = sum(map(len, place.heaps.values())) + 1  # and the one that runs
-        return pace.first < left * pace.later
+        return first < left * later
