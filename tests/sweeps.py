@@ -77,3 +77,16 @@ def command(*words: object, cwd: Path = HOME, **variables: str) -> subprocess.Co
 def rows(folder: Path, name: str = "results.csv") -> list[dict[str, str]]:
     with (folder / name).open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def lasting(name: str) -> dict[str, Any]:
+    """A sweep with a slow method and a generator: long enough to be killed in the middle."""
+    return sweep(
+        name=name,
+        datasets=[{"use": SQUARES, "params": {"names": ["ant", "bee", "cat"]}}],
+        methods=[{"use": "toys.slow:Slow"}, {"use": "toys.methods:Compared", "generator": "g"}],
+        generators={"g": {"use": "toys.generators:Blend", "pool": 3}},
+        shots=[1, 2],
+        seeds=[0, 1],
+        shard=5,
+    )

@@ -15,7 +15,7 @@ import pytest
 
 from harness.plan import KINDS
 from tests.clusters import address, cluster, published
-from tests.sweeps import HOME, NEAR, SQUARES, Runner, Tally, rows, sweep, written
+from tests.sweeps import HOME, NEAR, Runner, Tally, lasting, rows, sweep, written
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -148,15 +148,7 @@ def test_truncated_artifacts_are_made_again(
 
 
 def slow() -> dict[str, Any]:
-    return sweep(
-        name="slow",
-        datasets=[{"use": SQUARES, "params": {"names": ["ant", "bee", "cat"]}}],
-        methods=[{"use": "toys.slow:Slow"}, {"use": "toys.methods:Compared", "generator": "g"}],
-        generators={"g": {"use": "toys.generators:Blend", "pool": 3}},
-        shots=[1, 2],
-        seeds=[0, 1],
-        shard=5,
-    )
+    return lasting("slow")
 
 
 def driver(conf: Path, storage: Path, uri: str, *words: str) -> subprocess.Popen[str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.sweeps import HOME, NEAR, SQUARES, Runner, Tally, rows, sweep, written
+from tests.sweeps import HOME, NEAR, Runner, Tally, lasting, rows, sweep, written
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -25,16 +25,7 @@ SLOW = "timed out during startup"
 
 
 def long(**changes: Any) -> dict[str, Any]:
-    config = sweep(
-        name="long",
-        datasets=[{"use": SQUARES, "params": {"names": ["ant", "bee", "cat"]}}],
-        methods=[{"use": "toys.slow:Slow"}, {"use": "toys.methods:Compared", "generator": "g"}],
-        generators={"g": {"use": "toys.generators:Blend", "pool": 3}},
-        shots=[1, 2],
-        seeds=[0, 1],
-        shard=5,
-    )
-    return config | changes
+    return lasting("long") | changes
 
 
 def start(conf: Path, storage: Path, uri: str, runner: str) -> subprocess.Popen[bytes]:
