@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from harness.execution.cache import FeatureMemory
 from harness.interface import Image
-from harness.memory import FeatureMemory
-from methods._clip import ClipEncoder
-from methods._prompts import compose
+from methods._encoders.clip import ClipEncoder
+from methods._ops.prompts import compose
 
 
 def measured(what: str, run: Callable[[], Any], count: int, device: str) -> None:

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from benchmarks.personalize import parameters
+from harness.execution.cache import FeatureMemory
 from harness.interface import Image, Support
-from harness.memory import FeatureMemory
-from methods import _diffusion, _finetune
+from methods._diffusion import finetune, model
 from methods.generators.dreambooth import DreamBooth
 
 
@@ -44,7 +44,7 @@ def personalization(generator: DreamBooth, repeat: int) -> tuple[float, float, i
     generator.load({}, Support((noise_image(0, side),), "metal nut"))
     rows = len(generator._conditions(generator.prompts)[0])
     batch = rows * (1 if generator.guidance == 1 else 2)
-    trail = _diffusion.timesteps(parts, generator.strength, generator.steps, generator.start)
+    trail = model.timesteps(parts, generator.strength, generator.steps, generator.start)
     z = torch.randn(batch, *generator._shape)
     text = generator._free.expand(batch, -1, -1)
 
@@ -81,7 +81,7 @@ def customization(generator: DreamBooth, repeat: int) -> tuple[float, float, flo
             unet.requires_grad_(True)
         else:
             random = torch.Generator().manual_seed(0)
-            _finetune._add_adapter(unet, generator.rank, generator.targets, random)
+            finetune._add_adapter(unet, generator.rank, generator.targets, random)
         try:
             return float(np.median([seconds(bare) for _ in range(max(5, repeat))]))
         finally:

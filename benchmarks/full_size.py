@@ -30,8 +30,8 @@ import transformers
 from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
 
+from harness.execution.cache import FeatureMemory
 from harness.interface import Arrays, Image, Support
-from harness.memory import FeatureMemory
 from methods.generators.dreambooth import DreamBooth
 
 #: sizes of the public v1.5 configuration; what is not named is diffusers' default

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from harness.execution.cache import FeatureMemory
 from harness.interface import Image, Method, Queries, Support
-from harness.memory import FeatureMemory
 
 # name -> class, parameters: the settings of the sweep, and what few-shot runs use by default
 SETTINGS = {

@@ -20,7 +20,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness import metrics
+from harness.results import metrics
 
 
 def best_of(run: Callable[[], object], times: int = 5) -> float:

@@ -28,8 +28,8 @@ from datasets.elpv import ELPV
 from datasets.mvtec import MVTec
 from datasets.surfaces import Surfaces
 from harness.interface import Dataset
-from methods import _cnn
-from methods._prompts import compose
+from methods._encoders import cnn
+from methods._ops.prompts import compose
 from methods.micro import models
 from methods.micro.clip_model import LEVELS, TRUNK, MicroClip
 
@@ -43,7 +43,7 @@ class ZeroShot:
     def __init__(self, home: Path = HOME) -> None:
         self.clip = MicroClip.load(home / "clip", home / "diffusion")
         self.words = models.tokenizer(home / "diffusion" / "tokenizer")
-        network, _ = _cnn.build(TRUNK, "imagenet")
+        network, _ = cnn.build(TRUNK, "imagenet")
         self.trunk = network.to(memory_format=torch.channels_last)
 
     def direction(self, name: str) -> torch.Tensor:
@@ -56,7 +56,7 @@ class ZeroShot:
 
     def levels(self, pixels: NDArray[np.uint8], side: int = 256) -> list[torch.Tensor]:
         """The trunk's maps of one picture."""
-        x = torch.from_numpy(_cnn.stretch(pixels, side, side).copy()).permute(2, 0, 1)[None].float()
+        x = torch.from_numpy(cnn.stretch(pixels, side, side).copy()).permute(2, 0, 1)[None].float()
         maps = self.trunk.forward_intermediates((x - 127) / 128, intermediates_only=True)
         return [maps[PLACES[level]].permute(0, 2, 3, 1) for level in LEVELS]
 
@@ -81,7 +81,7 @@ def pictures(data: Dataset, category: str, most: int) -> Iterator[tuple[NDArray[
 
 def psnr(vae: diffusers.AutoencoderKL, pixels: NDArray[np.uint8]) -> float:
     """Decibels between a picture at 128 px and its reconstruction (mode of the posterior)."""
-    small = _cnn.stretch(pixels, models.SIZE, models.SIZE)
+    small = cnn.stretch(pixels, models.SIZE, models.SIZE)
     back = reconstruct(vae, small)
     return float(10 * np.log10(255**2 / np.square(small.astype(np.float64) - back).mean()))
 
@@ -134,7 +134,7 @@ def sheets(folder: Path, home: Path, steps: int, guidance: float) -> None:
     """Write ``micro_samples.png`` and ``micro_reconstructions.png``."""
     import matplotlib.pyplot as plt
 
-    from datasets._render import TRAINING
+    from datasets._rendering.render import TRAINING
 
     pipe = diffusers.StableDiffusionPipeline.from_pretrained(home / "diffusion")
     pipe.set_progress_bar_config(disable=True)

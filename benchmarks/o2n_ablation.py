@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from harness import metrics, results
+from harness.results import aggregate, metrics
 
 BRANCHES = ("S_P", "S_N", "S_text")
 ALL = "+".join(BRANCHES)
@@ -72,7 +72,7 @@ def read_cells(folder: Path, method: str | None = None) -> list[Cell]:
     """
     cells = []
     for path in sorted(folder.glob(f"predictions/{method or '*'}/*/*/k*_s*.csv")):
-        table = results.read_csv(path, ["query", "label", "score"])
+        table = aggregate.read_csv(path, ["query", "label", "score"])
         names = [f"part.{branch}" for branch in BRANCHES]
         if not set(names) <= set(table.columns):
             continue
@@ -106,16 +106,16 @@ def ablation(cells: list[Cell], alpha: float, beta: float) -> pd.DataFrame:
         for cell in cells
         for name, chosen in FUSIONS.items()
     ]
-    return results.results_frame(rows)
+    return aggregate.results_frame(rows)
 
 
 def table(frame: pd.DataFrame) -> Iterator[str]:
     """Lines of text: means, spreads and paired differences, per dataset and shots."""
-    summary = results.summary_frame(frame).set_index(["dataset", "shots", "method"])
+    summary = aggregate.summary_frame(frame).set_index(["dataset", "shots", "method"])
     paired = {}
     for name in FUSIONS:
         if name != ALL:
-            found = results.paired_frame(frame, ALL, name)
+            found = aggregate.paired_frame(frame, ALL, name)
             paired[name] = found.set_index(["dataset", "shots", "metric"])
     for dataset, shots in sorted({key[:2] for key in summary.index}):
         row = summary.loc[(dataset, shots, ALL)]

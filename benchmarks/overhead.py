@@ -16,16 +16,16 @@ from pathlib import Path
 
 from harness import config
 from harness.config import Sweep
+from harness.execution.executor import Settings
+from harness.execution.schedule import Schedule
+from harness.execution.worker import Outcome
 from harness.interface import Sample
-from harness.plan import Category, Code, Material, Plan, Reference, Task, plan
-from harness.runner import Settings
-from harness.schedule import Schedule
-from harness.worker import Outcome
+from harness.planning.graph import Category, Code, Plan, PlanInputs, Reference, Task, plan
 
 SECONDS, GIGABYTES, RATE = 10.0, 1.0, 200.0
 
 
-def swept(categories: int, methods: int, seeds: int) -> tuple[Sweep, Material]:
+def swept(categories: int, methods: int, seeds: int) -> tuple[Sweep, PlanInputs]:
     """A sweep of 50 queries in each category and one shot; nothing is on disk."""
     listed = [
         config.MethodEntry(use="mean_color", label=f"m{i}", params={"grid": i + 1})
@@ -43,7 +43,7 @@ def swept(categories: int, methods: int, seeds: int) -> tuple[Sweep, Material]:
         queries = tuple(Reference(Sample(f"{c}/{i}"), f"{c}/{i}") for i in range(50))
         supports = {s: (Reference(Sample(f"{c}/t{s}"), f"{c}/t{s}"),) for s in range(seeds)}
         made.append(Category("many", f"c{c}", "thing", queries, supports, str(c)))
-    return sweep, Material(tuple(made), tuple(Code(f"m{i}") for i in range(methods)), {})
+    return sweep, PlanInputs(tuple(made), tuple(Code(f"m{i}") for i in range(methods)), {})
 
 
 def megabytes() -> float:
@@ -91,8 +91,8 @@ def chain(tasks: int) -> Plan:
 
 def handed_out(tasks: int, workers: int) -> tuple[float, list[float]]:
     """Tasks a second through Ray from the first answer on, and megabytes on the way."""
-    from harness.ray_runner import Runner
-    from harness.store import Store, artifact
+    from harness.execution.ray_executor import Executor
+    from harness.storage.store import Store, artifact
 
     graph, meter = chain(tasks), Meter()
     with tempfile.TemporaryDirectory() as folder:
@@ -101,7 +101,7 @@ def handed_out(tasks: int, workers: int) -> tuple[float, list[float]]:
             path = Path(store.path(artifact("predict", key)))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-        runner = Runner(Settings(folder, None, workers, 1, 60.0, 1, 0.0))
+        runner = Executor(Settings(folder, None, workers, 1, 60.0, 1, 0.0))
         schedule = Schedule(graph.tasks, graph.tasks)
 
         def order(task: Task) -> dict[str, object]:

@@ -29,8 +29,8 @@ import numpy as np
 from PIL import Image as Picture
 
 from datasets.surfaces import Surfaces
+from harness.execution.cache import FeatureMemory
 from harness.interface import Image, Sample, Support
-from harness.memory import FeatureMemory
 from methods.generators.dreambooth import DreamBooth
 
 

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from datasets.surfaces import Surfaces
+from harness.execution.cache import FeatureMemory
 from harness.interface import Auxiliary, AuxiliaryCategory, Image, Queries, Sample, Support
-from harness.memory import FeatureMemory
-from harness.metrics import image_auroc
+from harness.results.metrics import image_auroc
 from methods.regad import Regad
 
 CONDITIONS = ("untrained", "adapted", "trained")

@@ -20,11 +20,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from harness import config, costs
+from harness import config
 from harness.config import Subset, Sweep
+from harness.execution.schedule import Schedule
 from harness.interface import Sample
-from harness.plan import Category, Code, Material, Plan, Reference, Task, plan
-from harness.schedule import Schedule
+from harness.planning import costs
+from harness.planning.graph import Category, Code, Plan, PlanInputs, Reference, Task, plan
 
 HOME = Path(__file__).resolve().parents[1]
 WANTED = {8: 0.97, 64: 0.90}
@@ -65,7 +66,7 @@ class Span(NamedTuple):
     end: float
 
 
-def material(sweep: Sweep) -> Material:
+def inputs(sweep: Sweep) -> PlanInputs:
     """What the disk would say of the sweep: counts are real, keys are not."""
     categories = []
     most = max(sweep.shots)
@@ -91,7 +92,7 @@ def material(sweep: Sweep) -> Material:
         for c in categories:
             name = next(a.use for a in sweep.auxiliary if a.use != uses[c.dataset])
             auxiliary[str(m.label), c.dataset, c.name] = (name, name)
-    return Material(tuple(categories), tuple(codes), generators, auxiliary, "metrics")
+    return PlanInputs(tuple(categories), tuple(codes), generators, auxiliary, "metrics")
 
 
 def _code(kind: str, use: str, params: config.Params, digest: str) -> Code:
@@ -199,7 +200,7 @@ def main() -> int:
     parser.add_argument("--gantt", type=Path, help="PNG or SVG; the number of GPUs is added")
     given = parser.parse_args()
     sweep = config.load(given.conf, given.set)
-    stuff = material(sweep)
+    stuff = inputs(sweep)
     begun = time.perf_counter()
     graph = plan(sweep, stuff, config.only(given.only))
     table = costs.read(given.costs)
@@ -216,9 +217,9 @@ def main() -> int:
         took = time.process_time() - begun
         share, makespan = busy(spans, gpus)
         last = max(s.end for s in spans if s.worker < gpus)
-        moves = sum(len({s.task.place for s in spans if s.worker == w}) for w in range(gpus))
+        moves = sum(len({s.task.affinity for s in spans if s.worker == w}) for w in range(gpus))
         text = "{} GPUs: {:.1f} % busy until 95 % of {:.2f} h (GPUs done after {:.2f} h); "
-        text += "{:.0f} places per GPU worker; scheduled at {:.0f} tasks/s"
+        text += "{:.0f} affinities per GPU worker; scheduled at {:.0f} tasks/s"
         print(text.format(gpus, 100 * share, makespan / 3600, last / 3600, moves / gpus,
                           len(spans) / took), flush=True)  # fmt: skip
         good &= share >= WANTED.get(gpus, 0.0)

@@ -50,7 +50,7 @@ class Listed(Dataset):
         return sorted(self.counts) if self.base else []
 
     def remarks(self, category: str) -> list[str]:
-        """What a reader of the census should know about this copy: files left out, and why."""
+        """What a reader of the audit should know about this copy: files left out, and why."""
         return []
 
     @property

@@ -8,7 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from datasets._listed import Listed, Partition, child, images, option, three_quarters
-from datasets._pictures import alike, joined, opened, thumbnail, unit
+from datasets._pictures import opened
+from harness.data.thumbnails import alike, joined, thumbnail, unit
 from harness.interface import Sample
 
 

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets._render import EVALUATION, VERSION, Rendering, render
-from datasets._render_defects import DEFECTS
+from datasets._rendering.defects import DEFECTS
+from datasets._rendering.render import EVALUATION, VERSION, Rendering, render
 from harness.interface import Dataset, Sample
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import plugins
-from harness.problems import InputError, one_line
+from harness.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from harness.run import Options
@@ -115,22 +115,22 @@ def _options(arguments: argparse.Namespace) -> Options:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from harness import costs
+    from harness.execution.schedule import Schedule
+    from harness.planning import costs
     from harness.run import existing, prepare
-    from harness.schedule import Schedule
-    from harness.store import Store
+    from harness.storage.store import Store
 
     ready = prepare(_options(arguments))
-    sweep, graph, material = ready.sweep, ready.graph, ready.catalogue.material
+    sweep, graph, inputs = ready.sweep, ready.graph, ready.inputs.plan_inputs
     table = costs.read()
     values = costs.parameters(sweep)
-    estimator = costs.Estimator(table, sweep, material.categories, values)
+    estimator = costs.Estimator(table, sweep, inputs.categories, values)
     store = Store(arguments.storage)
     there = existing(store, {task.kind for task in graph.tasks.values()})
     finished = {key for key in graph.cells.values() if key in there}
     todo = Schedule(graph.tasks, [k for k in graph.cells.values() if k not in finished], there).todo
-    queries = sum(len(c.queries) for c in material.categories)
-    count = len(material.categories)
+    queries = sum(len(c.queries) for c in inputs.categories)
+    count = len(inputs.categories)
     noun = "category" if count == 1 else "categories"
     sizes = f"{count} {noun} with {queries} queries"
     print(f"{sweep.name}: {len(graph.cells)} cells, {sizes}")
@@ -140,7 +140,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from harness import report
+    from harness.reporting import report
 
     try:
         text = report.render(arguments.folder, arguments.format, arguments.against)
@@ -181,9 +181,9 @@ def _params(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def _data(arguments: argparse.Namespace) -> int:
-    from harness.census import census, render
     from harness.config import check_plugin
-    from harness.worker import open_dataset
+    from harness.data.audit import audit, render
+    from harness.data.opening import open_dataset
 
     params = _params(arguments)
     problems = check_plugin("dataset", arguments.dataset, params, "data")
@@ -191,7 +191,7 @@ def _data(arguments: argparse.Namespace) -> int:
         raise InputError(*problems)
     try:
         dataset = open_dataset(arguments.dataset, params, arguments.data_root)
-        print(render(census(dataset, arguments.dataset)))
+        print(render(audit(dataset, arguments.dataset)))
     except (ValueError, OSError) as error:
         print(one_line(error), file=sys.stderr)
         return 2
@@ -199,7 +199,7 @@ def _data(arguments: argparse.Namespace) -> int:
 
 
 def _models(_: argparse.Namespace) -> int:
-    rows = importlib.import_module("methods._weights").inventory()
+    rows = importlib.import_module("methods._encoders.weights").inventory()
     for row in rows:
         size = f"{row.size / 1e6:,.0f} MB" if row.size else "-"
         print(f"{row.name}: {row.what}\n    {row.where}\n    {size}, {row.licence}")

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness import plugins
-from harness.problems import InputError, Problem, one_line, suggest
+from harness.errors import InputError, Problem, one_line, suggest
 
 #: A plain file name: it becomes a folder or file below the storage folder and must stay there.
 PLAIN = r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}"

@@ -13,7 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from harness import config, plugins, seeding
+from harness import config, plugins
+from harness.data.opening import open_dataset
+from harness.errors import InputError, Problem, one_line, suggest
+from harness.execution import seeding
+from harness.execution.cache import FeatureMemory, read_image, read_mask
+from harness.execution.worker import checked
 from harness.interface import (
     Auxiliary,
     AuxiliaryCategory,
@@ -25,10 +30,7 @@ from harness.interface import (
     Queries,
     Support,
 )
-from harness.memory import FeatureMemory, read_image, read_mask
-from harness.plan import hashed
-from harness.problems import InputError, Problem, one_line, suggest
-from harness.worker import checked, open_dataset
+from harness.keys import hashed
 
 SIZE = 96  # of the made-up images, pixels
 #: promises without which the ones that follow cannot be tried
@@ -288,8 +290,11 @@ def _generator(use: str, params: dict[str, Any]) -> Iterator[tuple[str, Callable
         seen["state"] = made.customize(support, prior)
         wrong = [n for n, a in seen["state"].items() if not isinstance(a, np.ndarray)]
         _expect(not wrong, f"the state must hold numpy arrays, not so: {', '.join(wrong)}")
-        unknown = set(made.later) - set(plugins.parameters(type(made)))
-        _expect(not unknown, f"``later`` names what is no parameter: {', '.join(sorted(unknown))}")
+        unknown = set(made.sampling_parameters) - set(plugins.parameters(type(made)))
+        _expect(
+            not unknown,
+            f"``sampling_parameters`` names what is no parameter: {', '.join(sorted(unknown))}",
+        )
 
     def generates() -> None:
         made = set_up()

@@ -166,7 +166,7 @@ class Auxiliary:
 class Features(Protocol):
     """A worker's memory, shared by all its plug-ins: nothing costly is computed twice."""
 
-    def many(
+    def get_or_compute(
         self,
         space: str,
         images: Sequence[Image],
@@ -180,7 +180,7 @@ class Features(Protocol):
         ones longest unused go.
         """
 
-    def once(self, name: str, compute: Callable[[], Any]) -> Any:
+    def get_or_create(self, name: str, compute: Callable[[], Any]) -> Any:
         """A thing that all plug-ins of this worker share under this name, such as weights."""
 
 
@@ -242,7 +242,7 @@ class Generator(ABC):
     prior: bool = False  # ``prepare`` makes something shared by all supports of an object
     #: parameters that only ``generate`` and ``personalize`` read: other values of them share what
     #: ``prepare`` and ``customize`` made
-    later: tuple[str, ...] = ()
+    sampling_parameters: tuple[str, ...] = ()
     gpus: float = 1.0
     deterministic: bool = True
     note: str = ""

@@ -17,8 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from harness.errors import InputError, Problem, one_line, suggest
 from harness.interface import Dataset, Generator, Method
-from harness.problems import InputError, Problem, one_line, suggest
 
 HOME = Path(__file__).resolve().parent.parent
 KINDS: dict[str, tuple[str, type]] = {

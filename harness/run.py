@@ -15,21 +15,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import config, plugins, report
-from harness.catalogue import Catalogue, survey
+from harness import config, plugins
 from harness.config import GeneratorEntry, MethodEntry, Sweep
-from harness.ledger import Ledger
-from harness.lock import Lock
-from harness.orders import Orders
-from harness.plan import Cell, Plan, Task, plan
-from harness.problems import one_line
-from harness.progress import Display
-from harness.runner import Listener, Order, Settings
-from harness.schedule import COSTS, Schedule
-from harness.sharing import Sharing
-from harness.store import Store
-from harness.tracking import Tracker
-from harness.worker import Outcome
+from harness.errors import one_line
+from harness.execution.executor import Listener, Payload, Settings
+from harness.execution.reuse import Sharing
+from harness.execution.schedule import COSTS, Schedule
+from harness.execution.worker import Outcome
+from harness.keys import Cell
+from harness.planning.graph import Plan, Task, plan
+from harness.planning.inputs import SweepInputs, collect_inputs
+from harness.planning.payload import Payloads
+from harness.reporting import report
+from harness.reporting.progress import Display
+from harness.reporting.tracking import Tracker
+from harness.results.writer import ResultsWriter
+from harness.storage.lock import Lock
+from harness.storage.store import Store
 
 REPORT = "report.html"
 LEAVE = 3.0  # seconds that an interrupted run waits for workers that are still starting
@@ -58,7 +60,7 @@ class Prepared:
     """A sweep, planned."""
 
     sweep: Sweep
-    catalogue: Catalogue
+    inputs: SweepInputs
     graph: Plan
 
 
@@ -67,8 +69,8 @@ def prepare(options: Options, sweep: Sweep | None = None) -> Prepared:
     wanted = config.only(list(options.only))
     sweep = sweep or config.load(options.conf, list(options.overrides))
     root = None if options.data_root is None else str(Path(options.data_root).absolute())
-    catalogue = survey(sweep, options.conf, root)
-    return Prepared(sweep, catalogue, plan(sweep, catalogue.material, wanted))
+    inputs = collect_inputs(sweep, options.conf, root)
+    return Prepared(sweep, inputs, plan(sweep, inputs.plan_inputs, wanted))
 
 
 def existing(store: Store, kinds: Iterable[str]) -> set[str]:
@@ -94,11 +96,11 @@ def run(options: Options) -> int:
 def _run(options: Options, ready: Prepared, workers: _Workers) -> int:
     sweep, graph = ready.sweep, ready.graph
     store = Store(options.storage)
-    ledger = Ledger(store, sweep, graph.cells)
-    for cell in set(ledger.failures) & set(graph.cells):
-        if options.retry_failed or ledger.failures[cell]["bad_data"] == "True":
-            del ledger.failures[cell]
-    open_cells = [c for c in graph.cells if c not in ledger.rows and c not in ledger.failures]
+    writer = ResultsWriter(store, sweep, graph.cells)
+    for cell in set(writer.failures) & set(graph.cells):
+        if options.retry_failed or writer.failures[cell]["bad_data"] == "True":
+            del writer.failures[cell]
+    open_cells = [c for c in graph.cells if c not in writer.rows and c not in writer.failures]
     targets = dict.fromkeys(graph.cells[c] for c in open_cells)
     # A finished sweep need not list the store, which may hold a million artifacts far away.
     kinds = {t.kind for t in graph.tasks.values()} - {"evaluate"} if targets else set()
@@ -106,41 +108,41 @@ def _run(options: Options, ready: Prepared, workers: _Workers) -> int:
         store.tidy(".artifacts")
         store.tidy(sweep.name)
     schedule = Schedule(graph.tasks, targets, existing(store, kinds))
-    ledger.begin(ready.catalogue.supports, environment(), ready.catalogue.notes)
+    writer.begin(ready.inputs.supports, environment(), ready.inputs.notes)
     tracker = Tracker(store, sweep.name, _about(sweep, len(graph.cells)), options.mlflow)
-    finished_before = [c for c in graph.cells if c in ledger.rows]
+    finished_before = [c for c in graph.cells if c in writer.rows]
     for cell in finished_before:
-        tracker.cell(cell, graph.cells[cell], ledger.rows[cell], _numbers(ledger.timings[cell]))
+        tracker.cell(cell, graph.cells[cell], writer.rows[cell], _numbers(writer.timings[cell]))
     work = sum(COSTS[graph.tasks[key].kind] for key in schedule.todo)
     display = Display(len(graph.cells), len(finished_before), work, COSTS, options.quiet)
-    orders = Orders(sweep, ready.catalogue, graph)
-    driver = _Driver(ready, orders, ledger, tracker, display)
+    payloads = Payloads(sweep, ready.inputs, graph)
+    driver = _Driver(ready, payloads, writer, tracker, display)
     signal.signal(signal.SIGTERM, _interrupt)
     interrupted = False
     with display:
         try:
             if schedule.todo:
-                workers.run(schedule, orders.write, driver)
+                workers.run(schedule, payloads.write, driver)
         except KeyboardInterrupt:
             interrupted = workers.hurry = True
         finally:
-            whole = _tables(store, ledger, driver.sharing)
-    missing = [c for c in graph.cells if c not in ledger.rows]
-    whole = _finish(store, sweep, ledger, tracker, options, complete=not missing) and whole
+            whole = _tables(store, writer, driver.sharing)
+    missing = [c for c in graph.cells if c not in writer.rows]
+    whole = _finish(store, sweep, writer, tracker, options, complete=not missing) and whole
     if interrupted:
         print("interrupted: run the same command to go on", file=sys.stderr)
         return 130
-    return _verdict(graph, ledger, whole)
+    return _verdict(graph, writer, whole)
 
 
-def _tables(store: Store, ledger: Ledger, sharing: Sharing) -> bool:
+def _tables(store: Store, writer: ResultsWriter, sharing: Sharing) -> bool:
     """Write the tables of a run; whether that went well: the disk may be full."""
     try:
-        ledger.flush(final=True)
+        writer.flush(final=True)
         if sharing:
-            store.write(f"{ledger.folder}/sharing.csv", sharing.text().encode())
+            store.write(f"{writer.folder}/sharing.csv", sharing.text().encode())
     except OSError as error:
-        where = store.path(ledger.folder)
+        where = store.path(writer.folder)
         hint = "make room and run the same command again: what is finished is kept"
         print(f"{where}: {one_line(error)}; {hint}", file=sys.stderr)
         return False
@@ -151,11 +153,16 @@ class _Driver:
     """Listens to the runner and records."""
 
     def __init__(
-        self, ready: Prepared, orders: Orders, ledger: Ledger, tracker: Tracker, display: Display
+        self,
+        ready: Prepared,
+        payloads: Payloads,
+        writer: ResultsWriter,
+        tracker: Tracker,
+        display: Display,
     ) -> None:
         self._graph = ready.graph
-        self._orders = orders
-        self._ledger = ledger
+        self._payloads = payloads
+        self._writer = writer
         self._tracker = tracker
         self._display = display
         self._stages: dict[str, dict[str, float]] = {}  # of predict tasks not yet evaluated
@@ -173,8 +180,8 @@ class _Driver:
             self._stages[task.key] = outcome.stages
         if task.kind == "evaluate":
             timing = self._timing(task, outcome)
-            for cell in self._orders.cells_of(task.key):
-                self._ledger.finish(cell, task.key, outcome.row, timing)
+            for cell in self._payloads.cells_of(task.key):
+                self._writer.finish(cell, task.key, outcome.row, timing)
                 self._tracker.cell(cell, task.key, outcome.row, timing)
                 self._display.finished(cell, outcome.row)
         self.tick()
@@ -182,7 +189,7 @@ class _Driver:
     def failed(self, task: Task, outcome: Outcome, dropped: list[str]) -> None:
         self.sharing.add(self._who.pop(task.key, ""), outcome.shared)
         self._display.worked(task)
-        what = f"{task.kind} {task.place}"
+        what = f"{task.kind} {task.affinity}"
         about = {
             "task": what,
             "bad_data": outcome.bad_data,
@@ -190,16 +197,16 @@ class _Driver:
             "traceback": outcome.traceback,
         }
         for key in dropped:
-            for cell in self._orders.cells_of(key):
-                self._ledger.fail(cell, key, about)
+            for cell in self._payloads.cells_of(key):
+                self._writer.fail(cell, key, about)
                 self._display.failed(cell, f"{what}: {outcome.error}")
         self.tick()
 
     def lost(self, task: Task, reason: str) -> None:
-        self._display.note(f"{task.kind} {task.place}: {reason}; trying again")
+        self._display.note(f"{task.kind} {task.affinity}: {reason}; trying again")
 
     def tick(self) -> None:
-        self._ledger.flush()
+        self._writer.flush()
         self._display.tick()
 
     def _timing(self, task: Task, outcome: Outcome) -> dict[str, float]:
@@ -253,7 +260,7 @@ class _Workers:
 
     def __init__(self, options: Options, sweep: Sweep) -> None:
         self._settings = _settings(options, sweep)
-        self._module = "ray_runner" if options.runner == "ray" else "local_runner"
+        self._module = "ray_executor" if options.runner == "ray" else "local_executor"
         self.hurry = False  # interrupted: workers that still start are not waited for
         self._runner: Future[Any] = Future()
         self._over = threading.Event()
@@ -270,14 +277,14 @@ class _Workers:
             self._runner.result().close()
         self._over.set()
 
-    def run(self, schedule: Schedule, write: Order, listener: Listener) -> None:
+    def run(self, schedule: Schedule, write: Payload, listener: Listener) -> None:
         """Do everything the schedule holds."""
         self._runner.result().run(schedule, write, listener)
 
     def _start(self) -> None:
         try:
-            module = importlib.import_module(f"harness.{self._module}")
-            self._runner.set_result(module.Runner(self._settings))
+            module = importlib.import_module(f"harness.execution.{self._module}")
+            self._runner.set_result(module.Executor(self._settings))
         except BaseException as error:  # for whoever asks for the result
             self._runner.set_exception(error)
         self._over.wait()  # what a thread started ends with it
@@ -318,13 +325,13 @@ def _about(sweep: Sweep, cells: int) -> dict[str, Any]:
 def _finish(
     store: Store,
     sweep: Sweep,
-    ledger: Ledger,
+    writer: ResultsWriter,
     tracker: Tracker,
     options: Options,
     complete: bool,
 ) -> bool:
     """Report, MLflow, and the table on the terminal; whether the report could be written."""
-    summary = ledger.summary()
+    summary = writer.summary()
     whole = True
     try:
         with store.folder(sweep.name) as folder:
@@ -346,10 +353,10 @@ def _finish(
     return whole
 
 
-def _verdict(graph: Plan, ledger: Ledger, whole: bool) -> int:
+def _verdict(graph: Plan, writer: ResultsWriter, whole: bool) -> int:
     """Name what failed, all of it where the tables are not whole; the exit status."""
     failed: Mapping[Cell, Mapping[str, Any]] = {
-        cell: about for cell, about in ledger.failures.items() if cell in graph.cells
+        cell: about for cell, about in writer.failures.items() if cell in graph.cells
     }
     bad = {about["error"] for about in failed.values() if str(about["bad_data"]) == "True"}
     for line in sorted(bad):

@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from harness.interface import Features, Image, Method, Prediction, Queries, Support
-from methods import _adp
-from methods._encoders import caveat, described
-from methods._encoding import Encoding
-from methods._pictures import encoder_files
-from methods._prompts import anomalous_probability, unit
-from methods._windows import nearest, spread, upsample
+from methods._encoders.encoding import Encoding
+from methods._encoders.load import caveat, described
+from methods._encoders.pictures import encoder_files
+from methods._learned import concepts as adp
+from methods._ops.prompts import anomalous_probability, unit
+from methods._ops.windows import nearest, spread, upsample
 
 _ENCODER = {"model": "ViT-H-14", "weights": "laion2b_s32b_b79k"}
 _CONCEPTS = ("normal", "anomalous")
@@ -109,7 +109,7 @@ class Adp(Method):
 
     def setup(self, device: str, features: Features) -> None:
         """Load the encoder."""
-        from methods._encoders import load_encoder
+        from methods._encoders.load import load_encoder
 
         self._encoder = load_encoder(self.encoder, device, features)
         if not self._encoder.has_text:
@@ -123,13 +123,13 @@ class Adp(Method):
         normal = torch.stack([encoding.image for encoding in encodings])
         with torch.no_grad():
             words: list[torch.Tensor | str] = [
-                _adp.concept_of(state, name, tower, normal.device, "adp") for name in self.concepts
+                adp.concept_of(state, name, tower, normal.device, "adp") for name in self.concepts
             ]
             if self.label:
                 words.append(support.object_name.replace("_", " "))
-            texts = [_adp.states_of(tower, word) for word in words]
+            texts = [adp.states_of(tower, word) for word in words]
             self._weights = self._weighed(texts, normal, state)
-            self._prototypes = _adp.mixed(texts, self._weights)
+            self._prototypes = adp.mixed(texts, self._weights)
         self._references = {}
         if self.association:
             scales = self._scales(encodings)
@@ -148,7 +148,7 @@ class Adp(Method):
         images = [Image(_digest(pixels), pixels) for pixels in state["validation"]]
         made = self._encoder.encode(images, size=self.size)
         anomalies = torch.stack([encoding.image for encoding in made])
-        return [_adp.importance(text, normal, anomalies, self._tau) for text in texts]
+        return [adp.importance(text, normal, anomalies, self._tau) for text in texts]
 
     def predict(self, queries: Queries) -> Prediction:
         """Score by sentences, and by association if asked for."""

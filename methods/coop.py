@@ -23,9 +23,9 @@ from harness.interface import (
     Queries,
     Support,
 )
-from methods._encoders import caveat, described
-from methods._pictures import encoder_files
-from methods._prompts import anomalous_probability, unit
+from methods._encoders.load import caveat, described
+from methods._encoders.pictures import encoder_files
+from methods._ops.prompts import anomalous_probability, unit
 
 _ENCODER = {"model": "ViT-B-16-plus-240", "weights": "laion400m_e31"}
 
@@ -113,7 +113,7 @@ class Coop(Method):
 
     def setup(self, device: str, features: Features) -> None:
         """Load the encoder."""
-        from methods._encoders import load_encoder
+        from methods._encoders.load import load_encoder
 
         self._features = features
         self._encoder = load_encoder(self.encoder, device, features)
@@ -177,7 +177,7 @@ class Coop(Method):
 
         digest = hashlib.sha256(self._context.tobytes()).hexdigest()[:24]
         name = f"coop/{self._encoder.name}/{digest}/{support.object_name}"
-        self._prototypes = self._features.once(name, compute)
+        self._prototypes = self._features.get_or_create(name, compute)
 
     def predict(self, queries: Queries) -> Prediction:
         """Score each query by the softmax over the two prompts; there is no map."""

@@ -22,12 +22,12 @@ from harness.interface import (
     Queries,
     Support,
 )
-from methods._encoders import caveat, described
-from methods._encoding import Encoding
-from methods._pictures import centred, encoder_files, shapes, uncropped
-from methods._prompts import anomalous_probability, inctrl_prompts, prototypes, unit
-from methods._weights import seeded
-from methods._windows import nearest, upsample
+from methods._encoders.encoding import Encoding
+from methods._encoders.load import caveat, described
+from methods._encoders.pictures import centred, encoder_files, shapes, uncropped
+from methods._encoders.weights import seeded
+from methods._ops.prompts import anomalous_probability, inctrl_prompts, prototypes, unit
+from methods._ops.windows import nearest, upsample
 
 _TEMPERATURE = 0.01
 _LOSSES = ("published", "probability")
@@ -126,7 +126,7 @@ class Inctrl(Method):
 
     def setup(self, device: str, features: Features) -> None:
         """Load the encoder."""
-        from methods._encoders import load_encoder
+        from methods._encoders.load import load_encoder
 
         self._device, self._features = device, features
         self._encoder = load_encoder(self.encoder, device, features)
@@ -137,7 +137,7 @@ class Inctrl(Method):
 
     def train(self, auxiliary: Auxiliary) -> Arrays:
         """Train the adapter and the heads with as many references as there will be shots."""
-        from methods._inctrl_net import InctrlNet, focal, read_checkpoint
+        from methods._learned.inctrl import InctrlNet, focal, read_checkpoint
 
         if self.checkpoint is not None:
             path = self.checkpoint.replace("{shots}", str(auxiliary.shots))
@@ -164,7 +164,7 @@ class Inctrl(Method):
 
     def load(self, state: Arrays) -> None:
         """Take the adapter and the heads."""
-        from methods._inctrl_net import InctrlNet
+        from methods._learned.inctrl import InctrlNet
 
         # In float64 the heads' rounding, and so the scores, do not depend on the batch.
         self._net = InctrlNet.of(state).double().to(self._device)

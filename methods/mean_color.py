@@ -54,12 +54,12 @@ class MeanColor(Method):
         return Prediction(scores=scores, maps=distance if queries.maps else None)
 
     def _colors(self, images: Sequence[Image]) -> NDArray[np.float32]:
-        # What depends on one image alone goes through `features.many`: it is then computed once per
-        # worker, for every shot and seed. The first argument names all else that it depends on.
+        # What depends on one image alone goes through `features.get_or_compute`: each worker then
+        # computes it once for every shot and seed. The first argument names all else it depends on.
         def compute(batch: Sequence[Image]) -> list[NDArray[np.float32]]:
             return [cell_means(image.pixels, self.grid) for image in batch]
 
-        return np.stack(self.features.many(f"mean_color/{self.grid}", images, compute))
+        return np.stack(self.features.get_or_compute(f"mean_color/{self.grid}", images, compute))
 
 
 def cell_means(pixels: NDArray[np.uint8], grid: int) -> NDArray[np.float32]:

@@ -24,9 +24,9 @@ from harness.interface import (
     Queries,
     Support,
 )
-from methods._crop import centres, framed
-from methods._encoders import caveat, described
-from methods._o2n_compare import (
+from methods._encoders.load import caveat, described
+from methods._encoders.pictures import encoder_files, shapes
+from methods._o2n.compare import (
     bank_distance,
     bank_distance_in_place,
     default_levels,
@@ -34,9 +34,9 @@ from methods._o2n_compare import (
     personalized_distance,
     score_of,
 )
-from methods._o2n_views import shaped, unstacked
-from methods._pictures import encoder_files, shapes
-from methods._prompts import anomalous_probability, compose, prototypes, unit
+from methods._o2n.views import shaped, unstacked
+from methods._ops.crop import centres, framed
+from methods._ops.prompts import anomalous_probability, compose, prototypes, unit
 
 _SWITCHES = {
     "selection": ("generator", "mean", "min"),
@@ -222,14 +222,14 @@ class O2n(Method):
         """Local files of the encoder, and of the autoencoder where one is named."""
         if self.autoencoder is None:
             return encoder_files(self.encoder)
-        from methods import _diffusion
+        from methods._diffusion import model
 
-        return (*encoder_files(self.encoder), *_diffusion.weight_files(self.autoencoder))
+        return (*encoder_files(self.encoder), *model.weight_files(self.autoencoder))
 
     def setup(self, device: str, features: Features) -> None:
         """Load the encoder, and the autoencoder where one is named."""
-        from methods._encoders import load_encoder
-        from methods._o2n_views import Autoencoder
+        from methods._encoders.load import load_encoder
+        from methods._o2n.views import Autoencoder
 
         self._device, self._features = device, features
         self._encoder = load_encoder(self.encoder, device, features)
@@ -243,10 +243,10 @@ class O2n(Method):
         self._layers = None  # until ``load``
 
     def train(self, auxiliary: Auxiliary) -> Arrays:
-        """Train the linear layers; see ``methods/_o2n_text.py``."""
-        from methods import _o2n_text
+        """Train the linear layers; see ``methods/_o2n/text.py``."""
+        from methods._o2n import text as o2n_text
 
-        recipe = _o2n_text.Recipe(
+        recipe = o2n_text.Recipe(
             self.size, self.temperature, self.epochs, self.batch, self.learning_rate, self.mosaic
         )
         texts = [self._prototypes(category.object_name) for category in auxiliary.categories]
@@ -254,11 +254,11 @@ class O2n(Method):
         def encode(images: Sequence[Image]) -> list[Any]:
             return self._encoder.encode(images, size=self.size, levels=self._levels)
 
-        return _o2n_text.train(auxiliary, encode, texts, recipe, self._device).arrays()
+        return o2n_text.train(auxiliary, encode, texts, recipe, self._device).arrays()
 
     def load(self, state: Arrays) -> None:
         """Take the linear layers."""
-        from methods._o2n_text import TextLayers
+        from methods._o2n.text import TextLayers
 
         self._layers = TextLayers.of(state, self._device)
         wanted = [self._encoder.dims[level] for level in self._levels]
@@ -366,7 +366,7 @@ class O2n(Method):
             f"{self.temperature}/{self._object}"
         )
         batch = _TEXT_BATCH.get(torch.device(self._device).type, 1)
-        records = self._features.many(space, images, compute, batch)
+        records = self._features.get_or_compute(space, images, compute, batch)
         return [torch.stack(level) for level in zip(*records, strict=True)]
 
     def _encode(self, images: Sequence[Image]) -> list[Any]:
@@ -382,7 +382,7 @@ class O2n(Method):
         return prototypes(self._encoder, self._features, compose(object_name))
 
     def _enlarged(self, maps: torch.Tensor, images: Sequence[Image]) -> torch.Tensor:
-        from methods._maps import smooth
+        from methods._ops.maps import smooth
 
         smoothed = smooth(maps, self.size, self.sigma)
         if not self.crop:

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from harness.interface import Features, Image, Method, Prediction, Queries, Support
-from methods._encoders import LITE0, caveat, described, packages
-from methods._pictures import encoder_files
+from methods._encoders.load import LITE0, caveat, described, packages
+from methods._encoders.pictures import encoder_files
 
 #: size of the random subset of channels, by model; 100 for those not named
 _CHANNELS = {"wide_resnet50_2": 550, "resnet18": 100}
@@ -92,7 +92,7 @@ class Padim(Method):
 
     def setup(self, device: str, features: Features) -> None:
         """Load the encoder and draw the channels."""
-        from methods._encoders import load_encoder
+        from methods._encoders.load import load_encoder
 
         self.features = features
         self._network = load_encoder(self.encoder, device, features)
@@ -117,13 +117,14 @@ class Padim(Method):
 
     def fit(self, support: Support) -> None:
         """Learn the Gaussians of the support, and of generated images where there are any."""
-        from methods._gaussian import Gaussians
+        from methods._ops.gaussian import Gaussians
 
         self._gaussians = Gaussians(self._embed(self._seen(support.normals)), self.ridge)
 
     def predict(self, queries: Queries) -> Prediction:
         """Score each query by the maximum of its smoothed map."""
-        from methods import _crop, _maps
+        from methods._ops import crop as _crop
+        from methods._ops import maps as _maps
 
         scores, maps = [], []
         for start in range(0, len(queries.images), _BLOCK):
@@ -142,7 +143,7 @@ class Padim(Method):
 
     def _seen(self, images: Sequence[Image]) -> Sequence[Image]:
         """What of the images is looked at."""
-        from methods import _crop
+        from methods._ops import crop as _crop
 
         return _crop.centres(images, self.crop / self.size) if self.crop else images
 
@@ -159,7 +160,7 @@ class Padim(Method):
                 for encoding in encodings
             ]
 
-        records = self.features.many(self._space, images, compute, self._batch)
+        records = self.features.get_or_compute(self._space, images, compute, self._batch)
         return [torch.stack(level) for level in zip(*records, strict=True)]
 
 

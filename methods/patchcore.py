@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from harness.interface import Features, Image, Method, Prediction, Queries, Support
-from methods._encoders import LITE0, caveat, described, packages
-from methods._pictures import encoder_files
+from methods._encoders.load import LITE0, caveat, described, packages
+from methods._encoders.pictures import encoder_files
 
 _BLOCK = 25  # queries whose patches are held at a time
 
@@ -106,7 +106,7 @@ class Patchcore(Method):
 
     def setup(self, device: str, features: Features) -> None:
         """Load the encoder."""
-        from methods._encoders import load_encoder
+        from methods._encoders.load import load_encoder
 
         self.features = features
         self._network = load_encoder(self.encoder, device, features)
@@ -120,7 +120,7 @@ class Patchcore(Method):
 
     def fit(self, support: Support) -> None:
         """Keep the support's patches, and generated images' where there are any, or a coreset."""
-        from methods._bank import Bank, greedy_coreset
+        from methods._ops.bank import Bank, greedy_coreset
 
         points = self._embed(self._seen(support.normals)).flatten(0, 2)
         count = max(1, int(len(points) * self.coreset))
@@ -130,7 +130,8 @@ class Patchcore(Method):
 
     def predict(self, queries: Queries) -> Prediction:
         """Score each query by its most distant patch."""
-        from methods import _crop, _maps
+        from methods._ops import crop as _crop
+        from methods._ops import maps as _maps
 
         scores, maps = [], []
         for start in range(0, len(queries.images), _BLOCK):
@@ -177,13 +178,13 @@ class Patchcore(Method):
 
     def _seen(self, images: Sequence[Image]) -> Sequence[Image]:
         """What of the images is looked at."""
-        from methods import _crop
+        from methods._ops import crop as _crop
 
         return _crop.centres(images, self.crop / self.size) if self.crop else images
 
     def _embed(self, images: Sequence[Image]) -> torch.Tensor:
         """Patch features of shape (N, h, w, d)."""
-        from methods._maps import patch_features
+        from methods._ops.maps import patch_features
 
         def compute(batch: Sequence[Image]) -> list[torch.Tensor]:
             encodings = self._network.encode(batch, size=self._side, levels=self.levels)
@@ -192,4 +193,4 @@ class Patchcore(Method):
                 for encoding in encodings
             ]
 
-        return torch.stack(self.features.many(self._space, images, compute, self._batch))
+        return torch.stack(self.features.get_or_compute(self._space, images, compute, self._batch))

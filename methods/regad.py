@@ -26,9 +26,9 @@ from harness.interface import (
     Queries,
     Support,
 )
-from methods import _weights
-from methods._encoders import caveat, described
-from methods._pictures import encoder_files
+from methods._encoders import weights
+from methods._encoders.load import caveat, described
+from methods._encoders.pictures import encoder_files
 
 _BLOCK = 25  # queries whose maps are held at a time
 
@@ -131,10 +131,10 @@ class Regad(Method):
 
     def train(self, auxiliary: Auxiliary) -> Arrays:
         """Learn to register; the state is the network's, with the mean loss of each epoch."""
-        from methods._regad_net import Head, Registered
+        from methods._learned.regad import Head, Registered
 
         rng = np.random.default_rng(auxiliary.seed)
-        with _weights.seeded(auxiliary.seed):
+        with weights.seeded(auxiliary.seed):
             network = Registered(
                 self.encoder["model"], self.encoder["weights"], self.size, self.normalise
             )
@@ -165,7 +165,7 @@ class Regad(Method):
 
     def load(self, state: Arrays) -> None:
         """Take back the network, whose own weights make those it started from unnecessary."""
-        from methods._regad_net import Registered
+        from methods._learned.regad import Registered
 
         own = {
             name.removeprefix("network."): array
@@ -182,15 +182,15 @@ class Regad(Method):
 
     def fit(self, support: Support) -> None:
         """Learn the Gaussians of the augmented support, and of generated images likewise."""
-        from methods._gaussian import Gaussians
-        from methods._regad_net import augmented
+        from methods._learned.regad import augmented
+        from methods._ops.gaussian import Gaussians
 
         versions = augmented(self._pictures(support.normals))
         self._gaussians = Gaussians(self._levels(versions), self.ridge)
 
     def predict(self, queries: Queries) -> Prediction:
         """Score each query by the maximum of its smoothed map."""
-        from methods import _maps
+        from methods._ops import maps as _maps
 
         def compute(batch: Sequence[Image]) -> list[tuple[torch.Tensor, ...]]:
             levels = self._levels(self._pictures(batch))
@@ -200,7 +200,7 @@ class Regad(Method):
         batch = 1 if self._device == "cpu" else _BLOCK
         for start in range(0, len(queries.images), _BLOCK):
             images = queries.images[start : start + _BLOCK]
-            records = self.features.many(self._space, images, compute, batch)
+            records = self.features.get_or_compute(self._space, images, compute, batch)
             levels = [torch.stack(level) for level in zip(*records, strict=True)]
             smoothed = _maps.smooth(self._gaussians.distances(levels), self.size, self.sigma)
             scores.append(smoothed.amax((1, 2)).cpu())
@@ -240,12 +240,12 @@ class Regad(Method):
 
     def _pictures(self, images: Sequence[Image]) -> torch.Tensor:
         """Pictures (N, 3, size, size) in 0..1."""
-        from methods._cnn import stretch
+        from methods._encoders.cnn import stretch
 
         def compute(batch: Sequence[Image]) -> list[np.ndarray]:
             return [stretch(image.pixels, self.size, self.size) for image in batch]
 
-        pixels = np.stack(self.features.many(f"stretched/{self.size}", images, compute))
+        pixels = np.stack(self.features.get_or_compute(f"stretched/{self.size}", images, compute))
         return torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2).float().div_(255)
 
     def _levels(self, pictures: torch.Tensor) -> list[torch.Tensor]:

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from harness.interface import Features, Image, Method, Prediction, Queries, Support
-from methods._encoders import caveat, described
-from methods._encoding import Encoding
-from methods._pictures import centred, encoder_files, shapes, uncropped
-from methods._prompts import (
+from methods._encoders.encoding import Encoding
+from methods._encoders.load import caveat, described
+from methods._encoders.pictures import centred, encoder_files, shapes, uncropped
+from methods._ops.prompts import (
     LINEAGE_TEMPLATES,
     TEMPLATES,
     anomalous_probability,
@@ -22,7 +22,7 @@ from methods._prompts import (
     prototypes,
     unit,
 )
-from methods._windows import harmonic_mean, nearest, spread, upsample
+from methods._ops.windows import harmonic_mean, nearest, spread, upsample
 
 _TEMPLATES = {"published": TEMPLATES, "lineage": LINEAGE_TEMPLATES}
 _MAPS = ("sum", "mean", "text", "association")
@@ -116,7 +116,7 @@ class Winclip(Method):
 
     def setup(self, device: str, features: Features) -> None:
         """Load the encoder."""
-        from methods._encoders import load_encoder
+        from methods._encoders.load import load_encoder
 
         self._features = features
         self._encoder = load_encoder(self.encoder, device, features)

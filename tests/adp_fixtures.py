@@ -14,9 +14,9 @@ import open_clip
 import torch
 from safetensors.torch import save_file
 
+from harness.execution.cache import FeatureMemory
 from harness.interface import Arrays, Support
-from harness.memory import FeatureMemory
-from methods import _diffusion
+from methods._diffusion import model
 from methods.adp import Adp
 from methods.generators.textual_inversion import TextualInversion
 from tests.clip_fixtures import CONFIG, SIZE
@@ -48,7 +48,7 @@ class Pair:
         config.write_text(json.dumps(CONFIG))
         torch.manual_seed(0)
         clip = open_clip.CLIP(**CONFIG)
-        parts = _diffusion.load_parts(self.base, "cpu")
+        parts = model.load_parts(self.base, "cpu")
         with torch.no_grad():
             clip.token_embedding.weight.copy_(parts.text_encoder.get_input_embeddings().weight)
         self.clip = clip.eval().requires_grad_(False)

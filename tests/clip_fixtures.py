@@ -10,8 +10,8 @@ import open_clip
 import torch
 from PIL import Image as Picture
 
+from harness.execution.cache import FeatureMemory
 from harness.interface import Image
-from harness.memory import FeatureMemory
 
 CONFIG = {
     "embed_dim": 24,

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from harness.execution.cache import FeatureMemory
 from harness.interface import Arrays, Image, Support
-from harness.memory import FeatureMemory
-from methods import _diffusion
+from methods._diffusion import model
 from methods.generators.dreambooth import DreamBooth
 from tests.tiny_base import save_tiny_base
 
@@ -31,7 +31,7 @@ def picture(seed: int, side: int = 40) -> np.ndarray:
     """A smooth random picture, so that the autoencoder has something to keep."""
     coarse = np.random.default_rng(seed).random((1, 3, 5, 5), dtype=np.float32)
     smooth = torch.nn.functional.interpolate(torch.from_numpy(coarse), (side, side + 4))
-    return _diffusion.to_pixels(smooth)[0]
+    return model.to_pixels(smooth)[0]
 
 
 def images(n: int, first: int = 0) -> tuple[Image, ...]:
@@ -69,10 +69,10 @@ def customized_on(base: str) -> tuple[DreamBooth, Arrays]:
 
 
 def reconstructions(base: str, queries: tuple[Image, ...]) -> np.ndarray:
-    parts = _diffusion.load_parts(base, "cpu")
-    pixels = torch.stack([_diffusion.to_tensor(q.pixels, 32, "cpu") for q in queries])
-    z = _diffusion.encode(parts, pixels, torch.float32)
-    return _diffusion.to_pixels(_diffusion.decode(parts, z, torch.float32))
+    parts = model.load_parts(base, "cpu")
+    pixels = torch.stack([model.to_tensor(q.pixels, 32, "cpu") for q in queries])
+    z = model.encode(parts, pixels, torch.float32)
+    return model.to_pixels(model.decode(parts, z, torch.float32))
 
 
 def apart(a: np.ndarray, b: np.ndarray) -> int:

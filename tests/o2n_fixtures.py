@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.interface import Arrays, Prediction, Queries, Support
-from methods._o2n_text import TextLayers
+from methods._o2n.text import TextLayers
 from methods.o2n import O2n
 from tests.clip_fixtures import SIZE, memory, pictures
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from harness import config
+from harness.execution.cache import FeatureMemory
 from harness.interface import Arrays, Image, Prediction, Queries, Support
-from harness.memory import FeatureMemory
-from methods import _adp
-from methods._prompts import TEMPLATES
+from methods._learned import concepts as _adp
+from methods._ops.prompts import TEMPLATES
 from methods.adp import Adp
 from tests.adp_fixtures import QUERIES, SUPPORT, Pair, learned_on, pair_below, stored
 from tests.clip_fixtures import CONFIG, pixels_of

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from datasets.surfaces import Surfaces
+from harness.execution.cache import FeatureMemory
 from harness.interface import Arrays, Image, Queries, Support
-from harness.memory import FeatureMemory
 from methods.adp import Adp
 from methods.generators.textual_inversion import TextualInversion
 from tests.sweeps import HOME

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from methods import _augment
+from methods._diffusion import augment
 
 
 def picture(height: int = 32, width: int = 32) -> torch.Tensor:
@@ -14,13 +14,13 @@ def picture(height: int = 32, width: int = 32) -> torch.Tensor:
 
 def copies(operations: tuple[str, ...], n: int = 40, seed: int = 0) -> torch.Tensor:
     random = torch.Generator().manual_seed(seed)
-    return _augment.augmented(picture(), n, operations, random)
+    return augment.augmented(picture(), n, operations, random)
 
 
 @pytest.mark.parametrize(
     ("name", "allowed"),
     [
-        ("metal nut", _augment.OPERATIONS),
+        ("metal nut", augment.OPERATIONS),
         ("handwritten digit three", ("translate", "colour")),
         ("transistor", ("translate", "colour")),
         ("cable", ("translate", "colour")),
@@ -29,25 +29,25 @@ def copies(operations: tuple[str, ...], n: int = 40, seed: int = 0) -> torch.Ten
         ("brain MRI", ("hflip", "translate", "colour")),
         ("head CT", ("hflip", "translate", "colour")),
         ("horse", ("translate", "colour")),
-        ("catheter", _augment.OPERATIONS),  # only whole words count
+        ("catheter", augment.OPERATIONS),  # only whole words count
     ],
 )
 def test_what_keeps_an_image_normal_depends_on_the_object(
     name: str, allowed: tuple[str, ...]
 ) -> None:
-    assert _augment.operations_for("auto", name) == allowed
-    assert _augment.operations_for("all", name) == _augment.OPERATIONS
-    assert _augment.operations_for("none", name) == ()
-    assert _augment.operations_for(["vflip"], name) == ("vflip",)
+    assert augment.operations_for("auto", name) == allowed
+    assert augment.operations_for("all", name) == augment.OPERATIONS
+    assert augment.operations_for("none", name) == ()
+    assert augment.operations_for(["vflip"], name) == ("vflip",)
 
 
 def test_unknown_operation() -> None:
     with pytest.raises(ValueError, match=r"made of auto, all, none, hflip.*Got 'shear'"):
-        _augment.operations_for(["hflip", "shear"], "nut")
+        augment.operations_for(["hflip", "shear"], "nut")
 
 
 def test_the_first_copy_is_the_image_and_all_stay_in_range() -> None:
-    made = copies(_augment.OPERATIONS)
+    made = copies(augment.OPERATIONS)
     assert made.shape == (40, 3, 32, 32)
     assert torch.equal(made[0], picture())
     assert made.min() >= 0
@@ -56,8 +56,8 @@ def test_the_first_copy_is_the_image_and_all_stay_in_range() -> None:
 
 
 def test_same_seed_same_copies() -> None:
-    assert torch.equal(copies(_augment.OPERATIONS), copies(_augment.OPERATIONS))
-    assert not torch.equal(copies(_augment.OPERATIONS), copies(_augment.OPERATIONS, seed=1))
+    assert torch.equal(copies(augment.OPERATIONS), copies(augment.OPERATIONS))
+    assert not torch.equal(copies(augment.OPERATIONS), copies(augment.OPERATIONS, seed=1))
 
 
 @pytest.mark.parametrize(("operation", "axis"), [("hflip", -1), ("vflip", -2)])
@@ -92,11 +92,11 @@ def test_rotations_turn_about_the_centre_and_keep_shapes() -> None:
     disc = torch.zeros(3, 41, 61)
     y, x = torch.meshgrid(torch.arange(41.0), torch.arange(61.0), indexing="ij")
     disc[:, (y - 20) ** 2 + (x - 30) ** 2 < 100] = 1
-    made = _augment.augmented(disc, 20, ("rotate",), torch.Generator().manual_seed(0))
+    made = augment.augmented(disc, 20, ("rotate",), torch.Generator().manual_seed(0))
     assert (made - disc).abs().mean() < 0.005  # a disc stays a disc, on an oblong image too
     bar = torch.zeros(3, 41, 41)
     bar[:, 19:22, 5:36] = 1
-    made = _augment.augmented(bar, 20, ("rotate",), torch.Generator().manual_seed(0))
+    made = augment.augmented(bar, 20, ("rotate",), torch.Generator().manual_seed(0))
     # second moments give the bar's direction
     y, x = torch.meshgrid(torch.arange(41.0) - 20, torch.arange(41.0) - 20, indexing="ij")
     mass = made.mean(1)

@@ -13,26 +13,28 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
-from harness import catalogue, config, metrics, plugins
-from harness.catalogue import Catalogue
-from harness.problems import InputError
+from harness import config, plugins
+from harness.errors import InputError
+from harness.planning import inputs
+from harness.planning.inputs import SweepInputs
+from harness.results import metrics
 from tests.sweeps import FAKES, NEAR, SQUARES, sweep, written
 
 pytestmark = pytest.mark.usefixtures("toys")
 
 
 @pytest.fixture
-def survey(tmp_path: Path) -> Callable[..., Catalogue]:
-    def go(given: dict[str, Any], root: Path | None = None) -> Catalogue:
+def collect_inputs(tmp_path: Path) -> Callable[..., SweepInputs]:
+    def go(given: dict[str, Any], root: Path | None = None) -> SweepInputs:
         path = written(tmp_path / "conf.yaml", given)
-        return catalogue.survey(config.load(path), path, None if root is None else str(root))
+        return inputs.collect_inputs(config.load(path), path, None if root is None else str(root))
 
     return go
 
 
-def mistakes(survey: Callable[..., Catalogue], *given: Any) -> list[str]:
+def mistakes(collect_inputs: Callable[..., SweepInputs], *given: Any) -> list[str]:
     with pytest.raises(InputError) as caught:
-        survey(*given)
+        collect_inputs(*given)
     return [str(problem) for problem in caught.value.problems]
 
 
@@ -94,56 +96,60 @@ FOLDER = {"datasets": [{"use": "folder"}]}
     ],
 )
 def test_mistakes_about_data(
-    survey: Callable[..., Catalogue], changes: dict[str, Any], words: list[str]
+    collect_inputs: Callable[..., SweepInputs], changes: dict[str, Any], words: list[str]
 ) -> None:
-    lines = mistakes(survey, sweep(**changes))
+    lines = mistakes(collect_inputs, sweep(**changes))
     assert len(lines) == 1
     for word in words:
         assert word in lines[0], lines
 
 
-def test_a_data_root_that_is_not_there(survey: Callable[..., Catalogue], tmp_path: Path) -> None:
-    (line,) = mistakes(survey, sweep(**FOLDER), tmp_path / "gone")
+def test_a_data_root_that_is_not_there(
+    collect_inputs: Callable[..., SweepInputs], tmp_path: Path
+) -> None:
+    (line,) = mistakes(collect_inputs, sweep(**FOLDER), tmp_path / "gone")
     assert "gone" in line
     (tmp_path / "empty").mkdir()
-    (line,) = mistakes(survey, sweep(datasets=[{"use": "mvtec"}]), tmp_path / "empty")
+    (line,) = mistakes(collect_inputs, sweep(datasets=[{"use": "mvtec"}]), tmp_path / "empty")
     assert "empty" in line
 
 
-def test_an_empty_file_is_named(survey: Callable[..., Catalogue], tmp_path: Path) -> None:
+def test_an_empty_file_is_named(collect_inputs: Callable[..., SweepInputs], tmp_path: Path) -> None:
     root = tree(tmp_path / "data")
     (root / "pen/test/hole/1.png").write_bytes(b"")
-    (line,) = mistakes(survey, sweep(**FOLDER), root)
+    (line,) = mistakes(collect_inputs, sweep(**FOLDER), root)
     assert "pen/test/hole/1.png" in line
     assert "empty" in line
 
 
-def test_mistakes_of_several_datasets_are_told_at_once(survey: Callable[..., Catalogue]) -> None:
+def test_mistakes_of_several_datasets_are_told_at_once(
+    collect_inputs: Callable[..., SweepInputs],
+) -> None:
     data = [
         {"use": SQUARES, "label": "a", "categories": ["x"]},
         {"use": SQUARES, "label": "b", "categories": ["y"]},
     ]
-    assert len(mistakes(survey, sweep(datasets=data))) == 2
+    assert len(mistakes(collect_inputs, sweep(datasets=data))) == 2
 
 
 def test_the_same_dataset_by_another_name_is_no_auxiliary(
-    survey: Callable[..., Catalogue],
+    collect_inputs: Callable[..., SweepInputs],
 ) -> None:
     changes = {
         "datasets": [{"use": "elpv", "queries": {"normal": 2, "anomalous": 2}}],
         "auxiliary": [{"use": "datasets.elpv:ELPV"}],
         "methods": [{"use": "toys.methods:Taught"}],
     }
-    (line,) = mistakes(survey, sweep(**changes))
+    (line,) = mistakes(collect_inputs, sweep(**changes))
     assert "other than it" in line
 
 
 def test_image_keys_follow_contents_and_folder_not_the_data_root(
-    survey: Callable[..., Catalogue], tmp_path: Path
+    collect_inputs: Callable[..., SweepInputs], tmp_path: Path
 ) -> None:
     def of(data_root: Path, **params: Any) -> set[str]:
-        found = survey(sweep(datasets=[{"use": "folder", "params": params}]), data_root)
-        return {r.key for c in found.material.categories for r in c.queries}
+        found = collect_inputs(sweep(datasets=[{"use": "folder", "params": params}]), data_root)
+        return {r.key for c in found.inputs.categories for r in c.queries}
 
     first = tree(tmp_path / "one")
     moved = shutil.copytree(first, tmp_path / "elsewhere")
@@ -157,35 +163,39 @@ def test_image_keys_follow_contents_and_folder_not_the_data_root(
 
 
 def test_supports_do_not_depend_on_how_a_file_is_spelled(
-    survey: Callable[..., Catalogue], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    collect_inputs: Callable[..., SweepInputs], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(FAKES / "toys")
-    short = survey(sweep(datasets=[{"use": "data.py"}]))
-    long = survey(sweep(datasets=[{"use": str(FAKES / "toys" / "data.py")}]))
+    short = collect_inputs(sweep(datasets=[{"use": "data.py"}]))
+    long = collect_inputs(sweep(datasets=[{"use": str(FAKES / "toys" / "data.py")}]))
     assert short.supports == long.supports
-    assert short.material == long.material
+    assert short.inputs == long.inputs
 
 
-def digest(survey: Callable[..., Catalogue], use: str = NEAR, **params: Any) -> str:
-    found = survey(sweep(methods=[{"use": use, "params": params}]))
-    return found.material.methods[0].digest
+def digest(collect_inputs: Callable[..., SweepInputs], use: str = NEAR, **params: Any) -> str:
+    found = collect_inputs(sweep(methods=[{"use": use, "params": params}]))
+    return found.inputs.methods[0].digest
 
 
 def test_a_methods_key_follows_parameters_and_weights(
-    survey: Callable[..., Catalogue], tmp_path: Path
+    collect_inputs: Callable[..., SweepInputs], tmp_path: Path
 ) -> None:
     weights = tmp_path / "weights.txt"
     weights.write_text("2.0")
-    found = {digest(survey), digest(survey, power=3), digest(survey, file=str(weights))}
+    found = {
+        digest(collect_inputs),
+        digest(collect_inputs, power=3),
+        digest(collect_inputs, file=str(weights)),
+    }
     weights.write_text("3.0")  # of the same size
-    found.add(digest(survey, file=str(weights)))
+    found.add(digest(collect_inputs, file=str(weights)))
     assert len(found) == 4
     weights.write_text("2.0")
-    assert digest(survey, file=str(weights)) in found
+    assert digest(collect_inputs, file=str(weights)) in found
 
 
 def test_a_methods_key_follows_its_source_and_its_helpers(
-    survey: Callable[..., Catalogue], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    collect_inputs: Callable[..., SweepInputs], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     package = tmp_path / "copied"
@@ -206,49 +216,51 @@ def test_a_methods_key_follows_its_source_and_its_helpers(
             del sys.modules[name]
         importlib.invalidate_caches()
         plugins.source.cache_clear()
-        found[what] = digest(survey, "copied.methods:Near")
+        found[what] = digest(collect_inputs, "copied.methods:Near")
     assert len({found["nothing"], found["its module"], found["a helper"]}) == 3
     assert found["a module it does not import"] == found["a helper"]
 
 
 def test_the_code_of_metrics_counts_for_results_only(
-    survey: Callable[..., Catalogue], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    collect_inputs: Callable[..., SweepInputs], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = survey(sweep()).material
+    before = collect_inputs(sweep()).plan_inputs
     changed = tmp_path / "metrics.py"
     changed.write_text(Path(str(metrics.__file__)).read_text() + "\n# another line\n")
     monkeypatch.setattr(metrics, "__file__", str(changed))
-    after = survey(sweep()).material
+    after = collect_inputs(sweep()).plan_inputs
     assert after.metrics != before.metrics
     assert after.categories == before.categories
     assert after.methods == before.methods
 
 
 def test_duplicates_of_a_query_are_never_drawn(
-    survey: Callable[..., Catalogue], tmp_path: Path
+    collect_inputs: Callable[..., SweepInputs], tmp_path: Path
 ) -> None:
     root = tree(tmp_path / "data")
     shutil.copy(root / "pen/test/good/0.png", root / "pen/train/good/2.png")
-    found = survey(sweep(**FOLDER, shots=[3], seeds=list(range(20))), root)
+    found = collect_inputs(sweep(**FOLDER, shots=[3], seeds=list(range(20))), root)
     drawn = found.supports["folder"]["pen"]
     assert all("pen/train/good/2.png" not in names for names in drawn.values())
-    (line,) = mistakes(survey, sweep(**FOLDER, shots=[4]), root)
+    (line,) = mistakes(collect_inputs, sweep(**FOLDER, shots=[4]), root)
     assert "3 normal training images can be drawn" in line
     assert "duplicates" in line
 
 
 def test_recorded_supports_are_nested_and_the_same_for_every_method(
-    survey: Callable[..., Catalogue],
+    collect_inputs: Callable[..., SweepInputs],
 ) -> None:
-    found = survey(sweep(shots=[1, 2, 4], methods=[{"use": NEAR}, {"use": "mean_color"}]))
-    (category, *_) = found.material.categories
+    found = collect_inputs(sweep(shots=[1, 2, 4], methods=[{"use": NEAR}, {"use": "mean_color"}]))
+    (category, *_) = found.inputs.categories
     names = found.supports["Squares"]["ant"]["0"]
     assert [r.sample.name for r in category.supports[0]] == names
     assert len(set(names)) == 4
 
 
-def test_notes_of_methods_are_kept(survey: Callable[..., Catalogue], tmp_path: Path) -> None:
+def test_notes_of_methods_are_kept(
+    collect_inputs: Callable[..., SweepInputs], tmp_path: Path
+) -> None:
     path = tmp_path / "noted.py"
     path.write_text("from toys.methods import Near\nclass Noted(Near):\n    note = 'tiny models'\n")
-    found = survey(sweep(methods=[{"use": str(path), "label": "a"}]))
+    found = collect_inputs(sweep(methods=[{"use": str(path), "label": "a"}]))
     assert found.notes == [{"method": "a", "note": "tiny models"}]

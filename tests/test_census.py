@@ -1,4 +1,4 @@
-"""The census of small trees whose counts, leaks and mistakes are known."""
+"""The audit of small trees whose counts, leaks and mistakes are known."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from datasets.folder import Folder
 from datasets.ksdd import KSDD
 from datasets.mnist import MNIST
 from datasets.mvtec import MVTec
-from harness.census import census, render
-from harness.problems import DataError
+from harness.data.audit import audit, render
+from harness.errors import DataError
 
 SHARED = Path(__file__).parents[1] / "../shared/data"
 
@@ -52,7 +52,7 @@ def copy(root: Path, source: str, target: str) -> None:
 
 
 def test_counts(tree: Path) -> None:
-    found = census(MVTec(tree), "mvtec")
+    found = audit(MVTec(tree), "mvtec")
     (bottle,) = found.categories
     assert bottle.counts == (6, 3, 4)
     assert bottle.published == (209, 20, 63)
@@ -74,7 +74,7 @@ def test_exact_duplicates(tree: Path) -> None:
     copy(tree, "train/good/1", "train/good/uno")
     copy(tree, "train/good/2", "test/good/two")
     copy(tree, "test/crack/10", "test/crack/ten")
-    (bottle,) = census(MVTec(tree), "mvtec").categories
+    (bottle,) = audit(MVTec(tree), "mvtec").categories
     exact = bottle.exact
     assert (exact.train, exact.train_images) == (3, 3)
     assert (exact.test, exact.test_images) == (1, 2)
@@ -85,11 +85,11 @@ def test_exact_duplicates(tree: Path) -> None:
 
 def test_near_duplicates(tree: Path) -> None:
     draw(tree / "bottle/train/good/larger.png", 7, (80, 60))
-    (bottle,) = census(MVTec(tree), "mvtec").categories
+    (bottle,) = audit(MVTec(tree), "mvtec").categories
     assert bottle.exact.across == 0
     near = bottle.near
     assert (near.across, near.leaking, near.leaked, near.normals) == (1, 1, 1, 9)
-    text = render(census(MVTec(tree), "mvtec"))
+    text = render(audit(MVTec(tree), "mvtec"))
     assert "across the split             1  pairs: 1 train and 1 test images" in text
 
 
@@ -98,7 +98,7 @@ def test_masks_that_are_wrong(tree: Path) -> None:
     Picture.fromarray(np.zeros((24, 32), np.uint8)).save(masks / "crack/10_mask.png")
     Picture.fromarray(np.ones((24, 30), np.uint8)).save(masks / "dent/12_mask.png")
     (masks / "dent/13_mask.png").unlink()
-    found = census(MVTec(tree), "mvtec")
+    found = audit(MVTec(tree), "mvtec")
     (bottle,) = found.categories
     assert bottle.masks == 3
     assert bottle.wrong_masks == (
@@ -111,7 +111,7 @@ def test_masks_that_are_wrong(tree: Path) -> None:
 def test_damaged_image_is_named(tree: Path) -> None:
     (tree / "bottle/test/good/7.png").write_bytes(b"oops")
     with pytest.raises(DataError, match=r"bottle/test/good/7.png in "):
-        census(MVTec(tree), "mvtec")
+        audit(MVTec(tree), "mvtec")
 
 
 def test_fingerprint_is_of_contents_and_split(tree: Path, tmp_path: Path) -> None:
@@ -123,13 +123,13 @@ def test_fingerprint_is_of_contents_and_split(tree: Path, tmp_path: Path) -> Non
         contents = hashlib.sha256((tree / sample.image).read_bytes()).hexdigest()
         lines.append(f"{part}\t{sample.name}\t{sample.label}\t{contents}\n")
     lines.sort()
-    before = census(dataset, "mvtec")
+    before = audit(dataset, "mvtec")
     assert before.categories[0].fingerprint == hashlib.sha256("".join(lines).encode()).hexdigest()
     moved = tmp_path / "deep/er/mvtec"
     shutil.copytree(tree, moved)
-    assert census(MVTec(moved), "copy").fingerprint == before.fingerprint
+    assert audit(MVTec(moved), "copy").fingerprint == before.fingerprint
     draw(moved / "bottle/train/good/3.png", 99)
-    assert census(MVTec(moved), "copy").fingerprint != before.fingerprint
+    assert audit(MVTec(moved), "copy").fingerprint != before.fingerprint
 
 
 def test_groups_and_remarks(tmp_path: Path) -> None:
@@ -141,12 +141,12 @@ def test_groups_and_remarks(tmp_path: Path) -> None:
             mask[10:14, 4:8] = part == 1
             if part < 2:
                 Picture.fromarray(mask).save(place.with_name(f"Part{part}_label.bmp"))
-    (published,) = census(KSDD(tmp_path), "ksdd").categories
+    (published,) = audit(KSDD(tmp_path), "ksdd").categories
     assert published.counts == (48, 16, 8)
     assert published.groups == (8, 8, 8)
     assert published.published == (857, 286, 54)
     assert published.sizes == {(32, 8): 72}
-    disjoint = census(KSDD(tmp_path, split="item"), "ksdd")
+    disjoint = audit(KSDD(tmp_path, split="item"), "ksdd")
     assert disjoint.categories[0].groups == (2, 6, 0)
     assert disjoint.categories[0].published is None  # other counts hold for other splits
     text = render(disjoint)
@@ -159,23 +159,23 @@ def test_near_duplicates_of_a_set_that_repeats_itself(tmp_path: Path) -> None:
         draw(tmp_path / f"no/{number}.png", number // 2, (32 + number, 30))
     for number in range(4):
         draw(tmp_path / f"yes/{number}.png", 100 + number)
-    (plain,) = census(BrainMRI(tmp_path), "brainmri").categories
+    (plain,) = audit(BrainMRI(tmp_path), "brainmri").categories
     assert (plain.near.normals, plain.near.anomalies) == (6, 4)
     assert plain.near.train + plain.near.test + plain.near.across == 6
-    (unique,) = census(BrainMRI(tmp_path, split="deduplicated"), "brainmri").categories
+    (unique,) = audit(BrainMRI(tmp_path, split="deduplicated"), "brainmri").categories
     assert unique.counts == (4, 2, 4)
     assert unique.near.across == 0
 
 
 def test_folder_has_nothing_published(tree: Path) -> None:
-    found = census(Folder(tree), "mine")
+    found = audit(Folder(tree), "mine")
     assert (found.missing, found.extra, found.categories[0].published) == ((), (), None)
     assert "licence    not stated" in render(found)
 
 
 @pytest.mark.skipif(not (SHARED / "mvtec").is_dir(), reason="no ../shared/data/mvtec")
 def test_mvtec_as_distributed() -> None:
-    found = census(MVTec(SHARED / "mvtec"), "mvtec")
+    found = audit(MVTec(SHARED / "mvtec"), "mvtec")
     text = render(found)
     for each in found.categories:
         assert each.counts == each.published
@@ -199,7 +199,7 @@ def test_classes_share_images_that_are_opened_once(
     opened: list[str] = []
     plain = dataset.open
     monkeypatch.setattr(dataset, "open", lambda source: (opened.append(source), plain(source))[1])
-    found = census(dataset, "mnist")
+    found = audit(dataset, "mnist")
     assert len(opened) == len(set(opened)) == 60
     assert len(found.categories) == 10
     for each in found.categories:

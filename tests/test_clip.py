@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import save_file
 from torchvision import transforms
 
+from harness.execution.cache import FeatureMemory
 from harness.interface import Image
-from harness.memory import FeatureMemory
-from methods import _clip
-from methods._pictures import encoder_files
-from methods._windows import members
+from methods._encoders import clip
+from methods._encoders.pictures import encoder_files
+from methods._ops.windows import members
 
 TINY = {
     "embed_dim": 24,
@@ -77,7 +77,7 @@ def normalised(images: list[Image], size: tuple[int, int]) -> torch.Tensor:
 @pytest.mark.parametrize("size", [32, 48, 45, 24])
 @pytest.mark.parametrize("quick_gelu", [False, True])
 def test_images_equal_open_clip(tiny: str, size: int, quick_gelu: bool) -> None:
-    encoder = _clip.ClipEncoder(tiny, "random:0", "cpu", memory(), quick_gelu)
+    encoder = clip.ClipEncoder(tiny, "random:0", "cpu", memory(), quick_gelu)
     images = pictures(3, 40, 56)
     levels = (3, 1)
     found = encoder.encode(images, size=size, levels=levels)
@@ -105,7 +105,7 @@ def test_images_equal_open_clip(tiny: str, size: int, quick_gelu: bool) -> None:
 def test_activation_matters(tiny: str) -> None:
     images = pictures(1)
     plain, quick = (
-        _clip.ClipEncoder(tiny, "random:0", "cpu", memory(), gelu).encode(images, size=32)[0].image
+        clip.ClipEncoder(tiny, "random:0", "cpu", memory(), gelu).encode(images, size=32)[0].image
         for gelu in (False, True)
     )
     assert float((plain - quick).abs().max()) > 1e-4
@@ -113,7 +113,7 @@ def test_activation_matters(tiny: str) -> None:
 
 def test_windows_equal_one_forward_each(tiny: str) -> None:
     """A window's embedding is open_clip's of an image that has only its patches."""
-    encoder = _clip.ClipEncoder(tiny, "random:0", "cpu", memory())
+    encoder = clip.ClipEncoder(tiny, "random:0", "cpu", memory())
     images = pictures(2, 48, 48)
     found = encoder.encode(images, size=48, windows=(2, 3))
     visual = reference(image_size=48).visual
@@ -139,13 +139,13 @@ def test_windows_equal_one_forward_each(tiny: str) -> None:
 
 
 def test_window_of_the_whole_grid_is_the_image(tiny: str) -> None:
-    encoder = _clip.ClipEncoder(tiny, "random:3", "cpu", memory())
+    encoder = clip.ClipEncoder(tiny, "random:3", "cpu", memory())
     encoding = encoder.encode(pictures(1), size=32, windows=(4,))[0]
     torch.testing.assert_close(encoding.windows[4][0, 0], encoding.image, atol=1e-5, rtol=1e-5)
 
 
 def test_chunks_of_windows_change_nothing(tiny: str) -> None:
-    encoder = _clip.ClipEncoder(tiny, "random:0", "cpu", memory())
+    encoder = clip.ClipEncoder(tiny, "random:0", "cpu", memory())
     pixels = normalised(pictures(2), (32, 32))
     with torch.no_grad():
         whole = encoder.vision(pixels, (), (2,), 10_000).windows[2]
@@ -154,7 +154,7 @@ def test_chunks_of_windows_change_nothing(tiny: str) -> None:
 
 
 def test_text_equals_open_clip(tiny: str) -> None:
-    encoder = _clip.ClipEncoder(tiny, "random:0", "cpu", memory())
+    encoder = clip.ClipEncoder(tiny, "random:0", "cpu", memory())
     sentences = ["a photo of a bottle.", "x", "a close-up photo of the damaged metal nut " * 3]
     with torch.no_grad():
         expected = reference().encode_text(open_clip.tokenize(sentences))
@@ -163,7 +163,7 @@ def test_text_equals_open_clip(tiny: str) -> None:
 
 def test_words_may_be_changed(tiny: str) -> None:
     """Gradients reach the word embeddings, and only those up to the end token matter."""
-    encoder = _clip.ClipEncoder(tiny, "random:0", "cpu", memory())
+    encoder = clip.ClipEncoder(tiny, "random:0", "cpu", memory())
     embeddings, ends = encoder.text.words(["a cup", "a much longer sentence"])
     embeddings = embeddings.clone().requires_grad_()
     encoder.text(embeddings, ends)[0].sum().backward()
@@ -175,7 +175,7 @@ def test_words_may_be_changed(tiny: str) -> None:
 def test_custom_text_model(tmp_path: Path) -> None:
     path = tmp_path / "custom.json"
     path.write_text(json.dumps({"model_cfg": {**TINY, "custom_text": True}}))
-    encoder = _clip.ClipEncoder(str(path), "random:0", "cpu", memory())
+    encoder = clip.ClipEncoder(str(path), "random:0", "cpu", memory())
     torch.manual_seed(0)
     model = open_clip.CustomTextCLIP(**TINY).eval()
     with torch.no_grad():
@@ -183,7 +183,7 @@ def test_custom_text_model(tmp_path: Path) -> None:
     torch.testing.assert_close(encoder.encode_text(["a cup"]), expected, atol=1e-5, rtol=1e-5)
     # Files of the plain form fit the custom form.
     torch.save(reference(seed=5).state_dict(), tmp_path / "plain.pt")
-    loaded = _clip.ClipEncoder(str(path), str(tmp_path / "plain.pt"), "cpu", memory())
+    loaded = clip.ClipEncoder(str(path), str(tmp_path / "plain.pt"), "cpu", memory())
     with torch.no_grad():
         expected = reference(seed=5).encode_text(open_clip.tokenize(["a cup"]))
     torch.testing.assert_close(loaded.encode_text(["a cup"]), expected, atol=1e-5, rtol=1e-5)
@@ -204,8 +204,8 @@ def test_local_files(tiny: str, tmp_path: Path, form: str) -> None:
         else:
             torch.save({k: v.half() if form == "half" else v for k, v in state.items()}, path)
     image = pictures(1)
-    found = _clip.ClipEncoder(tiny, str(path), "cpu", memory()).encode(image, size=32)[0].image
-    expected = _clip.ClipEncoder(tiny, "random:7", "cpu", memory()).encode(image, size=32)[0].image
+    found = clip.ClipEncoder(tiny, str(path), "cpu", memory()).encode(image, size=32)[0].image
+    expected = clip.ClipEncoder(tiny, "random:7", "cpu", memory()).encode(image, size=32)[0].image
     tolerance = 1e-2 if form == "half" else 0
     torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
     assert found.dtype == torch.float32
@@ -215,7 +215,7 @@ def test_local_files(tiny: str, tmp_path: Path, form: str) -> None:
 def test_random_weights_are_open_clips() -> None:
     torch.manual_seed(11)
     before = torch.get_rng_state()
-    built = _clip.build("ViT-S-32-alt", "random:4", quick_gelu=False)
+    built = clip.build("ViT-S-32-alt", "random:4", quick_gelu=False)
     assert torch.equal(before, torch.get_rng_state())
     torch.manual_seed(4)
     expected = open_clip.create_model("ViT-S-32-alt", pretrained=None).state_dict()
@@ -228,12 +228,12 @@ def test_features_are_remembered_and_alone(tiny: str) -> None:
     images = pictures(4)
     one, other = memory(), memory()
     kwargs = {"size": 32, "levels": (2,), "windows": (2,)}
-    together = _clip.ClipEncoder(tiny, "random:0", "cpu", one)
+    together = clip.ClipEncoder(tiny, "random:0", "cpu", one)
     first = together.encode(images, **kwargs)
     again = together.encode(images[::-1], **kwargs)[::-1]
     assert (one.computed, one.reused) == (4, 4)
     assert all(a is b for a, b in zip(first, again, strict=True))
-    alone = _clip.ClipEncoder(tiny, "random:0", "cpu", other).encode(images[2:3], **kwargs)[0]
+    alone = clip.ClipEncoder(tiny, "random:0", "cpu", other).encode(images[2:3], **kwargs)[0]
     assert torch.equal(alone.levels[0], first[2].levels[0])
     assert torch.equal(alone.windows[2], first[2].windows[2])
     # Another size, level or window is another space.
@@ -245,7 +245,7 @@ def test_features_are_remembered_and_alone(tiny: str) -> None:
 
 def test_quick_gelu_follows_the_weights(tmp_path: Path) -> None:
     def chosen(model: str, weights: str) -> bool:
-        return _clip._quick_gelu(model, weights, _clip._config(model), _clip._tag(model, weights))
+        return clip._quick_gelu(model, weights, clip._config(model), clip._tag(model, weights))
 
     assert chosen("ViT-L-14-336", "openai")
     assert chosen("ViT-L-14-336", "some/file.pt")  # no other weights exist
@@ -289,7 +289,7 @@ def test_errors_are_one_line(
     monkeypatch.setenv("HOME", str(tmp_path))
     model, weights = spec
     with pytest.raises(kind, match=words) as caught:
-        _clip.ClipEncoder(tiny if model == "tiny" else model, weights, "cpu", memory(), False)
+        clip.ClipEncoder(tiny if model == "tiny" else model, weights, "cpu", memory(), False)
     assert "\n" not in str(caught.value)
 
 
@@ -298,11 +298,11 @@ def test_wrong_weights_are_named(tiny: str, tmp_path: Path) -> None:
     del state["visual.ln_post.weight"]
     torch.save(state, tmp_path / "w.pt")
     with pytest.raises(ValueError, match=r"w\.pt does not fit .* first visual\.ln_post\.weight"):
-        _clip.ClipEncoder(tiny, str(tmp_path / "w.pt"), "cpu", memory())
+        clip.ClipEncoder(tiny, str(tmp_path / "w.pt"), "cpu", memory())
 
 
 def test_levels_and_windows_are_checked(tiny: str) -> None:
-    encoder = _clip.ClipEncoder(tiny, "random:0", "cpu", memory())
+    encoder = clip.ClipEncoder(tiny, "random:0", "cpu", memory())
     with pytest.raises(ValueError, match="1 to 3, got 4"):
         encoder.encode(pictures(1), size=32, levels=(4,))
     with pytest.raises(ValueError, match="no window of 5"):
@@ -313,7 +313,7 @@ def test_levels_and_windows_are_checked(tiny: str) -> None:
 
 def test_trainable_features(tiny: str) -> None:
     """Features may enter a graph that is differentiated: no inference tensors."""
-    encoding = _clip.ClipEncoder(tiny, "random:0", "cpu", memory()).encode(pictures(1), size=32)[0]
+    encoding = clip.ClipEncoder(tiny, "random:0", "cpu", memory()).encode(pictures(1), size=32)[0]
     weight = torch.ones(24, requires_grad=True)
     (encoding.image * weight).sum().backward()
     torch.testing.assert_close(weight.grad, encoding.image)

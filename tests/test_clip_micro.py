@@ -13,9 +13,9 @@ import transformers
 from safetensors.torch import save_file
 
 from harness.interface import Auxiliary, AuxiliaryCategory, Queries, Support
-from methods._clip_micro import MicroEncoder
-from methods._encoders import load_encoder
-from methods._pictures import encoder_files
+from methods._encoders.load import load_encoder
+from methods._encoders.micro import MicroEncoder
+from methods._encoders.pictures import encoder_files
 from methods.coop import Coop
 from methods.inctrl import Inctrl
 from methods.micro.clip_model import MicroClip

@@ -11,11 +11,11 @@ from PIL import Image as Picture
 from sklearn.datasets import load_sample_image
 from torchvision.transforms.v2 import functional as transforms
 
+from harness.execution.cache import FeatureMemory
 from harness.interface import Image
-from harness.memory import FeatureMemory
-from methods import _weights
-from methods._cnn import CnnEncoder, build, folded, stretch
-from methods._encoders import described, load_encoder
+from methods._encoders import weights as _weights
+from methods._encoders.cnn import CnnEncoder, build, folded, stretch
+from methods._encoders.load import described, load_encoder
 
 LEVELS = (1, 2, 3, 4)
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness import config
-from harness.problems import InputError
+from harness.errors import InputError
 from tests.sweeps import NEAR, SQUARES, sweep, written
 
 pytestmark = pytest.mark.usefixtures("toys")

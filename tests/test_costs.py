@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from harness import config, costs
+from harness import config
 from harness.config import Sweep
-from harness.plan import KINDS, Material, Plan, plan
-from harness.problems import InputError
+from harness.errors import InputError
+from harness.planning import costs
+from harness.planning.graph import KINDS, Plan, PlanInputs, plan
 from tests.sweeps import HOME, SQUARES, sweep, written
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -26,9 +27,9 @@ def table(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def planned(tmp_path: Path) -> Callable[..., tuple[Sweep, Material, Plan]]:
-    def go(**changes: Any) -> tuple[Sweep, Material, Plan]:
-        from harness.catalogue import survey
+def planned(tmp_path: Path) -> Callable[..., tuple[Sweep, PlanInputs, Plan]]:
+    def go(**changes: Any) -> tuple[Sweep, PlanInputs, Plan]:
+        from harness.planning.inputs import collect_inputs
 
         methods = [{"use": "toys.methods:Near"}, {"use": "toys.methods:Compared", "generator": "g"}]
         given = sweep(
@@ -40,24 +41,24 @@ def planned(tmp_path: Path) -> Callable[..., tuple[Sweep, Material, Plan]]:
         )
         path = written(tmp_path / "c.yaml", given | changes)
         loaded = config.load(path)
-        material = survey(loaded, path, None).material
-        return loaded, material, plan(loaded, material)
+        inputs = collect_inputs(loaded, path, None).plan_inputs
+        return loaded, inputs, plan(loaded, inputs)
 
     return go
 
 
 def estimator(
-    path: Path, given: dict[str, Any], loaded: Sweep, material: Material
+    path: Path, given: dict[str, Any], loaded: Sweep, inputs: PlanInputs
 ) -> costs.Estimator:
     path.write_text(yaml.safe_dump(given))
     values = costs.parameters(loaded)
-    return costs.Estimator(costs.read(path), loaded, material.categories, values)
+    return costs.Estimator(costs.read(path), loaded, inputs.categories, values)
 
 
 def test_terms_count_images_references_and_parameters(
-    tmp_path: Path, planned: Callable[..., tuple[Sweep, Material, Plan]]
+    tmp_path: Path, planned: Callable[..., tuple[Sweep, PlanInputs, Plan]]
 ) -> None:
-    loaded, material, graph = planned()
+    loaded, inputs, graph = planned()
     entries = [
         {"use": "Blend", "kind": "generator", "when": {"share": 0.25}, "seconds": {}},
         {
@@ -72,7 +73,7 @@ def test_terms_count_images_references_and_parameters(
         },
         {"use": "Near", "kind": "method", "seconds": {"predict": {"image * power": 1}}},
     ]
-    found = estimator(tmp_path / "t.yaml", table(plugins=entries), loaded, material)
+    found = estimator(tmp_path / "t.yaml", table(plugins=entries), loaded, inputs)
     seconds: dict[str, list[float]] = {}
     for task in graph.tasks.values():
         seconds.setdefault(f"{task.kind} {task.generator}", []).append(found.seconds(task))
@@ -86,10 +87,10 @@ def test_terms_count_images_references_and_parameters(
 
 
 def test_stages_add_up_and_count_gpus_by_the_share_of_a_worker(
-    tmp_path: Path, planned: Callable[..., tuple[Sweep, Material, Plan]]
+    tmp_path: Path, planned: Callable[..., tuple[Sweep, PlanInputs, Plan]]
 ) -> None:
-    loaded, material, graph = planned()
-    found = estimator(tmp_path / "t.yaml", table(), loaded, material)
+    loaded, inputs, graph = planned()
+    found = estimator(tmp_path / "t.yaml", table(), loaded, inputs)
     kinds = [task.kind for task in graph.tasks.values()]
     for stage in found.stages(graph, graph.tasks):
         assert stage.tasks == stage.seconds == stage.megabytes == kinds.count(stage.kind)
@@ -109,11 +110,11 @@ def test_stages_add_up_and_count_gpus_by_the_share_of_a_worker(
 
 
 def test_a_term_that_is_nothing_is_named(
-    tmp_path: Path, planned: Callable[..., tuple[Sweep, Material, Plan]]
+    tmp_path: Path, planned: Callable[..., tuple[Sweep, PlanInputs, Plan]]
 ) -> None:
-    loaded, material, graph = planned()
+    loaded, inputs, graph = planned()
     entry = {"use": "Near", "kind": "method", "seconds": {"predict": {"image * powr": 1}}}
-    found = estimator(tmp_path / "t.yaml", table(plugins=[entry]), loaded, material)
+    found = estimator(tmp_path / "t.yaml", table(plugins=[entry]), loaded, inputs)
     with pytest.raises(
         InputError, match=r"'powr' is neither a unit nor a numeric parameter.*power"
     ):

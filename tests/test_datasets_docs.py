@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
-from harness.census import census
+from harness.data.audit import audit
 from harness.interface import Dataset
 
 PAGE = (Path(__file__).parents[1] / "docs/datasets.md").read_text(encoding="utf-8")
@@ -61,6 +61,6 @@ def test_example_works(tmp_path: Path) -> None:
             pixels = np.random.default_rng(gear).integers(0, 256, (20, 20), dtype=np.uint8)
             Picture.fromarray(pixels).save(tmp_path / f"{gear}_1_{kind}.png")
     gears = names["Gears"](root=tmp_path)  # type: ignore[call-arg]
-    (found,) = census(gears, "gears").categories
+    (found,) = audit(gears, "gears").categories
     assert found.counts == (18, 3, 3)
     assert found.defects == {"dent": 3}

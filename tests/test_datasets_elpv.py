@@ -15,7 +15,7 @@ from sklearn.model_selection import train_test_split
 
 from datasets._listed import three_quarters
 from datasets.elpv import ELPV
-from harness.images import decode
+from harness.data.images import decode
 
 
 @given(st.integers(1, 400))

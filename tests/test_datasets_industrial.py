@@ -16,7 +16,7 @@ from datasets.folder import Folder
 from datasets.ksdd import KSDD
 from datasets.mvtec import MVTec
 from datasets.visa import VisA
-from harness.images import crop, decode, decode_mask
+from harness.data.images import crop, decode, decode_mask
 from harness.interface import Dataset, Sample
 
 SHARED = Path(__file__).parents[1] / "../shared/data/mvtec"

@@ -13,7 +13,7 @@ from datasets.brainmri import BrainMRI
 from datasets.headct import HeadCT
 from datasets.oct2017 import OCT2017
 from datasets.resc import RESC
-from harness.images import decode, decode_mask
+from harness.data.images import decode, decode_mask
 from harness.interface import Dataset, Sample
 
 

@@ -14,7 +14,7 @@ from PIL import Image as Picture
 
 from datasets.cifar10 import CIFAR10
 from datasets.mnist import MNIST
-from harness.images import decode
+from harness.data.images import decode
 from harness.interface import Dataset
 
 SHARED = Path(__file__).parents[1] / "../shared/data/mnist"

@@ -12,9 +12,9 @@ import pytest
 import torch
 from scipy import ndimage
 
+from harness.execution.cache import FeatureMemory
 from harness.interface import Arrays, Image, Support
-from harness.memory import FeatureMemory
-from methods import _o2n_prompts
+from methods._o2n import prompts as o2n_prompts
 from methods.generators.dreambooth import DreamBooth
 from tests.dreambooth_fixtures import (
     QUERIES,
@@ -151,7 +151,7 @@ def test_the_prompt_is_chosen_by_similarity(
         found[select] = generator.personalize(QUERIES[:2], 1)
     tries = found["all"].images.reshape(2, 5, 32, 32, 3)
     assert found["all"].chosen is None
-    assert found["all"].prompts == _o2n_prompts.normal_prompts("metal nut", 5)
+    assert found["all"].prompts == o2n_prompts.normal_prompts("metal nut", 5)
 
     alike = found["all"].similarity
     for i in range(2):
@@ -212,7 +212,7 @@ def test_pool_is_composed_as_asked(make: Make, base: str, customized: Any) -> No
 
 
 def test_prompts_are_those_of_figure_5() -> None:
-    prompts = _o2n_prompts.normal_prompts
+    prompts = o2n_prompts.normal_prompts
     assert prompts("cable", 0) == ("",)
     assert prompts("cable", 1) == ("a photo of normal cable without flaw",)
     assert prompts("cable", 3) == (

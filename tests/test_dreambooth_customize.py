@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from harness.interface import Arrays, Image, Support
-from methods import _diffusion, _finetune
+from methods._diffusion import finetune, model
 from methods.generators.dreambooth import DreamBooth
 from tests.dreambooth_fixtures import (
     QUERIES,
@@ -65,19 +65,19 @@ def test_full_state_is_the_change_of_the_weights(
     make: Make, base: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: dict[str, torch.Tensor] = {}
-    train = _finetune._train
+    train = finetune._train
 
     def spy(parts: Any, unet: Any, *rest: Any) -> np.ndarray:
         losses = train(parts, unet, *rest)
         trained.update({n: w.detach().clone() for n, w in unet.named_parameters()})
         return losses
 
-    monkeypatch.setattr(_finetune, "_train", spy)
+    monkeypatch.setattr(finetune, "_train", spy)
     generator = make(tune="full")
     state = generator.customize(SUPPORT, {})
     assert state["loss"].shape == (6,)
     assert {v.dtype for k, v in state.items() if k != "loss"} == {np.dtype(np.float16)}
-    own = dict(_diffusion.load_unet(base, "cpu").named_parameters())
+    own = dict(model.load_unet(base, "cpu").named_parameters())
     for name, weight in generator._unet.named_parameters():
         moved = (trained[name] - own[name]).abs().max()
         assert torch.allclose(weight, trained[name], atol=1e-3 * float(moved) + 1e-7)
@@ -92,7 +92,7 @@ def test_lora_state_means_what_diffusers_takes_it_for(
     assert sum(w.numel() for w in adapter.values()) < 0.2 * sum(
         p.numel() for p in generator._unet.parameters()
     )
-    bare, unet = _diffusion.load_unet(base, "cpu"), _diffusion.load_unet(base, "cpu")
+    bare, unet = model.load_unet(base, "cpu"), model.load_unet(base, "cpu")
     unet.load_lora_adapter(adapter, prefix=None)
     z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     text = generator._conditions(1)[1]
@@ -109,7 +109,7 @@ def test_adapters_on_all_layers_reach_convolutions(make: Make, base: str) -> Non
     state = generator.customize(SUPPORT, {})
     assert "conv_in.lora_A.weight" in state
     layers = {n.rsplit(".lora_", 1)[0] for n in state if ".lora_" in n}
-    unet = _diffusion.load_unet(base, "cpu")
+    unet = model.load_unet(base, "cpu")
     kinds = (torch.nn.Linear, torch.nn.Conv2d)
     assert layers == {n for n, m in unet.named_modules() if isinstance(m, kinds)}
     adapter = {n: torch.from_numpy(w).float() for n, w in state.items() if n != "loss"}
@@ -127,7 +127,7 @@ def test_the_base_is_itself_again_after_every_model(make: Make, base: str, tune:
     before = generator.prepare("metal nut", 0)
     generator.customize(SUPPORT, before)
     assert np.array_equal(generator.prepare("metal nut", 0)["latents"], before["latents"])
-    own = _diffusion.load_unet(base, "cpu").state_dict()
+    own = model.load_unet(base, "cpu").state_dict()
     assert own.keys() == generator._unet.state_dict().keys()
     assert all(torch.equal(w, own[n]) for n, w in generator._unet.state_dict().items())
 

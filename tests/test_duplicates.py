@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image as Picture
 
-from datasets import _pictures
 from datasets.elpv import ELPV
-from harness import duplicates
+from harness.data import duplicates
+from harness.data import thumbnails as near
+from harness.errors import DataError
 from harness.interface import Dataset, Sample
-from harness.problems import DataError
 
 
 class Files(Dataset):
@@ -139,20 +139,20 @@ def test_alike_is_what_numpy_correlates(seed: int, n: int, blocked: bool) -> Non
     thumbnails[0] = 7  # correlates with nothing
     with np.errstate(invalid="ignore", divide="ignore"):
         wanted = np.corrcoef(thumbnails) > 0.995
-    rows = _pictures.unit(thumbnails)
-    sizes = _pictures._ROWS, _pictures._COLUMNS
+    rows = near.unit(thumbnails)
+    sizes = near._ROWS, near._COLUMNS
     try:
         if blocked:
-            _pictures._ROWS, _pictures._COLUMNS = 3, 7
-        found = {p for block in _pictures.alike(rows) for p in zip(*map(list, block), strict=True)}
+            near._ROWS, near._COLUMNS = 3, 7
+        found = {p for block in near.alike(rows) for p in zip(*map(list, block), strict=True)}
         half = n // 2
         across = {
             p
-            for block in _pictures.alike(rows[:half], rows[half:])
+            for block in near.alike(rows[:half], rows[half:])
             for p in zip(*map(list, block), strict=True)
         }
     finally:
-        _pictures._ROWS, _pictures._COLUMNS = sizes
+        near._ROWS, near._COLUMNS = sizes
     assert found == {(i, j) for i in range(n) for j in range(i + 1, n) if wanted[i, j]}
     assert across == {(i, j - half) for i, j in found if i < half <= j}
 
@@ -162,7 +162,7 @@ def test_joined_finds_the_components(pairs: list[tuple[int, int]]) -> None:
     labels = np.arange(20)
     for start in range(0, len(pairs), 7):  # as they come, block by block
         first, second = np.array(pairs[start : start + 7], np.intp).T
-        labels = _pictures.joined(labels, first, second)
+        labels = near.joined(labels, first, second)
     parents = [{i} for i in range(20)]
     for _ in range(20):
         for i, j in pairs:
@@ -173,12 +173,12 @@ def test_joined_finds_the_components(pairs: list[tuple[int, int]]) -> None:
 
 def test_thumbnail_is_grey_and_smooth() -> None:
     ramp = np.tile(np.linspace(0, 255, 300).astype(np.uint8)[None, :, None], (200, 1, 3))
-    small = _pictures.thumbnail(ramp).reshape(16, 16)
+    small = near.thumbnail(ramp).reshape(16, 16)
     np.testing.assert_allclose(small, np.tile((np.arange(16) + 0.5) / 16 * 255, (16, 1)), atol=4)
     picture = Picture.fromarray(ramp)
     for mode in ("L", "P", "RGBA", "LA"):
         np.testing.assert_allclose(
-            _pictures.thumbnail(picture.convert(mode)).reshape(16, 16).astype(int), small, atol=4
+            near.thumbnail(picture.convert(mode)).reshape(16, 16).astype(int), small, atol=4
         )
     deep = Picture.fromarray(ramp[..., 0].astype(np.uint16) << 8)
-    np.testing.assert_array_equal(_pictures.thumbnail(deep), small.reshape(-1))
+    np.testing.assert_array_equal(near.thumbnail(deep), small.reshape(-1))

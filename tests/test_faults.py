@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from harness.plan import KINDS
+from harness.planning.graph import KINDS
 from tests.clusters import address, cluster, published
 from tests.sweeps import HOME, NEAR, Runner, Tally, lasting, rows, sweep, written
 
@@ -28,9 +28,9 @@ def calls(toys: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tall
 
 
 @pytest.fixture(scope="module")
-def orders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of orders that mortal plug-ins follow; it is a parameter, so one for all tests."""
-    return tmp_path_factory.mktemp("orders")
+def payloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of payloads that mortal plug-ins follow; it is a parameter, so one for all tests."""
+    return tmp_path_factory.mktemp("payloads")
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +39,9 @@ def calm() -> dict[str, bytes]:
     return {}
 
 
-def mortal(orders: Path) -> dict[str, Any]:
+def mortal(payloads: Path) -> dict[str, Any]:
     """A sweep of every kind of task."""
-    given = {"orders": str(orders)}
+    given = {"payloads": str(payloads)}
     method = {"use": "toys.mortal:Mortal", "label": "mortal", "params": given}
     return sweep(
         name="mortal",
@@ -52,9 +52,9 @@ def mortal(orders: Path) -> dict[str, Any]:
     )
 
 
-def undisturbed(run_sweep: Runner, orders: Path, folder: Path, calm: dict[str, bytes]) -> None:
+def undisturbed(run_sweep: Runner, payloads: Path, folder: Path, calm: dict[str, bytes]) -> None:
     if not calm:
-        assert run_sweep(mortal(orders), "calm") == 0
+        assert run_sweep(mortal(payloads), "calm") == 0
         calm |= published(folder / "calm" / "mortal")
         assert len(rows(folder / "calm" / "mortal")) == 4
 
@@ -63,15 +63,15 @@ def undisturbed(run_sweep: Runner, orders: Path, folder: Path, calm: dict[str, b
 def test_a_worker_killed_in_each_kind_of_task(
     run_sweep: Runner,
     calls: Tally,
-    orders: Path,
+    payloads: Path,
     calm: dict[str, bytes],
     tmp_path: Path,
     kind: str,
 ) -> None:
-    undisturbed(run_sweep, orders, tmp_path, calm)
-    (orders / kind).touch()
+    undisturbed(run_sweep, payloads, tmp_path, calm)
+    (payloads / kind).touch()
     calls.new()
-    assert run_sweep(mortal(orders), runner="ray", workers=2) == 0
+    assert run_sweep(mortal(payloads), runner="ray", workers=2) == 0
     killed = [line.split()[1] for line in calls.new() if line.startswith("killed ")]
     assert killed == [kind]
     assert published(tmp_path / "runs" / "mortal") == calm
@@ -87,20 +87,20 @@ def test_a_worker_killed_in_each_kind_of_task(
 def test_a_worker_killed_each_time_costs_cells_that_are_named(
     run_sweep: Runner,
     calls: Tally,
-    orders: Path,
+    payloads: Path,
     calm: dict[str, bytes],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     order: str,
     cells: set[tuple[str, str]],
 ) -> None:
-    undisturbed(run_sweep, orders, tmp_path, calm)
-    (orders / order).touch()
+    undisturbed(run_sweep, payloads, tmp_path, calm)
+    (payloads / order).touch()
     folder = tmp_path / "runs" / "mortal"
     try:
-        assert run_sweep(mortal(orders), runner="ray", workers=2) == 1
+        assert run_sweep(mortal(payloads), runner="ray", workers=2) == 1
     finally:
-        (orders / order).unlink()
+        (payloads / order).unlink()
     failed = {(r["method"], r["category"]): r for r in rows(folder, "failures.csv")}
     assert set(failed) == cells
     said = capsys.readouterr().err
@@ -112,7 +112,7 @@ def test_a_worker_killed_each_time_costs_cells_that_are_named(
     done = (folder / "results.csv").read_text().splitlines()
     lost = [f"{method},squares,{category}," for method, category in cells]
     assert done == [line for line in table if not line.startswith(tuple(lost))]
-    assert run_sweep(mortal(orders), runner="ray", workers=2, retry_failed=True) == 0
+    assert run_sweep(mortal(payloads), runner="ray", workers=2, retry_failed=True) == 0
     assert published(folder) == calm
 
 
@@ -124,11 +124,11 @@ def truncate(storage: Path, kind: str, most: int = 1_000) -> int:
 
 
 def test_truncated_artifacts_are_made_again(
-    run_sweep: Runner, calls: Tally, orders: Path, calm: dict[str, bytes], tmp_path: Path
+    run_sweep: Runner, calls: Tally, payloads: Path, calm: dict[str, bytes], tmp_path: Path
 ) -> None:
     """Of every kind, all of them, and the sweep's own folder is gone: from what is left of it."""
-    undisturbed(run_sweep, orders, tmp_path, calm)
-    config, storage = mortal(orders), tmp_path / "runs"
+    undisturbed(run_sweep, payloads, tmp_path, calm)
+    config, storage = mortal(payloads), tmp_path / "runs"
     assert run_sweep(config, runner="ray", workers=2) == 0
     assert all(truncate(storage, kind) for kind in KINDS)
     shutil.rmtree(storage / "mortal")

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import ray_runner
-from harness.problems import InputError
+from harness.errors import InputError
+from harness.execution import ray_executor
 from tests.sweeps import HOME, command, sweep, written
 
 pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("toys")]
@@ -50,7 +50,7 @@ def test_a_port_that_nobody_listens_at(listening: socket.socket, tmp_path: Path)
 def test_a_port_where_something_else_listens(
     listening: socket.socket, monkeypatch: pytest.MonkeyPatch, answer: bytes
 ) -> None:
-    monkeypatch.setattr(ray_runner, "REACH", 0.3)
+    monkeypatch.setattr(ray_executor, "REACH", 0.3)
 
     def serve() -> None:
         found, _ = listening.accept()
@@ -63,7 +63,7 @@ def test_a_port_where_something_else_listens(
     thread.start()
     began = time.monotonic()
     with pytest.raises(InputError) as caught:
-        ray_runner._reach(f"ray://{address(listening)}")
+        ray_executor._reach(f"ray://{address(listening)}")
     thread.join(10)
     assert time.monotonic() - began < 5
     assert "\n" not in str(caught.value)
@@ -73,7 +73,7 @@ def test_a_port_where_something_else_listens(
 @pytest.mark.parametrize("where", ["no-such-host.invalid:6379", "127.0.0.1:99999"])
 def test_an_address_that_cannot_be(where: str) -> None:
     with pytest.raises(InputError, match=where):
-        ray_runner._reach(where)
+        ray_executor._reach(where)
 
 
 def test_an_interrupt_ends_the_wait_for_a_cluster(listening: socket.socket, tmp_path: Path) -> None:
@@ -82,8 +82,9 @@ def test_an_interrupt_ends_the_wait_for_a_cluster(listening: socket.socket, tmp_
     words = ["run", conf, "--address", address(listening), "--storage", tmp_path / "runs"]
     words += ["--mlflow", f"sqlite:///{tmp_path}/mlflow.db"]
     code = (
-        "import sys; from harness import ray_runner; from harness.__main__ import main\n"
-        "ray_runner._reach = lambda address: None\n"
+        "import sys; from harness.execution import ray_executor\n"
+        "from harness.__main__ import main\n"
+        "ray_executor._reach = lambda address: None\n"
         "sys.exit(main(sys.argv[1:]))"
     )
     with subprocess.Popen(

@@ -13,8 +13,8 @@ import torch
 from harness.contract import check
 from harness.interface import Auxiliary, AuxiliaryCategory, Image, Prediction, Queries, Support
 from methods import inctrl
-from methods._inctrl_net import InctrlNet, focal, read_checkpoint
-from methods._prompts import inctrl_prompts
+from methods._learned.inctrl import InctrlNet, focal, read_checkpoint
+from methods._ops.prompts import inctrl_prompts
 from methods.inctrl import Inctrl
 from tests.clip_fixtures import SIZE, build_model, memory, pictures, pixels_of, write_config
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from harness import config
-from harness.ledger import Ledger
-from harness.plan import Cell
-from harness.problems import InputError
-from harness.store import Store
+from harness.errors import InputError
+from harness.keys import Cell
+from harness.results.writer import ResultsWriter
+from harness.storage.store import Store
 from tests.sweeps import sweep, written
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -24,18 +24,18 @@ KEYS = {A: "ka", B: "kb"}
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Any:
-    def go(keys: dict[Cell, str] | None = None, **changes: Any) -> Ledger:
+    def go(keys: dict[Cell, str] | None = None, **changes: Any) -> ResultsWriter:
         made = config.load(written(tmp_path / "conf.yaml", sweep(**changes)))
-        return Ledger(Store(str(tmp_path / "runs")), made, KEYS if keys is None else keys)
+        return ResultsWriter(Store(str(tmp_path / "runs")), made, KEYS if keys is None else keys)
 
     return go
 
 
-def filled(ledger: Ledger) -> None:
-    ledger.begin({}, {}, [])
-    ledger.finish(A, "ka", ROW, {"fit_s": 0.5})
-    ledger.fail(B, "kb", {"task": "t", "bad_data": False, "error": 'e, "f"', "traceback": "g\nh"})
-    ledger.flush(final=True)
+def filled(writer: ResultsWriter) -> None:
+    writer.begin({}, {}, [])
+    writer.finish(A, "ka", ROW, {"fit_s": 0.5})
+    writer.fail(B, "kb", {"task": "t", "bad_data": False, "error": 'e, "f"', "traceback": "g\nh"})
+    writer.flush(final=True)
 
 
 def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -71,11 +71,11 @@ def test_a_row_without_its_key_is_computed_again(opened: Any, tmp_path: Path) ->
 
 
 def test_success_and_failure_replace_one_another(opened: Any, tmp_path: Path) -> None:
-    ledger = opened()
-    filled(ledger)
-    ledger.finish(B, "kb", ROW, {})
-    ledger.fail(A, "ka", {"error": "x"})
-    ledger.flush(final=True)
+    writer = opened()
+    filled(writer)
+    writer.finish(B, "kb", ROW, {})
+    writer.fail(A, "ka", {"error": "x"})
+    writer.flush(final=True)
     again = opened()
     assert (set(again.rows), set(again.failures)) == ({B}, {A})
     again.finish(A, "ka", ROW, {})

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import lock
-from harness.lock import Lock
-from harness.problems import InputError
-from harness.store import STALE, Store
+from harness.errors import InputError
+from harness.storage import lock
+from harness.storage.lock import Lock
+from harness.storage.store import STALE, Store
 from tests.sweeps import NEAR, Runner, Tally, command, rows, sweep, written
 
 HOLDER = """

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from harness.interface import Image
-from methods._crop import centre, centres, framed
-from methods._maps import enlarging, patch_features, smooth, smoothing
+from methods._ops.crop import centre, centres, framed
+from methods._ops.maps import enlarging, patch_features, smooth, smoothing
 
 
 @pytest.mark.parametrize(

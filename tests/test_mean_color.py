@@ -10,10 +10,10 @@ from methods.mean_color import MeanColor, cell_means
 class Direct:
     """Features without memory."""
 
-    def many(self, space, images, compute, batch=1):
+    def get_or_compute(self, space, images, compute, batch=1):
         return list(compute(images))
 
-    def once(self, name, compute):
+    def get_or_create(self, name, compute):
         return compute()
 
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.errors import DataError
+from harness.execution.cache import Decoder, FeatureMemory, Memory, nbytes
 from harness.interface import Dataset, Image, Sample
-from harness.memory import Decoder, FeatureMemory, Memory, nbytes
-from harness.problems import DataError
 
 
 @given(
@@ -70,7 +70,7 @@ def test_records_do_not_depend_on_what_was_seen_before(
 
     memory = FeatureMemory(limit)
     for keys in asked:
-        warm = memory.many("space", images(keys), compute, batch)
+        warm = memory.get_or_compute("space", images(keys), compute, batch)
         cold = FeatureMemory(10_000).many("space", images(keys), compute, batch)
         np.testing.assert_array_equal(np.stack(warm), np.stack(cold))
     assert memory.computed + memory.reused == sum(map(len, asked))
@@ -84,10 +84,10 @@ def test_spaces_are_apart_and_nothing_is_computed_twice() -> None:
         calls.extend(i.key for i in chunk)
         return [i.key for i in chunk]
 
-    memory.many("one", images("ab"), compute)
-    memory.many("one", images("ba"), compute)
+    memory.get_or_compute("one", images("ab"), compute)
+    memory.get_or_compute("one", images("ba"), compute)
     assert calls == ["a", "b"]
-    memory.many("two", images("a"), compute)
+    memory.get_or_compute("two", images("a"), compute)
     assert calls == ["a", "b", "a"]
     assert (memory.computed, memory.reused) == (3, 2)
 
@@ -100,7 +100,7 @@ def test_a_compute_that_loses_records_is_told() -> None:
 def test_once_is_once() -> None:
     memory, made = FeatureMemory(100), []
     for _ in range(3):
-        memory.once("weights", lambda: made.append(1))
+        memory.get_or_create("weights", lambda: made.append(1))
     assert made == [1]
 
 

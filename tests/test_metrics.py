@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as hnp
 from scipy.ndimage import label
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from harness import metrics
-from harness.metrics import Undefined
+from harness.results import metrics
+from harness.results.metrics import Undefined
 
 # No deadline: a busy machine is not a wrong metric. scikit-learn's F1 is slow, so fewer of those.
 many = settings(deadline=None)

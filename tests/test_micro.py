@@ -19,7 +19,7 @@ import transformers
 from safetensors import safe_open
 
 from benchmarks.micro import ZeroShot, psnr, zero_shot
-from datasets._render import TRAINING
+from datasets._rendering.render import TRAINING
 from datasets.surfaces import Surfaces
 from methods.micro import models
 from methods.micro.blocks import Blocks
@@ -209,7 +209,7 @@ def test_windows_are_images_of_their_own(judge):
 
 
 def test_the_denoiser_listens_to_the_text(pipe):
-    from datasets._render import render
+    from datasets._rendering.render import render
 
     families = list(TRAINING)
     pixels = np.stack([render(f, ("test", f), ("test", f), 128).pixels for f in families])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.node_cache import NodeCache
+from harness.storage.node_cache import NodeCache
 
 NAME = ".artifacts/customize/ab/abc.safetensors"
 

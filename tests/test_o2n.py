@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from harness.interface import Image
-from methods import _o2n_compare
-from methods._prompts import compose
+from methods._o2n import compare
+from methods._ops.prompts import compose
 from tests.clip_fixtures import SIZE, build_model, memory, pictures, pixels_of, write_config
 from tests.o2n_fixtures import PERSONALIZED, POOL, QUERIES, STATE, o2n, predict
 
@@ -251,9 +251,9 @@ def test_it_runs_on_levels_of_different_grids() -> None:
     """Convolutional levels: each has its own maximum; the map has the finest grid."""
     random = torch.Generator().manual_seed(0)
     fine, coarse = torch.rand(2, 8, 8, generator=random), torch.rand(2, 4, 4, generator=random)
-    score = _o2n_compare.score_of([fine, coarse], of_mean=False)
+    score = compare.score_of([fine, coarse], of_mean=False)
     for i in range(2):
         assert float(score[i]) == pytest.approx(float(fine[i].max() + coarse[i].max()) / 2)
-    mean = _o2n_compare.mean_map([fine, coarse])
+    mean = compare.mean_map([fine, coarse])
     big = torch.nn.functional.interpolate(coarse[None], (8, 8), mode="bilinear")[0]
     torch.testing.assert_close(mean, (fine + big) / 2)

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import config
+from harness.errors import InputError
 from harness.interface import Image, Queries
-from harness.problems import InputError
-from methods import _o2n_compare
-from methods._o2n_text import TextLayers
-from methods._prompts import unit
+from methods._o2n import compare
+from methods._o2n.text import TextLayers
+from methods._ops.prompts import unit
 from methods.generators.dreambooth import DreamBooth
 from methods.o2n import O2n
 from tests.clip_fixtures import SIZE, memory, pictures, write_config
@@ -50,8 +50,8 @@ def test_a_larger_bank_is_never_farther(seed: int, few: int, more: int) -> None:
     queries = unit(torch.randn(2, 9, 5, generator=random))
     bank = unit(torch.randn(few + more, 9, 5, generator=random))
     for distance, shape in (
-        (_o2n_compare.bank_distance, lambda b: b.flatten(0, 1)),
-        (_o2n_compare.bank_distance_in_place, lambda b: b),
+        (compare.bank_distance, lambda b: b.flatten(0, 1)),
+        (compare.bank_distance_in_place, lambda b: b),
     ):
         small = distance(queries, shape(bank[:few]))
         large = distance(queries, shape(bank))
@@ -65,9 +65,9 @@ def test_a_bank_larger_than_the_memory_for_it_gives_the_same(
     random = torch.Generator().manual_seed(0)
     queries = unit(torch.randn(5, 9, 4, generator=random))
     bank = unit(torch.randn(50, 4, generator=random))
-    whole = _o2n_compare.bank_distance(queries, bank)
-    monkeypatch.setattr(_o2n_compare, "_BUDGET", 9 * 7)
-    torch.testing.assert_close(_o2n_compare.bank_distance(queries, bank), whole)
+    whole = compare.bank_distance(queries, bank)
+    monkeypatch.setattr(compare, "_BUDGET", 9 * 7)
+    torch.testing.assert_close(compare.bank_distance(queries, bank), whole)
 
 
 @pytest.mark.parametrize("text", ["adapter", "class-token"])
@@ -221,8 +221,8 @@ def test_defaults_are_the_papers() -> None:
     assert (method.size, method.alpha, method.beta) == (240, 1.0, 0.5)
     assert method.encoder == {"model": "ViT-L-14-336", "weights": "openai"}
     assert (method.generator, method.personalized, method.auxiliary) == (True, True, True)
-    assert _o2n_compare.default_levels(dict.fromkeys(range(1, 25), 1024)) == (6, 12, 18, 24)
-    assert _o2n_compare.default_levels({1: 16, 2: 24, 3: 40, 4: 112}) == (2, 3, 4)
+    assert compare.default_levels(dict.fromkeys(range(1, 25), 1024)) == (6, 12, 18, 24)
+    assert compare.default_levels({1: 16, 2: 24, 3: 40, 4: 112}) == (2, 3, 4)
 
 
 SWEEP = """

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets.surfaces import Surfaces
-from harness.images import decode_mask
+from harness.data.images import decode_mask
 from harness.interface import Auxiliary, AuxiliaryCategory, Image
-from harness.metrics import pixel_auroc
-from methods import _o2n_text
-from methods._o2n_text import Recipe, TextLayers, map_loss, train
-from methods._prompts import unit
+from harness.results.metrics import pixel_auroc
+from methods._o2n import text as o2n_text
+from methods._o2n.text import Recipe, TextLayers, map_loss, train
+from methods._ops.prompts import unit
 from methods.o2n import O2n
 from tests.clip_fixtures import SIZE, memory, write_config
 
@@ -217,8 +217,8 @@ def test_anomalous_images_without_a_mask_teach_nothing() -> None:
 def test_mosaic_puts_images_and_masks_in_the_same_quarters() -> None:
     category = toy(8)
     four = [0, 5, 2, 7]
-    image = _o2n_text._mosaic([category.test[i] for i in four], SIDE)
-    mask = _o2n_text._quartered([category.masks(i) for i in four], SIDE)
+    image = o2n_text._mosaic([category.test[i] for i in four], SIDE)
+    mask = o2n_text._quartered([category.masks(i) for i in four], SIDE)
     half = SIDE // 2
     assert image.pixels.shape == (SIDE, SIDE, 3)
     assert not mask[:half, :half].any()

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
+from harness.execution.cache import FeatureMemory
 from harness.interface import Image, Queries, Support
-from harness.memory import FeatureMemory
-from methods._cnn import build
-from methods._gaussian import Gaussians
+from methods._encoders.cnn import build
+from methods._ops.gaussian import Gaussians
 from methods.padim import Padim, drawn_channels
 
 RANDOM = {"model": "resnet18", "weights": "random:3"}

@@ -13,11 +13,11 @@ from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
+from harness.execution.cache import FeatureMemory
 from harness.interface import Image, Queries, Support
-from harness.memory import FeatureMemory
-from methods import _bank
-from methods._bank import Bank, greedy_coreset
-from methods._maps import patch_features
+from methods._ops import bank as _bank
+from methods._ops.bank import Bank, greedy_coreset
+from methods._ops.maps import patch_features
 from methods.patchcore import Patchcore
 
 RANDOM = {"model": "resnet18", "weights": "random:3"}

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import catalogue, config
+from harness import config
 from harness.interface import Sample
-from harness.plan import KINDS, Plan, draw_support, plan, shard_queries, shards
+from harness.planning import inputs
+from harness.planning.graph import KINDS, Plan, draw_support, plan, shard_queries, shards
 from tests.sweeps import NEAR, SQUARES, sweep, written
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -128,7 +129,7 @@ def planned(tmp_path: Path) -> Callable[..., Plan]:
     def go(given: dict[str, Any]) -> Plan:
         path = written(tmp_path / "conf.yaml", given)
         made = config.load(path)
-        return plan(made, catalogue.survey(made, path, str(tmp_path)).material)
+        return plan(made, inputs.collect_inputs(made, path, str(tmp_path)).plan_inputs)
 
     return go
 
@@ -256,9 +257,9 @@ def test_zero_shot_is_one_result_for_all_seeds(planned: Callable[..., Plan]) -> 
 def test_only_some_cells(tmp_path: Path, planned: Callable[..., Plan]) -> None:
     path = written(tmp_path / "conf.yaml", everything())
     made = config.load(path)
-    material = catalogue.survey(made, path, str(tmp_path)).material
-    some = plan(made, material, {"shots": {"2"}, "category": {"bee"}})
-    whole = plan(made, material)
+    plan_inputs = inputs.collect_inputs(made, path, str(tmp_path)).plan_inputs
+    some = plan(made, plan_inputs, {"shots": {"2"}, "category": {"bee"}})
+    whole = plan(made, plan_inputs)
     assert {(c.shots, c.category) for c in some.cells} == {(2, "bee")}
     assert dict(some.cells).items() <= dict(whole.cells).items()
     assert set(some.tasks) < set(whole.tasks)
@@ -268,8 +269,8 @@ def test_queries_are_in_an_order_that_says_nothing_of_labels(tmp_path: Path) -> 
     data = [{"use": SQUARES, "params": {"queries": 400}}]
     path = written(tmp_path / "conf.yaml", sweep(datasets=data, shard=50))
     made = config.load(path)
-    material = catalogue.survey(made, path, None).material
-    for category in material.categories:
+    plan_inputs = inputs.collect_inputs(made, path, None).plan_inputs
+    for category in plan_inputs.categories:
         labels = [r.sample.label for part in shard_queries(category, 50) for r in part]
         assert sum(labels) == 200
         runs = sum(a != b for a, b in itertools.pairwise(labels)) + 1
@@ -282,14 +283,14 @@ def test_keys_say_nothing_of_labels(tmp_path: Path) -> None:
     """Same data with the labels turned round: the same images have the same keys."""
     path = written(tmp_path / "conf.yaml", sweep())
     made = config.load(path)
-    for category in catalogue.survey(made, path, None).material.categories:
+    for category in inputs.collect_inputs(made, path, None).plan_inputs.categories:
         for r in category.queries:
             assert len(r.key) == 32
             assert set(r.key) <= set("0123456789abcdef")
             turned = Sample(r.sample.image, 1 - r.sample.label, defect="other")
             entry = made.datasets[0]
-            dataset = catalogue._open(entry, None, "")
-            assert catalogue._key(dataset, catalogue._identity(entry), turned) == r.key
+            dataset = inputs._open(entry, None, "")
+            assert inputs._key(dataset, inputs._identity(entry), turned) == r.key
 
 
 @settings(max_examples=5, deadline=None)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness import metrics, plots
-from harness.plots import Line
+from harness.reporting import plots
+from harness.reporting.plots import Line
+from harness.results import metrics
 
 
 def shown(uri: str) -> np.ndarray:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness import plugins
-from harness.problems import InputError
+from harness.errors import InputError
 from tests.sweeps import FAKES
 
 METHOD = """

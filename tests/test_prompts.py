@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from methods._prompts import (
+from methods._ops.prompts import (
     LINEAGE_TEMPLATES,
     TEMPLATES,
     anomalous_probability,

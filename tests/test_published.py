@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import published
+from harness.results import published
 
 # (table, method, dataset, shots, metric, mean, deviation), read off the papers one by one
 PRINTED = [

@@ -7,10 +7,9 @@ import torch.nn.functional as F
 
 from benchmarks.regad import World
 from datasets.surfaces import Surfaces
+from harness.execution.cache import FeatureMemory
 from harness.interface import Auxiliary, AuxiliaryCategory, Image, Queries, Support
-from harness.memory import FeatureMemory
-from methods import _maps
-from methods._regad_net import (
+from methods._learned.regad import (
     Head,
     Registered,
     Straighten,
@@ -19,6 +18,7 @@ from methods._regad_net import (
     rotation_scale,
     warped,
 )
+from methods._ops import maps as _maps
 from methods.regad import Regad
 
 SMALL = {"model": "resnet10t", "weights": "random:0"}
@@ -121,7 +121,7 @@ def test_levels_are_put_back_where_they_came_from():
     ("model", "channels"), [("resnet18", (64, 128, 256)), ("tf_efficientnet_lite0", (24, 40, 112))]
 )
 def test_stages_are_the_encoders(model, channels):
-    from methods._cnn import build
+    from methods._encoders.cnn import build
 
     network = Registered(model, "random:0", 64, normalise=True).eval()
     pictures = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))

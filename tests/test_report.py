@@ -15,8 +15,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from harness import metrics, published, report, report_html
-from harness.results import CELL, csv_text, read_csv, results_frame, summary_frame
+from harness.reporting import html as report_html
+from harness.reporting import report
+from harness.results import metrics, published
+from harness.results.aggregate import CELL, csv_text, read_csv, results_frame, summary_frame
 
 SIDE = 48
 SKILL = {"padim": 0.6, "patchcore": 1.4, "o2n": 2.0}  # of the made-up methods

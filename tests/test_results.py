@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from harness import results
-from harness.results import csv_text, paired_frame, read_csv, results_frame, summary_frame
+from harness.results import aggregate
+from harness.results.aggregate import csv_text, paired_frame, read_csv, results_frame, summary_frame
 
 
 def cell(method: str, category: str, seed: int, auroc: float | None, **more: object) -> dict:
@@ -49,13 +49,13 @@ def by_hand(rows: list[dict], method: str, seeds: list[int]) -> list[float]:
 def test_rows_come_out_sorted_and_typed_whatever_their_order() -> None:
     rows = toys()
     frame = results_frame(rows)
-    assert list(frame.columns) == results.RESULT_COLUMNS
-    assert list(frame[results.CELL].itertuples(index=False, name=None)) == sorted(
-        tuple(row[name] for name in results.CELL) for row in rows
+    assert list(frame.columns) == aggregate.RESULT_COLUMNS
+    assert list(frame[aggregate.CELL].itertuples(index=False, name=None)) == sorted(
+        tuple(row[name] for name in aggregate.CELL) for row in rows
     )
     assert frame["pixel_aupro"].isna().all()
     assert csv_text(frame) == csv_text(results_frame(reversed(rows)))
-    assert csv_text(results_frame([])) == ",".join(results.RESULT_COLUMNS) + "\n"
+    assert csv_text(results_frame([])) == ",".join(aggregate.RESULT_COLUMNS) + "\n"
 
 
 def test_bad_rows_are_refused() -> None:
@@ -75,7 +75,7 @@ def test_csv_reads_back_exactly(tmp_path: Path) -> None:
     text = csv_text(frame)
     path = tmp_path / "results.csv"
     path.write_bytes(text.encode())
-    back = read_csv(path, results.RESULT_COLUMNS)
+    back = read_csv(path, aggregate.RESULT_COLUMNS)
     pd.testing.assert_frame_equal(back, frame, check_exact=True, check_dtype=False)
     assert csv_text(back) == text
     assert "\r" not in text
@@ -137,7 +137,7 @@ def test_a_category_missing_in_every_seed_leaves_no_mean() -> None:
 
 def test_what_was_asked_for_counts_not_what_came() -> None:
     frame = results_frame(toys(methods="a", categories="x"))
-    asked = results.grid(results_frame(toys(methods="ab", categories="xy")))
+    asked = aggregate.grid(results_frame(toys(methods="ab", categories="xy")))
     summary = summary_frame(frame, asked).set_index("method")
     assert summary.loc["a", "n_seeds"] == 0
     assert summary.loc["a", "missing"].startswith("seed 0: y")
@@ -165,7 +165,7 @@ def test_undefined_values() -> None:
 
 
 def test_nothing_finished_is_an_empty_summary() -> None:
-    assert list(summary_frame(results_frame([])).columns) == results.SUMMARY_COLUMNS
+    assert list(summary_frame(results_frame([])).columns) == aggregate.SUMMARY_COLUMNS
 
 
 def test_pairs_agree_with_scipy() -> None:
@@ -212,5 +212,5 @@ def test_a_pair_of_one_seed_or_no_spread_claims_nothing() -> None:
 
 
 def test_long_lists_of_names_are_cut_short() -> None:
-    assert results.names(["b", "a", "a"]) == "a, b"
-    assert results.names("edcba") == "a, b, c and 2 more"
+    assert aggregate.names(["b", "a", "a"]) == "a, b"
+    assert aggregate.names("edcba") == "a, b, c and 2 more"

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.node_cache import NodeCache
-from harness.store import Store
+from harness.storage.node_cache import NodeCache
+from harness.storage.store import Store
 from tests.clusters import cluster, published
 from tests.sweeps import NEAR, SQUARES, Runner, Tally, command, sweep, written
 

@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.plan import Task
-from harness.runner import Attempts
-from harness.schedule import Schedule
-from harness.worker import Outcome
+from harness.execution.executor import Attempts
+from harness.execution.schedule import Schedule
+from harness.execution.worker import Outcome
+from harness.planning.graph import Task
 
 KINDS = ("train", "customize", "generate", "personalize", "predict")
 
 
 def task(key: str, kind: str, needs: tuple[str, ...] = (), **fields: Any) -> Task:
-    about = {"place": "d/c/0", "state": "s", "gpus": 0.0} | fields
+    about = {"affinity": "d/c/0", "state": "s", "gpus": 0.0} | fields
     return Task(key, kind, needs, **about)  # type: ignore[arg-type]
 
 
@@ -32,8 +32,8 @@ def graphs(draw: st.DrawFn) -> dict[str, Task]:
     for i in range(draw(st.integers(1, 14))):
         earlier = sorted(tasks)
         needs = draw(st.lists(st.sampled_from(earlier), unique=True, max_size=3)) if earlier else []
-        place = draw(st.sampled_from(["d/a/0", "d/a/1", "d/b/0", "auxiliary/x"]))
-        new = task(f"t{i:02}", draw(st.sampled_from(KINDS)), tuple(needs), place=place)
+        affinity = draw(st.sampled_from(["d/a/0", "d/a/1", "d/b/0", "auxiliary/x"]))
+        new = task(f"t{i:02}", draw(st.sampled_from(KINDS)), tuple(needs), affinity=affinity)
         tasks[new.key] = new._replace(state=draw(st.sampled_from(["u", "v"])))
     middle = sorted(tasks)
     for i in range(draw(st.integers(1, 5))):
@@ -162,7 +162,7 @@ def test_lost_artifacts_and_workers_are_made_good(
 
 
 def test_shards_of_a_cell_that_failed_are_not_computed() -> None:
-    tasks = {f"p{i}": task(f"p{i}", "predict", place=f"d/a/{i}") for i in range(20)}
+    tasks = {f"p{i}": task(f"p{i}", "predict", affinity=f"d/a/{i}") for i in range(20)}
     tasks["e"] = task("e", "evaluate", tuple(tasks))
     schedule = Schedule(tasks, ["e"])
     first = schedule.next("w")
@@ -190,8 +190,8 @@ def test_a_need_made_anew_does_not_start_a_task_that_waits_for_another() -> None
     tasks = {
         "c": task("c", "customize"),
         "z": task("z", "personalize"),
-        "p": task("p", "predict", ("c", "z"), place="d/a/1"),
-        "q": task("q", "predict", ("c",), place="d/a/2"),
+        "p": task("p", "predict", ("c", "z"), affinity="d/a/1"),
+        "q": task("q", "predict", ("c",), affinity="d/a/2"),
         "e": task("e", "evaluate", ("p", "q")),
     }
     schedule = Schedule(tasks, ["e"])
@@ -208,8 +208,10 @@ def test_a_need_made_anew_does_not_start_a_task_that_waits_for_another() -> None
 
 def test_a_worker_stays_with_its_place_and_state() -> None:
     tasks = {
-        f"{place}{state}{i}": task(f"{place}{state}{i}", "predict", place=place, state=state)
-        for place in ("d/a/0", "d/b/0")
+        f"{affinity}{state}{i}": task(
+            f"{affinity}{state}{i}", "predict", affinity=affinity, state=state
+        )
+        for affinity in ("d/a/0", "d/b/0")
         for i in range(3)
         for state in "xy"
     }
@@ -219,7 +221,7 @@ def test_a_worker_stays_with_its_place_and_state() -> None:
     for _ in range(12):
         new = schedule.next("w")
         assert new is not None
-        order.append((new.place, new.state))
+        order.append((new.affinity, new.state))
         schedule.finish(new.key)
     changes = sum(a != b for a, b in itertools.pairwise(order))
     assert changes == 3, order
@@ -227,8 +229,8 @@ def test_a_worker_stays_with_its_place_and_state() -> None:
 
 def test_two_workers_share_places_before_they_help_each_other() -> None:
     tasks = {
-        f"{place}{i}": task(f"{place}{i}", "predict", place=place)
-        for place in ("d/a/0", "d/b/0")
+        f"{affinity}{i}": task(f"{affinity}{i}", "predict", affinity=affinity)
+        for affinity in ("d/a/0", "d/b/0")
         for i in range(2)
     }
     tasks["e"] = task("e", "evaluate", tuple(tasks))
@@ -236,7 +238,7 @@ def test_two_workers_share_places_before_they_help_each_other() -> None:
     first, second = schedule.next("v"), schedule.next("w")
     assert first is not None
     assert second is not None
-    assert first.place != second.place
+    assert first.affinity != second.affinity
 
 
 def test_a_worker_without_gpu_is_not_given_what_needs_one() -> None:
@@ -250,9 +252,9 @@ def test_a_worker_without_gpu_is_not_given_what_needs_one() -> None:
 
 def test_longest_path_first() -> None:
     tasks = {
-        "short": task("short", "predict", place="d/a/0"),
-        "long": task("long", "customize", place="d/b/0"),
-        "after": task("after", "personalize", ("long",), place="d/b/0"),
+        "short": task("short", "predict", affinity="d/a/0"),
+        "long": task("long", "customize", affinity="d/b/0"),
+        "after": task("after", "personalize", ("long",), affinity="d/b/0"),
         "e": task("e", "evaluate", ("short",)),
         "f": task("f", "evaluate", ("after",)),
     }
@@ -286,9 +288,9 @@ def test_every_damaged_need_of_a_task_is_made_again_with_a_single_attempt() -> N
 
 @pytest.mark.parametrize(("later", "helps"), [(0.5, False), (3.0, True)])
 def test_help_comes_only_where_it_is_in_time(later: float, helps: bool) -> None:
-    """What the worker of a place holds, a newcomer would have to decode and encode first."""
-    tasks = {key: task(key, "predict", place=f"d/c/{key[0]}") for key in ("a0", "a1")}
-    tasks |= {key: task(key, "predict", place="d/c/b") for key in ("b0", "b1", "b2", "b3")}
+    """What the worker of a affinity holds, a newcomer would have to decode and encode first."""
+    tasks = {key: task(key, "predict", affinity=f"d/c/{key[0]}") for key in ("a0", "a1")}
+    tasks |= {key: task(key, "predict", affinity="d/c/b") for key in ("b0", "b1", "b2", "b3")}
     tasks["e"] = task("e", "evaluate", tuple(tasks))
     schedule = Schedule(tasks, ["e"])
 

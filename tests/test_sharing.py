@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness import sharing
+from harness.execution import reuse
 from tests.clusters import cluster
 from tests.sweeps import NEAR, Runner, rows, sweep
 
@@ -36,7 +36,7 @@ def totals(table: list[dict[str, str]], what: str) -> list[int]:
     """Made, again, reused, over all workers."""
     found = [r for r in table if r["what"] == what]
     assert found, f"no row says {what}"
-    return [sum(int(r[name]) for r in found) for name in ("made", "again", "reused")]
+    return [sum(int(r[name]) for r in found) for name in ("misses", "recomputed", "hits")]
 
 
 def test_each_image_once_per_worker_that_holds_it(run_sweep: Runner, tmp_path: Path) -> None:
@@ -78,18 +78,18 @@ def of(lines: list[list[str]], what: str) -> list[list[str]]:
 
 
 def test_a_counter_knows_what_it_saw() -> None:
-    counter = sharing.Counter()
-    counter.made("a", "xyz")
-    counter.made("b", "x")
+    counter = reuse.Counter()
+    counter.miss("a", "xyz")
+    counter.miss("b", "x")
     assert counter.take() == {"a": [3, 0, 0], "b": [1, 0, 0]}
-    counter.made("a", "zw")
-    counter.reused("a", 4)
+    counter.miss("a", "zw")
+    counter.hit("a", 4)
     assert counter.take() == {"a": [2, 1, 4]}
     assert counter.take() == {}
 
 
 def test_counts_of_tasks_are_added_by_worker() -> None:
-    found = sharing.Sharing()
+    found = reuse.Sharing()
     assert not found
     found.add("w1", {"decode": [2, 0, 1]})
     found.add("w0", {"decode": [1, 0, 0], "a,b": [1, 1, 1]})

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from methods import _ssim
+from methods._diffusion import ssim
 
 
 def naive(a: np.ndarray, b: np.ndarray, sigma: float = 1.5) -> float:
@@ -33,7 +33,7 @@ def test_ssim_is_the_papers_equation(seed: int, noise: float) -> None:
     rng = np.random.default_rng(seed)
     a = rng.random((2, 16, 14))
     b = np.clip(a + noise * rng.standard_normal(a.shape), 0, 1)
-    got = _ssim.ssim(torch.from_numpy(a)[None], torch.from_numpy(b)[None])
+    got = ssim.ssim(torch.from_numpy(a)[None], torch.from_numpy(b)[None])
     assert got.shape == (1,)
     assert got.item() == pytest.approx(naive(a, b), abs=1e-9)
 
@@ -41,16 +41,16 @@ def test_ssim_is_the_papers_equation(seed: int, noise: float) -> None:
 def test_equal_images_are_fully_similar_and_pairs_are_independent() -> None:
     a = torch.rand(3, 3, 20, 20, generator=torch.Generator().manual_seed(0))
     b = torch.cat([a[:1], a[1:] * 0.5])
-    got = _ssim.ssim(a, b)
+    got = ssim.ssim(a, b)
     assert got[0].item() == pytest.approx(1, abs=1e-5)
     assert (got[1:] < 0.95).all()
-    assert torch.allclose(got[2:], _ssim.ssim(a[2:], b[2:]), atol=1e-6)
-    grid = _ssim.ssim(a[:, None], b)
+    assert torch.allclose(got[2:], ssim.ssim(a[2:], b[2:]), atol=1e-6)
+    grid = ssim.ssim(a[:, None], b)
     assert grid.shape == (3, 3)
     assert torch.allclose(grid.diagonal(), got, atol=1e-6)
 
 
 def test_resized_leaves_images_of_the_right_side_alone() -> None:
     image = torch.rand(1, 3, 240, 240)
-    assert _ssim.resized(image) is image
-    assert _ssim.resized(torch.full((2, 3, 100, 50), 0.25)).shape == (2, 3, 240, 240)
+    assert ssim.resized(image) is image
+    assert ssim.resized(torch.full((2, 3, 100, 50), 0.25)).shape == (2, 3, 240, 240)

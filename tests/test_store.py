@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from harness.store import Damaged, Store, artifact
+from harness.storage.store import Damaged, Store, artifact
 
 KEY = "ab" * 16
 TYPES = ["<f4", ">f4", "<f8", "<f2", "|u1", "|i1", "<i8", ">u2", "|b1"]
@@ -124,7 +124,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
     """One process writes two contents in turn, this one reads."""
     code = (
-        "import sys; from harness.store import Store; store = Store(sys.argv[1])\n"
+        "import sys; from harness.storage.store import Store; store = Store(sys.argv[1])\n"
         "for i in range(300): store.write('f', bytes([65 + i % 2]) * 100_000)"
     )
     store = Store(str(tmp_path))
@@ -140,7 +140,7 @@ def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_nothing_that_looks_finished(tmp_path: Path) -> None:
     """The limit on a file's size stands for the full disk: the write fails half way."""
     code = (
-        "import resource, signal, sys, numpy; from harness.store import Store\n"
+        "import resource, signal, sys, numpy; from harness.storage.store import Store\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
         "try: Store(sys.argv[1]).put('predict', 'cd' * 16, {'a': numpy.zeros(100_000)})\n"

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets._render import EVALUATION, TRAINING, render
-from datasets._render_defects import DEFECTS
+from datasets._rendering.defects import DEFECTS
+from datasets._rendering.render import EVALUATION, TRAINING, render
 from datasets.surfaces import Surfaces
 
 ROOT = Path(__file__).parents[1]

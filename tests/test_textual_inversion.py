@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from harness.execution.cache import FeatureMemory
 from harness.interface import Arrays, Image, Support
-from harness.memory import FeatureMemory
-from methods import _adp, _diffusion, _edit, _inversion
+from methods._diffusion import edit as _edit
+from methods._diffusion import inversion
+from methods._diffusion import model as diffusion
+from methods._learned import concepts
 from methods.generators.textual_inversion import TextualInversion
 from tests.adp_fixtures import FAST, QUERIES, SUPPORT, Pair, learned_on, pair_below, stored
 from tests.dreambooth_fixtures import apart, images, reconstructions
@@ -35,17 +38,17 @@ def test_a_concept_of_a_words_own_vector_is_that_word(pair: Pair) -> None:
     generator = pair.generator()
     parts, tower = generator._parts, generator._encoder.text
     for words in ("nut", "metal nut"):
-        concept = torch.stack([_inversion.word_of(parts, word) for word in words.split()])
+        concept = torch.stack([inversion.word_of(parts, word) for word in words.split()])
         patterns = ["a photo of a {}", "{} with damage", "a photo", "the {}, alone"]
-        captions = _inversion.Captions(parts, patterns, len(concept))
+        captions = inversion.Captions(parts, patterns, len(concept))
         found = captions(concept, torch.tensor([2, 0, 1, 3, 0]))
         said = [patterns[i].format(words) for i in (2, 0, 1, 3, 0)]
-        assert torch.allclose(found, _diffusion.embed(parts, said), atol=1e-5)
-        sentences = _adp.Sentences(tower, patterns[:2], len(concept))(concept)
+        assert torch.allclose(found, diffusion.embed(parts, said), atol=1e-5)
+        sentences = concepts.Sentences(tower, patterns[:2], len(concept))(concept)
         wanted = generator._encoder.encode_text([p.format(words) for p in patterns[:2]])
         assert torch.allclose(sentences, wanted / wanted.norm(dim=1, keepdim=True), atol=1e-5)
         other = captions(concept.flip(1), torch.arange(4))
-        plain = _diffusion.embed(parts, [p.format(words) for p in patterns])
+        plain = diffusion.embed(parts, [p.format(words) for p in patterns])
         assert torch.allclose(other[2], plain[2], atol=1e-5)  # it has no place for a concept
         assert (other - plain).abs().amax((1, 2))[[0, 1, 3]].min() > 1e-3
 
@@ -55,11 +58,11 @@ def test_the_micro_models_share_their_words() -> None:
     generator.setup("cpu", FeatureMemory(1 << 28))
     tower, parts = generator._encoder.text, generator._parts
     for word in ("object", "surface", "flawless", "damaged"):
-        assert _adp.alike(_adp.word_vector(tower, word), _inversion.word_of(parts, word))
-    assert not _adp.alike(_adp.word_vector(tower), _inversion.word_of(parts, "surface"))
-    words = torch.stack([_adp.word_vector(tower, word) for word in ("wire", "grid")])
-    wanted = _adp.states_of(tower, "wire grid")
-    assert torch.allclose(_adp.states_of(tower, words), wanted, atol=1e-5)
+        assert concepts.alike(concepts.word_vector(tower, word), inversion.word_of(parts, word))
+    assert not concepts.alike(concepts.word_vector(tower), inversion.word_of(parts, "surface"))
+    words = torch.stack([concepts.word_vector(tower, word) for word in ("wire", "grid")])
+    wanted = concepts.states_of(tower, "wire grid")
+    assert torch.allclose(concepts.states_of(tower, words), wanted, atol=1e-5)
     assert wanted.shape == (2, 22, 128)
     assert generator._tau == pytest.approx(0.065, abs=0.001)
 
@@ -105,7 +108,7 @@ def test_gradients_reach_the_concept_and_nothing_else(pair: Pair) -> None:
             assert not weight.requires_grad, f"{part}.{name}"
         for name, weight in model.state_dict().items():
             assert torch.equal(weight, before[f"{part}.{name}"]), f"{part}.{name}"
-    start = _adp.word_vector(generator._encoder.text).numpy()
+    start = concepts.word_vector(generator._encoder.text).numpy()
     assert np.array_equal(state["object"], start)
     assert np.abs(state["normal"][0] - start).max() > 0.01
     assert np.abs(state["anomalous"] - state["normal"]).max() > 0.01
@@ -115,13 +118,13 @@ def test_the_gradient_is_that_of_the_error(pair: Pair) -> None:
     """Central differences of the denoising error along random directions of the concept."""
     generator = pair.generator()
     parts, unet = generator._parts, generator._unet
-    captions = _inversion.Captions(parts, _adp.INVERSION, 2)
+    captions = inversion.Captions(parts, concepts.INVERSION, 2)
     random = torch.Generator().manual_seed(0)
     z, noise = torch.randn(2, 3, 4, 8, 8, generator=random)
     t, which = torch.tensor([100, 500, 900]), torch.tensor([0, 7, 26])
 
     def error(concept: torch.Tensor) -> torch.Tensor:
-        return _inversion.denoising_error(parts, unet, z, noise, t, captions(concept, which)).sum()
+        return inversion.denoising_error(parts, unet, z, noise, t, captions(concept, which)).sum()
 
     concept = torch.randn(2, 16, generator=random).requires_grad_()
     (gradient,) = torch.autograd.grad(error(concept), [concept])
@@ -137,11 +140,11 @@ def test_the_gradient_is_that_of_the_error(pair: Pair) -> None:
 def test_the_error_is_that_of_a_loop(pair: Pair, tmp_path: Path, prediction: str) -> None:
     """log p of Eq. 3, up to its constant, one latent value at a time in float64."""
     base = save_tiny_base(tmp_path, prediction_type=prediction)
-    parts, unet = _diffusion.load_parts(base, "cpu"), _diffusion.load_unet(base, "cpu")
+    parts, unet = diffusion.load_parts(base, "cpu"), diffusion.load_unet(base, "cpu")
     random = torch.Generator().manual_seed(0)
     z, noise = torch.randn(2, 3, 4, 8, 8, generator=random)
     t, text = torch.tensor([10, 400, 990]), torch.randn(3, 77, 16, generator=random)
-    found = _inversion.denoising_error(parts, unet, z, noise, t, text)
+    found = inversion.denoising_error(parts, unet, z, noise, t, text)
     unet.double()
     for i in range(3):
         abar = float(np.prod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000)[: int(t[i]) + 1] ** 2))
@@ -165,13 +168,13 @@ def test_learning_lowers_the_error_and_raises_the_gain(pair: Pair) -> None:
     random = torch.Generator().manual_seed(5)
     noise = torch.randn(z.shape, generator=random)
     t = torch.randint(1000, (30,), generator=random)
-    captions = _inversion.Captions(parts, _adp.INVERSION, 1)
+    captions = inversion.Captions(parts, concepts.INVERSION, 1)
     which = torch.randint(27, (30,), generator=random)
 
     def error(concept: torch.Tensor) -> float:
         with torch.no_grad():
             text = captions(concept, which)
-            return float(_inversion.denoising_error(parts, unet, z, noise, t, text).mean())
+            return float(inversion.denoising_error(parts, unet, z, noise, t, text).mean())
 
     assert error(torch.from_numpy(state["normal"])) < error(generator._begin)
     guided = pair.generator(train_steps=15, train_batch=1, anomaly_steps=0, alpha=100.0)
@@ -281,11 +284,11 @@ def test_both_sentences_of_damage_are_used(pair: Pair, monkeypatch: pytest.Monke
     state = generator.customize(SUPPORT, {})
     first, second = asked
     said = ["a photo with damage", "a photo of an object with damage"]
-    wanted = _diffusion.embed(generator._parts, said)
+    wanted = diffusion.embed(generator._parts, said)
     assert torch.allclose(first, wanted[[0, 0, 0, 1, 1, 1, 0]], atol=1e-5)
     concept = torch.from_numpy(state["anomalous"])
     patterns = ["a photo of a damaged {}", "a photo of a {} with damage"]
-    wanted = _inversion.Captions(generator._parts, patterns, 1)(concept, torch.arange(2))
+    wanted = inversion.Captions(generator._parts, patterns, 1)(concept, torch.arange(2))
     assert torch.allclose(second, wanted[[0, 0, 0, 1, 1]], atol=1e-5)
 
 

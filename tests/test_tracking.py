@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from harness import tracking
-from harness.plan import Cell
-from harness.store import Store
-from harness.tracking import EXPERIMENT, Tracker
+from harness.keys import Cell
+from harness.reporting import tracking
+from harness.reporting.tracking import EXPERIMENT, Tracker
+from harness.storage.store import Store
 from tests.sweeps import Runner, rows, sweep
 
 pytestmark = pytest.mark.timeout(280)

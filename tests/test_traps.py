@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import catalogue, config, metrics
-from harness.runner import Settings
+from harness import config
+from harness.execution.executor import Settings
+from harness.planning import inputs
+from harness.results import metrics
 from tests.sweeps import HOME, NEAR, SQUARES, Runner, Tally, rows, sweep, written
 
 pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("toys")]
@@ -137,26 +139,26 @@ def test_trap_9_malloc_is_told_before_python_starts(tmp_path: Path) -> None:
     for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_"):
         assert int(variables[name]) >= 100_000_000
     assert variables["OMP_NUM_THREADS"] == "2"
-    from harness.process import Template
+    from harness.execution.forkserver import ForkServer
 
-    template = Template(variables, (), {"storage": str(tmp_path)})
-    environ = Path(f"/proc/{template._process.pid}/environ")
+    fork_server = ForkServer(variables, (), {"storage": str(tmp_path)})
+    environ = Path(f"/proc/{fork_server._process.pid}/environ")
     while not (text := environ.read_bytes()):  # until the child has become another program
         time.sleep(0.01)
     seen = text.decode().split("\0")
-    template.close()
+    fork_server.close()
     assert {f"{k}={v}" for k, v in variables.items()} <= set(seen)
 
 
 def test_trap_10_only_the_driver_logs(tmp_path: Path) -> None:
     """Parallel writers race in MLflow, and a global active run leaks."""
-    for path in (HOME / "harness").glob("*.py"):
+    for path in (HOME / "harness").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 assert (node.value.id, node.attr) != ("mlflow", "start_run"), path.name
                 assert node.attr not in ("set_experiment", "set_tracking_uri", "autolog")
     code = (
-        "import sys, harness.worker, harness.process, harness.evaluation\n"
+        "import sys, harness.execution.worker, harness.execution.forkserver\n"
         "assert 'mlflow' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=HOME, check=True)
@@ -191,7 +193,7 @@ def test_labels_never_reach_a_method(run_sweep: Runner, tally: Tally, tmp_path: 
         assert not {"good", "square", "ant"} & set(words[1].split("/"))
     path = written(tmp_path / "conf.yaml", given)
     made = config.load(path)
-    (category,) = catalogue.survey(made, path, None).material.categories
+    (category,) = inputs.collect_inputs(made, path, None).material.categories
     label = {r.key: r.sample.label for r in category.queries}
     order = np.array([label[words[1]] for words in queries])
     assert order.sum() == 30

@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from methods import _weights
+from methods._encoders import weights as _weights
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(1)}
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from harness.contract import check
 from harness.interface import Image, Prediction, Queries, Support
-from methods._pictures import centre, uncropped
-from methods._prompts import compose
-from methods._windows import harmonic_mean, members, nearest, spread, upsample
+from methods._encoders.pictures import centre, uncropped
+from methods._ops.prompts import compose
+from methods._ops.windows import harmonic_mean, members, nearest, spread, upsample
 from methods.winclip import Winclip
 from tests.clip_fixtures import SIZE, build_model, memory, pictures, pixels_of, write_config
 

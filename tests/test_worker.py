@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import seeding
+from harness.data.opening import open_dataset
+from harness.execution import seeding
+from harness.execution.forkserver import ForkServer, WorkerProcess
+from harness.execution.worker import Worker, checked
 from harness.interface import Prediction
-from harness.process import Template, WorkerProcess
-from harness.worker import Worker, checked, open_dataset
 
 F = np.float32
 
@@ -93,14 +94,14 @@ def test_a_worker_never_raises(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def template(tmp_path: Path) -> Any:
-    made = Template({}, ("no_such_library",), {"storage": str(tmp_path)})
+def fork_server(tmp_path: Path) -> Any:
+    made = ForkServer({}, ("no_such_library",), {"storage": str(tmp_path)})
     yield made
     made.close()
 
 
-def forked(template: Template) -> WorkerProcess:
-    child = template.fork()
+def forked(fork_server: ForkServer) -> WorkerProcess:
+    child = fork_server.fork()
     while not child.ready(1):
         pass
     return child
@@ -113,43 +114,43 @@ def answer(child: WorkerProcess) -> str:
     return outcome.error
 
 
-def test_a_process_answers_and_ends(template: Template) -> None:
-    child = forked(template)
+def test_a_process_answers_and_ends(fork_server: ForkServer) -> None:
+    child = forked(fork_server)
     for _ in range(2):
         assert answer(child).startswith("KeyError")
     assert child.end(patience=5.0) == "exited with status 0"  # its pipe was closed
 
 
-def test_a_busy_process_is_ended(template: Template) -> None:
-    child = forked(template)
+def test_a_busy_process_is_ended(fork_server: ForkServer) -> None:
+    child = forked(fork_server)
     os.kill(child._pid, signal.SIGSTOP)
     assert child.end() == "was ended"
 
 
-def test_a_process_that_was_killed_is_noticed_and_another_forked(template: Template) -> None:
-    child, other = forked(template), forked(template)
+def test_a_process_that_was_killed_is_noticed_and_another_forked(fork_server: ForkServer) -> None:
+    child, other = forked(fork_server), forked(fork_server)
     os.kill(child._pid, signal.SIGKILL)
     with pytest.raises((EOFError, ConnectionError)):
         child.wait(10)
     assert "SIGKILL" in child.end(patience=2.0)
-    for alive in (other, forked(template)):
+    for alive in (other, forked(fork_server)):
         assert answer(alive).startswith("KeyError")
 
 
-def test_a_template_that_was_killed_is_started_again(template: Template) -> None:
-    child = forked(template)
-    template._process.kill()
-    template._process.wait()
+def test_a_template_that_was_killed_is_started_again(fork_server: ForkServer) -> None:
+    child = forked(fork_server)
+    fork_server._process.kill()
+    fork_server._process.wait()
     with pytest.raises((EOFError, ConnectionError)):  # its workers go with it
         child.wait(10)
     assert "SIGKILL" in child.end()
-    assert answer(forked(template)).startswith("KeyError")
+    assert answer(forked(fork_server)).startswith("KeyError")
 
 
 def test_a_worker_dies_with_its_driver(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from harness.process import Template\n"
-        "child = Template({}, (), {'storage': sys.argv[1]}).fork()\n"
+        "import sys, time; from harness.execution.forkserver import ForkServer\n"
+        "child = ForkServer({}, (), {'storage': sys.argv[1]}).fork()\n"
         "while not child.ready(1): pass\n"
         "print(child._pid, flush=True); time.sleep(60)"
     )

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 from harness.interface import Arrays, Features, Generator, Image, Personalized, Pixels, Support
-from methods import _augment, _diffusion, _finetune, _o2n_prompts, _ssim
+from methods._diffusion import augment as _augment
+from methods._diffusion import finetune, model, ssim
+from methods._o2n import prompts as o2n_prompts
 
 _log = logging.getLogger(__name__)
 TUNES = ("full", "lora")
@@ -84,7 +86,7 @@ class DreamBooth(Generator):
     """
 
     prior: ClassVar[bool] = True
-    later: ClassVar[tuple[str, ...]] = _LATER
+    sampling_parameters: ClassVar[tuple[str, ...]] = _LATER
 
     def __init__(
         self,
@@ -119,7 +121,7 @@ class DreamBooth(Generator):
         self.base = base
         self.tune = _one_of("tune", tune, TUNES)
         self.rank = _at_least("rank", rank, 1)
-        self.targets = _one_of("targets", targets, tuple(_finetune.TARGETS))
+        self.targets = _one_of("targets", targets, tuple(finetune.TARGETS))
         self.train_steps = _at_least("train_steps", train_steps, 1)
         self.train_batch = _at_least("train_batch", train_batch, 1)
         self.learning_rate = _at_least("learning_rate", learning_rate, 1e-9)
@@ -131,11 +133,11 @@ class DreamBooth(Generator):
         self.copies = _at_least("copies", copies, 1)
         self.size = _at_least("size", size, 8)
         self.strength = _share("strength", strength)
-        self.start = _one_of("start", start, _diffusion.STARTS)
+        self.start = _one_of("start", start, model.STARTS)
         self.steps = _at_least("steps", steps, 1)
-        self.scheduler = _one_of("scheduler", scheduler, _diffusion.SCHEDULERS)
+        self.scheduler = _one_of("scheduler", scheduler, model.SCHEDULERS)
         self.guidance = _at_least("guidance", guidance, 0)
-        self.prompts = _one_of("prompts", prompts, _o2n_prompts.COUNTS)
+        self.prompts = _one_of("prompts", prompts, o2n_prompts.COUNTS)
         self.select = _one_of("select", select, SELECTIONS)
         self.text_share = _share("text_share", text_share)
         self.pool_strength = _share("pool_strength", pool_strength)
@@ -147,7 +149,7 @@ class DreamBooth(Generator):
 
     def files(self) -> Sequence[Path]:
         """Weights of a local base; none for a hub id, which names its own."""
-        return _diffusion.weight_files(self.base)
+        return model.weight_files(self.base)
 
     def setup(self, device: str, features: Features) -> None:
         """Load the base: its UNet for this plug-in alone, the rest shared within the worker."""
@@ -160,15 +162,15 @@ class DreamBooth(Generator):
         train_dtype, self._dtype = (named[kind] for kind in kinds)
         # bfloat16 has 8 bits of mantissa: its rounding would show in the pixels
         self._vae_dtype = torch.float16 if self._dtype == torch.float16 else torch.float32
-        self._parts = features.once(
-            f"diffusion:{self.base}:{device}", lambda: _diffusion.load_parts(self.base, device)
+        self._parts = features.get_or_create(
+            f"diffusion:{self.base}:{device}", lambda: model.load_parts(self.base, device)
         )
-        self._unet = _diffusion.load_unet(self.base, device)
+        self._unet = model.load_unet(self.base, device)
         self._changed: dict[str, torch.Tensor] = {}  # the base's values of what a state changed
         self._support: Support | None = None
-        self._free = _diffusion.embed(self._parts, [""])
+        self._free = model.embed(self._parts, [""])
         full = self.tune == "full"
-        self._recipe = _finetune.Recipe(
+        self._recipe = finetune.Recipe(
             rank=None if full else self.rank,
             targets=self.targets,
             steps=self.train_steps or (800 if full else 500),
@@ -177,8 +179,8 @@ class DreamBooth(Generator):
             checkpointing=self.checkpointing,
             until=self.train_until,
         )
-        self._side = self.size or _diffusion.native_size(self._parts, self._unet)
-        factor = _diffusion.factor(self._parts)
+        self._side = self.size or model.native_size(self._parts, self._unet)
+        factor = model.factor(self._parts)
         depth = factor * 2 ** (len(self._unet.config.block_out_channels) - 1)
         if self._side % depth:
             raise _wrong("size", f"a multiple of {depth} with base {self.base!r}", self._side)
@@ -190,7 +192,7 @@ class DreamBooth(Generator):
         if self.prior_images == 0 or self.prior_weight == 0:
             return {}
         self._restore()
-        condition = _diffusion.embed(self._parts, [_o2n_prompts.prior_prompt(object_name)])
+        condition = model.embed(self._parts, [o2n_prompts.prior_prompt(object_name)])
         noise = [self._noise("prior", object_name, seed, i) for i in range(self.prior_images)]
         rows = condition.expand(self.prior_images, -1, -1)
         steps, guidance = self.sample_steps, self.sample_guidance
@@ -203,16 +205,16 @@ class DreamBooth(Generator):
         self._restore()
         images = sorted(support.images, key=lambda image: image.key)  # their order means nothing
         name = support.object_name
-        captions = [_o2n_prompts.instance_prompt(name), _o2n_prompts.prior_prompt(name)]
-        normal, general = _diffusion.embed(self._parts, captions)
+        captions = [o2n_prompts.instance_prompt(name), o2n_prompts.prior_prompt(name)]
+        normal, general = model.embed(self._parts, captions)
         z = self._augmented_latents(images, support)
-        shown = [_finetune.Demonstrations(z, normal, 1.0, self.train_batch)]
+        shown = [finetune.Demonstrations(z, normal, 1.0, self.train_batch)]
         if "latents" in prior and self.prior_weight > 0:
             z = torch.from_numpy(np.array(prior["latents"])).float().to(self._device)
-            more = _finetune.Demonstrations(z, general, self.prior_weight, self.train_batch)
+            more = finetune.Demonstrations(z, general, self.prior_weight, self.train_batch)
             shown.append(more)
-        random = _diffusion.generator_of("customize", support.seed, *(x.key for x in images))
-        state = _finetune.finetune(self._parts, self._unet, shown, self._recipe, random, name)
+        random = model.generator_of("customize", support.seed, *(x.key for x in images))
+        state = finetune.finetune(self._parts, self._unet, shown, self._recipe, random, name)
         self.load(state, support)
         return state
 
@@ -221,10 +223,10 @@ class DreamBooth(Generator):
         operations = _augment.operations_for(self.augment, support.object_name)
         copies = [
             _augment.augmented(
-                _diffusion.to_tensor(image.pixels, self._side, "cpu"),
+                model.to_tensor(image.pixels, self._side, "cpu"),
                 self.copies if operations else 1,
                 operations,
-                _diffusion.generator_of("augment", support.seed, image.key),
+                model.generator_of("augment", support.seed, image.key),
             )
             for image in images
         ]
@@ -233,13 +235,13 @@ class DreamBooth(Generator):
     def load(self, state: Arrays, support: Support) -> None:
         """Put a customized model's change onto the base's weights."""
         self._restore()
-        self._changed = _finetune.apply(self._unet, state, self.base)
+        self._changed = finetune.apply(self._unet, state, self.base)
         self._support = support
         self._embedded: dict[int, tuple[tuple[str, ...], torch.Tensor]] = {}
 
     def _restore(self) -> None:
         """Back to the base's own weights, bit for bit."""
-        _finetune.restore(self._unet, self._changed)
+        finetune.restore(self._unet, self._changed)
         self._changed, self._support = {}, None
 
     def generate(self, n: int, seed: int) -> Sequence[Pixels]:
@@ -285,12 +287,12 @@ class DreamBooth(Generator):
             rows = (noise.repeat_interleave(p, 0), conditions.repeat(n, 1, 1))
             z = self._denoised(z, *rows, self.strength, self.steps, self.guidance, p)
             made = np.stack(self._decoded(z, p))
-            small = _ssim.resized(torch.from_numpy(made).to(z).permute(0, 3, 1, 2) / 255)
+            small = ssim.resized(torch.from_numpy(made).to(z).permute(0, 3, 1, 2) / 255)
             small = small.unflatten(0, (n, p))
-            alike = _ssim.ssim(small, self._small(some)[:, None])
+            alike = ssim.ssim(small, self._small(some)[:, None])
             near = alike if self.select != "dissimilar" else -alike
             if nearest is not None:
-                near = _ssim.ssim(small[:, :, None], nearest).amax(2)
+                near = ssim.ssim(small[:, :, None], nearest).amax(2)
             best = near.argmax(1).cpu().numpy()
             made = made.reshape(n, p, self._side, self._side, 3)
             if self.select == "all":
@@ -307,23 +309,23 @@ class DreamBooth(Generator):
         return self._support
 
     def _noise(self, *parts: str | int) -> torch.Tensor:
-        return _diffusion.normal(self._shape, *parts)
+        return model.normal(self._shape, *parts)
 
     def _small(self, images: Sequence[Image]) -> torch.Tensor:
         """Images at the side where similarity is measured: (N, 3, 240, 240) in [0, 1]."""
-        pixels = (_diffusion.to_tensor(image.pixels, None, self._device) for image in images)
-        return torch.cat([_ssim.resized(one[None]) for one in pixels])
+        pixels = (model.to_tensor(image.pixels, None, self._device) for image in images)
+        return torch.cat([ssim.resized(one[None]) for one in pixels])
 
     def _conditions(self, count: int) -> tuple[tuple[str, ...], torch.Tensor]:
         if count not in self._embedded:
-            prompts = _o2n_prompts.normal_prompts(self._loaded().object_name, count)
-            self._embedded[count] = (prompts, _diffusion.embed(self._parts, prompts))
+            prompts = o2n_prompts.normal_prompts(self._loaded().object_name, count)
+            self._embedded[count] = (prompts, model.embed(self._parts, prompts))
         return self._embedded[count]
 
     def _encoded(self, images: torch.Tensor, cpu_batch: int) -> torch.Tensor:
         def run(first: int, end: int) -> torch.Tensor:
             some = images[first:end].to(self._device)
-            return _diffusion.encode(self._parts, some, self._vae_dtype)
+            return model.encode(self._parts, some, self._vae_dtype)
 
         return torch.cat(self._batches(run, len(images), cpu_batch, "encoding"))
 
@@ -331,10 +333,12 @@ class DreamBooth(Generator):
         """Latents of images, kept by the worker for all shots and seeds."""
 
         def compute(some: Sequence[Image]) -> list[torch.Tensor]:
-            pixels = [_diffusion.to_tensor(x.pixels, self._side, self._device) for x in some]
+            pixels = [model.to_tensor(x.pixels, self._side, self._device) for x in some]
             return list(self._encoded(torch.stack(pixels), 1))
 
-        return self._features.many(self._space, images, compute, self.batch if self._cuda else 1)
+        return self._features.get_or_compute(
+            self._space, images, compute, self.batch if self._cuda else 1
+        )
 
     def _denoised(
         self,
@@ -347,7 +351,7 @@ class DreamBooth(Generator):
         cpu_batch: int = 1,
     ) -> torch.Tensor:
         """Noise latents to ``strength`` and denoise them; ``z`` None means from noise."""
-        trail = _diffusion.timesteps(self._parts, strength, steps, self.start)
+        trail = model.timesteps(self._parts, strength, steps, self.start)
         if z is not None and not trail:
             return z
 
@@ -355,17 +359,17 @@ class DreamBooth(Generator):
             start = noise[first:end].to(self._device)
             if z is not None and strength < 1:
                 t = torch.full((end - first,), trail[0], device=self._device)
-                start = _diffusion.noised(self._parts, z[first:end], start, t)
+                start = model.noised(self._parts, z[first:end], start, t)
             texts = (conditions[first:end], self._free)
             how = (guidance, self.scheduler, self._dtype)
-            return _diffusion.denoise(self._parts, self._unet, start, trail, *texts, *how)
+            return model.denoise(self._parts, self._unet, start, trail, *texts, *how)
 
         return torch.cat(self._batches(run, len(noise), cpu_batch, "denoising"))
 
     def _decoded(self, z: torch.Tensor, cpu_batch: int = 1) -> list[Pixels]:
         def run(first: int, end: int) -> np.ndarray:
-            images = _diffusion.decode(self._parts, z[first:end], self._vae_dtype)
-            return _diffusion.to_pixels(images)
+            images = model.decode(self._parts, z[first:end], self._vae_dtype)
+            return model.to_pixels(images)
 
         return list(np.concatenate(self._batches(run, len(z), cpu_batch, "decoding")))
 
@@ -373,7 +377,7 @@ class DreamBooth(Generator):
         self, run: Callable[[int, int], Any], count: int, cpu_batch: int, what: str
     ) -> list[Any]:
         batch = self.batch if self._cuda else cpu_batch
-        return _diffusion.in_batches(run, count, batch, f"dreambooth, {what}")
+        return model.in_batches(run, count, batch, f"dreambooth, {what}")
 
 
 def _wrong(name: str, constraint: str, value: Any) -> ValueError:

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from harness.interface import Arrays, Features, Generator, Image, Personalized, Pixels, Support
-from methods import _diffusion
-from methods._encoders import caveat, described
-from methods._pictures import encoder_files
+from methods._diffusion import model
+from methods._encoders.load import caveat, described
+from methods._encoders.pictures import encoder_files
 
 OBJECTIVES = ("adp", "inversion")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -90,7 +90,7 @@ class TextualInversion(Generator):
     - Images are stretched to a square and not flipped; latents are posterior modes.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("normal_strength",)
+    sampling_parameters: ClassVar[tuple[str, ...]] = ("normal_strength",)
     gpus: ClassVar[float] = 1.0
 
     def __init__(
@@ -144,8 +144,8 @@ class TextualInversion(Generator):
         self.normal_strength = _between("normal_strength", normal_strength, 0, 1)
         self.steps = _between("steps", steps, 1)
         self.guidance = _between("guidance", guidance, 0)
-        self.scheduler = _one_of("scheduler", scheduler, _diffusion.SCHEDULERS)
-        self.start = _one_of("start", start, _diffusion.STARTS)
+        self.scheduler = _one_of("scheduler", scheduler, model.SCHEDULERS)
+        self.start = _one_of("start", start, model.STARTS)
         self.size = size if size is None else _between("size", size, 8)
         self.precision = _one_of("precision", precision, PRECISIONS)
         self.checkpointing = checkpointing
@@ -160,27 +160,28 @@ class TextualInversion(Generator):
 
         Plain inversion does not look at the encoder's images, but at its words.
         """
-        return (*_diffusion.weight_files(self.base), *encoder_files(self.encoder))
+        return (*model.weight_files(self.base), *encoder_files(self.encoder))
 
     def setup(self, device: str, features: Features) -> None:
         """Load base and encoder, shared within the worker, and see that their words are one."""
-        from methods import _adp, _edit, _inversion
-        from methods._encoders import load_encoder
+        from methods._diffusion import edit, inversion
+        from methods._encoders.load import load_encoder
+        from methods._learned import concepts
 
         self._device = device
-        self._parts = features.once(
-            f"diffusion:{self.base}:{device}", lambda: _diffusion.load_parts(self.base, device)
+        self._parts = features.get_or_create(
+            f"diffusion:{self.base}:{device}", lambda: model.load_parts(self.base, device)
         )
-        self._unet = features.once(
-            f"frozen unet:{self.base}:{device}", lambda: _diffusion.load_unet(self.base, device)
+        self._unet = features.get_or_create(
+            f"frozen unet:{self.base}:{device}", lambda: model.load_unet(self.base, device)
         )
         self._encoder = load_encoder(self.encoder, device, features)
         if not self._encoder.has_text:
             raise ValueError(
                 f"textual_inversion: {self._encoder.name} embeds no sentences; take a CLIP"
             )
-        begin = _adp.word_vector(self._encoder.text, self.word)
-        if not _adp.alike(begin, _inversion.word_of(self._parts, self.word)):
+        begin = concepts.word_vector(self._encoder.text, self.word)
+        if not concepts.alike(begin, inversion.word_of(self._parts, self.word)):
             raise ValueError(
                 f"textual_inversion: base {self.base!r} and encoder {self._encoder.name} have "
                 f"other vectors for the word {self.word!r}; take the CLIP that the base was built "
@@ -189,21 +190,19 @@ class TextualInversion(Generator):
             )
         self._begin = begin.repeat(self.vectors, 1)
         self._tau = self.temperature or 1 / self._encoder.logit_scale
-        side = self.size or _diffusion.native_size(self._parts, self._unet)
-        depth = _diffusion.factor(self._parts) * 2 ** (
-            len(self._unet.config.block_out_channels) - 1
-        )
+        side = self.size or model.native_size(self._parts, self._unet)
+        depth = model.factor(self._parts) * 2 ** (len(self._unet.config.block_out_channels) - 1)
         if side % depth:
             raise _wrong("size", f"a multiple of {depth} with base {self.base!r}", side)
         fast = self.precision == "auto" and torch.device(device).type == "cuda"
         half = torch.bfloat16 if self.precision == "bf16" else torch.float32
-        self._recipe = _inversion.Recipe(
+        self._recipe = inversion.Recipe(
             batch=self.train_batch,
             rate=self.learning_rate,
             dtype=torch.bfloat16 if fast else half,
             checkpointing=self.checkpointing,
         )
-        self._editor = _edit.Editor(
+        self._editor = edit.Editor(
             parts=self._parts,
             unet=self._unet,
             features=features,
@@ -216,7 +215,7 @@ class TextualInversion(Generator):
             # bfloat16 has 8 bits of mantissa: its rounding would show in the pixels
             vae_dtype=torch.float16 if fast else torch.float32,
             batch=self.batch,
-            free=_diffusion.embed(self._parts, [""]).clone(),
+            free=model.embed(self._parts, [""]).clone(),
             who="textual_inversion",
         )
         self._normal: torch.Tensor | None = None
@@ -224,16 +223,17 @@ class TextualInversion(Generator):
 
     def customize(self, support: Support, prior: Arrays) -> Arrays:
         """Learn the concepts; the name of the object is not looked at."""
-        from methods import _adp, _inversion
+        from methods._diffusion import inversion
+        from methods._learned import concepts
 
         images = sorted(support.images, key=lambda image: image.key)  # their order means nothing
         keys = [image.key for image in images]
         z = self._editor.latents(images)
         shown = self._embedded(images)
-        random = _diffusion.generator_of("inversion", support.seed, *keys)
-        captions = _inversion.Captions(self._parts, _adp.INVERSION, self.vectors)
-        sentences = _adp.Sentences(self._encoder.text, _adp.PATTERNS, self.vectors)
-        object_vector = _adp.word_vector(self._encoder.text).cpu().numpy()
+        random = model.generator_of("inversion", support.seed, *keys)
+        captions = inversion.Captions(self._parts, concepts.INVERSION, self.vectors)
+        sentences = concepts.Sentences(self._encoder.text, concepts.PATTERNS, self.vectors)
+        object_vector = concepts.word_vector(self._encoder.text).cpu().numpy()
 
         def learned(
             start: torch.Tensor, steps: int, anomalies: torch.Tensor, what: str
@@ -241,21 +241,21 @@ class TextualInversion(Generator):
             def gain(concept: torch.Tensor) -> torch.Tensor:
                 text = sentences(concept).unflatten(0, (2, -1))
                 how = (self.alpha, self.gamma, self._tau)
-                return _adp.guidance(text, shown, anomalies, *how)
+                return concepts.guidance(text, shown, anomalies, *how)
 
             guided = gain if self.objective == "adp" else None
             told = (captions, z, start, steps, self._recipe, guided, random, what)
-            return _inversion.learn(self._parts, self._unet, *told)
+            return inversion.learn(self._parts, self._unet, *told)
 
         normal, losses = learned(self._begin, self.train_steps, shown[:0], "normal concept")
         state = {"normal": normal, "losses_normal": losses, "object": object_vector}
         if self.objective == "adp":
             seed = support.seed
-            edited = self._damaged(keys, z, _adp.DAMAGE, normal, self.anomalies, seed)
+            edited = self._damaged(keys, z, concepts.DAMAGE, normal, self.anomalies, seed)
             pseudo = self._embedded([Image(_digest(pixels), pixels) for pixels in edited])
             what = (self.anomaly_steps, pseudo, "anomalous concept")
             state["anomalous"], state["losses_anomalous"] = learned(normal, *what)
-            last = (_adp.CONCEPT_DAMAGE, state["anomalous"], self.validation, seed)
+            last = (concepts.CONCEPT_DAMAGE, state["anomalous"], self.validation, seed)
             state["validation"] = self._damaged(keys, z, *last)
         found = {n: v.cpu().numpy() if torch.is_tensor(v) else v for n, v in state.items()}
         self.load(found, support)
@@ -276,25 +276,25 @@ class TextualInversion(Generator):
         seed: int,
     ) -> np.ndarray:
         """Pseudo-anomalies (count, s, s, 3) uint8: the support goes round, then prompts do."""
-        from methods import _edit, _inversion
+        from methods._diffusion import edit, inversion
 
         which = torch.arange(count, device=z.device)
         owner, prompt = which % len(z), which // len(z) % len(prompts)
         with torch.no_grad():
-            captions = _inversion.Captions(self._parts, prompts, self.vectors)
+            captions = inversion.Captions(self._parts, prompts, self.vectors)
             conditions = captions(concept, torch.arange(len(prompts), device=z.device))[prompt]
         names = [(prompts[0], keys[j % len(keys)], seed, j) for j in range(count)]
         noise = torch.stack([self._editor.noise(*name) for name in names])
         made = self._editor.edited(z[owner], noise, conditions, self.strength, _CPU_BATCH)
-        random = _diffusion.generator_of("crop", prompts[0], seed, *keys)
-        return _edit.crops(made, self.crop, self.encoder_size, random)
+        random = model.generator_of("crop", prompts[0], seed, *keys)
+        return edit.crops(made, self.crop, self.encoder_size, random)
 
     def load(self, state: Arrays, support: Support) -> None:
         """Take back the normal concept, under which images are drawn."""
-        from methods import _adp
+        from methods._learned import concepts
 
         words = (self._encoder.text, self._device, "textual_inversion")
-        self._normal = _adp.concept_of(state, "normal", *words)
+        self._normal = concepts.concept_of(state, "normal", *words)
         self._support = support
 
     def generate(self, n: int, seed: int) -> Sequence[Pixels]:
@@ -317,14 +317,14 @@ class TextualInversion(Generator):
         return Personalized(self._drawn(self._editor.latents(images), noise, 1))
 
     def _drawn(self, z: torch.Tensor, noise: torch.Tensor, cpu_batch: int) -> np.ndarray:
-        from methods import _inversion
+        from methods._diffusion import inversion
 
         with torch.no_grad():
-            captions = _inversion.Captions(self._parts, [_NORMAL], self.vectors)
+            captions = inversion.Captions(self._parts, [_NORMAL], self.vectors)
             condition = captions(self._normal, torch.zeros(1, dtype=torch.int64, device=z.device))
         rows = condition.expand(len(z), -1, -1)
         made = self._editor.edited(z, noise, rows, self.normal_strength, cpu_batch)
-        return _diffusion.to_pixels(made)
+        return model.to_pixels(made)
 
     def _loaded(self) -> Support:
         if self._support is None:

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets._render import TRAINING, render
-from datasets._render_defects import DEFECTS
+from datasets._rendering.defects import DEFECTS
+from datasets._rendering.render import TRAINING, render
 
 SIZE = 128
 MASK = 16  # masks are kept as coverage of 8-pixel cells

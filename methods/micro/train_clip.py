@@ -10,20 +10,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from datasets._render import render
-from methods import _cnn
+from datasets._rendering.render import render
+from methods._encoders import cnn
 from methods.micro import models
 from methods.micro.clip_model import CHANNELS, LEVELS, TRUNK, MicroClip
-from methods.micro.data import (
-    ANYTHING,
-    DAMAGE,
-    DAMAGED,
-    FRAMES,
-    NORMAL,
-    Corpus,
-    caption,
-    subject,
-)
+from methods.micro.data import ANYTHING, DAMAGE, DAMAGED, FRAMES, NORMAL, Corpus, caption, subject
 from methods.micro.loop import Loop
 
 PAIRS = 3000  # features of more would fill the memory
@@ -81,8 +72,8 @@ def extract(out: Path, corpus: Corpus, model: MicroClip, device: str) -> NDArray
     path, note = out / "features.f16", out / "features.ready"
     done = int(note.read_text()) if note.is_file() else 0
     store = np.memmap(path, np.float16, "r+" if path.is_file() else "w+", shape=shape)
-    network, _ = _cnn.build(TRUNK, "imagenet")
-    network = _cnn.folded(network).to(device, memory_format=torch.channels_last)
+    network, _ = cnn.build(TRUNK, "imagenet")
+    network = cnn.folded(network).to(device, memory_format=torch.channels_last)
     for start in range(done, len(store), 8):
         stop = min(start + 8, len(store))
         pixels = np.concatenate([pictures(corpus, i) for i in range(start, stop)])

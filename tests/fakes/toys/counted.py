@@ -39,7 +39,7 @@ class CountedBlend(Blend):
                 tally("latent", image.key, os.getpid())
             return [image.pixels[::2, ::2] / 255.0 for image in batch]
 
-        return self.features.many("vae:toy", images, compute)
+        return self.features.get_or_compute("vae:toy", images, compute)
 
     def customize(self, support: Support, prior: Arrays) -> Arrays:
         self.latents(support.images)

@@ -21,7 +21,7 @@ class Blend(Generator):
     """
 
     gpus = 0.0
-    later = ("share",)
+    sampling_parameters = ("share",)
 
     def __init__(self, *, share: float = 0.5, prior: bool = True, fails: str = "") -> None:
         self.share = share

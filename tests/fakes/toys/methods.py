@@ -55,7 +55,7 @@ class Near(Method):
                 tally("encode", image.key)
             return [image.pixels.astype(np.float64) / 255 for image in batch]
 
-        return self.features.many("pixels", images, compute)
+        return self.features.get_or_compute("pixels", images, compute)
 
     def distances(self, images: Sequence[Image]) -> NDArray[np.float64]:
         zero = [np.full_like(v, 0.5) for v in self.vectors(images[:1])]

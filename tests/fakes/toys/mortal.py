@@ -22,9 +22,9 @@ from toys.generators import Blend
 from toys.methods import Compared, Near
 
 
-def strike(orders: str, what: str, where: str = "") -> None:
+def strike(payloads: str, what: str, where: str = "") -> None:
     """End this process at once if that is ordered: nothing is closed, nobody is told."""
-    file = os.path.join(orders, what)
+    file = os.path.join(payloads, what)
     wanted = os.path.exists(f"{file}.always") or os.path.exists(f"{file}.{where}.always")
     if not wanted:
         with contextlib.suppress(FileNotFoundError):
@@ -40,17 +40,17 @@ class MortalSquares(Squares):
 
     Parameters
     ----------
-    orders : folder of orders
+    payloads : folder of payloads
     """
 
-    def __init__(self, *, orders: str) -> None:
+    def __init__(self, *, payloads: str) -> None:
         super().__init__(masks=True)
-        self.orders = orders
+        self.payloads = payloads
 
     def open(self, source: str) -> bytes | NDArray[Any]:
         category, kind, _ = source.split("/")
         if kind == "mask":
-            strike(self.orders, "evaluate", category)
+            strike(self.payloads, "evaluate", category)
         return super().open(source)
 
 
@@ -59,16 +59,16 @@ class MortalBlend(Blend):
 
     Parameters
     ----------
-    orders : folder of orders
+    payloads : folder of payloads
     """
 
-    def __init__(self, *, orders: str) -> None:
+    def __init__(self, *, payloads: str) -> None:
         super().__init__()
-        self.orders = orders
+        self.payloads = payloads
 
     def _call(self, what: str, *words: object) -> None:
         super()._call(what, *words)
-        strike(self.orders, what)
+        strike(self.payloads, what)
 
 
 class Mortal(Compared):
@@ -76,17 +76,17 @@ class Mortal(Compared):
 
     Parameters
     ----------
-    orders : folder of orders
+    payloads : folder of payloads
     """
 
     auxiliary = True
 
-    def __init__(self, *, orders: str) -> None:
+    def __init__(self, *, payloads: str) -> None:
         super().__init__()
-        self.orders = orders
+        self.payloads = payloads
 
     def train(self, auxiliary: Auxiliary) -> Arrays:
-        strike(self.orders, "train")
+        strike(self.payloads, "train")
         found = [image.pixels.mean() for c in auxiliary.categories for image in c.train]
         return {"factor": np.mean(found) * np.random.random(1)}  # noqa: NPY002 - seeded
 
@@ -94,7 +94,7 @@ class Mortal(Compared):
         self.factor = float(state["factor"][0])
 
     def predict(self, queries: Queries) -> Prediction:
-        strike(self.orders, "predict")
+        strike(self.payloads, "predict")
         given = super().predict(queries)
         return Prediction(given.scores * np.float32(self.factor), given.maps)
 

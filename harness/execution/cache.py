@@ -1,0 +1,272 @@
+"""What a worker keeps warm: decoded images, features, shared models. Bounded by bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from harness.data import images as rules
+from harness.errors import DataError, one_line
+from harness.execution.reuse import Counter
+from harness.interface import Dataset, Image, Pixels, Sample
+
+
+class Memory:
+    """Values by key; when they exceed ``limit`` bytes those longest unused go. Safe for threads."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        self._values: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable) -> Any:
+        """The value, or None."""
+        with self._lock:
+            if key not in self._values:
+                return None
+            self._values.move_to_end(key)
+            return self._values[key][0]
+
+    def put(self, key: Hashable, value: Any) -> None:
+        """Keep a value, unless it alone is larger than the limit."""
+        size = nbytes(value)
+        with self._lock:
+            if key in self._values:
+                self.used -= self._values.pop(key)[1]
+            if size > self.limit:
+                return
+            self._values[key] = (value, size)
+            self.used += size
+            while self.used > self.limit:
+                self.used -= self._values.popitem(last=False)[1][1]
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+def nbytes(value: Any) -> int:
+    """Bytes of the arrays and tensors in a value, through containers and dataclasses."""
+    size = getattr(value, "nbytes", None)
+    if isinstance(size, int):
+        return size
+    if isinstance(value, Mapping):
+        return sum(map(nbytes, value.values()))
+    if isinstance(value, (list, tuple)):
+        return sum(map(nbytes, value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return sum(nbytes(getattr(value, f.name)) for f in dataclasses.fields(value))
+    return 64
+
+
+class FeatureMemory:
+    """The ``Features`` of the interface: one per worker, shared by all its plug-ins.
+
+    Parameters
+    ----------
+    limit : bytes of records kept
+    counter : told of each record that is made or was there, by space
+    """
+
+    def __init__(self, limit: int, counter: Counter | None = None) -> None:
+        self._counter = counter or Counter()
+        self._records = Memory(limit)
+        self._shared: dict[str, Any] = {}
+        self._inside = False
+        self.computed = 0  # images that went through a network or the like
+        self.reused = 0  # images answered from memory
+        self.seconds = 0.0  # in ``compute``
+
+    def get_or_compute(
+        self,
+        space: str,
+        images: Sequence[Image],
+        compute: Callable[[Sequence[Image]], Sequence[Any]],
+        batch: int = 1,
+    ) -> list[Any]:
+        """One record per image, from memory or computed; see the interface.
+
+        Above a batch size of 1 a record is remembered together with the batch it was computed in:
+        kernels round differently for different batches, and results must not depend on what a
+        worker happened to see before.
+        """
+        found: list[Any] = []
+        for start in range(0, len(images), batch):
+            chunk = images[start : start + batch]
+            key = (space, tuple(image.key for image in chunk))
+            records = self._records.get(key)
+            if records is None:
+                records = self._compute(space, chunk, compute)
+                self._records.put(key, records)
+                self._counter.miss(space, (image.key for image in chunk))
+            else:
+                self.reused += len(chunk)
+                self._counter.hit(space, len(chunk))
+            found += records
+        return found
+
+    def _compute(
+        self,
+        space: str,
+        chunk: Sequence[Image],
+        compute: Callable[[Sequence[Image]], Sequence[Any]],
+    ) -> list[Any]:
+        began, inside, before = time.perf_counter(), self._inside, self.computed
+        self._inside = True  # a record may be made of other records: it counts once
+        try:
+            records = list(compute(chunk))
+        finally:
+            self._inside = inside
+        if len(records) != len(chunk):
+            raise ValueError(f"{space}: expected {len(chunk)} records, got {len(records)}")
+        if not inside:
+            self.seconds += time.perf_counter() - began
+        if self.computed == before:
+            self.computed += len(chunk)
+        return records
+
+    def forget(self) -> None:
+        """Drop every record, for some may come of an image that could not be read."""
+        self._records = Memory(self._records.limit)
+
+    def get_or_create(self, name: str, compute: Callable[[], Any]) -> Any:
+        """A thing shared under this name, made by whoever asks first."""
+        if name not in self._shared:
+            self._shared[name] = compute()
+        return self._shared[name]
+
+    # The names of before, for plug-ins written then.
+    many = get_or_compute
+    once = get_or_create
+
+
+class Decoder:
+    """Samples to Images whose pixels are decoded on first use, ahead of it, and remembered.
+
+    Parameters
+    ----------
+    limit : bytes of pixels kept
+    threads : decoding threads; with more than one, the images that follow are decoded ahead
+    counter : told of each source that is decoded or was there
+    """
+
+    def __init__(self, limit: int, threads: int = 1, counter: Counter | None = None) -> None:
+        self._counter = counter or Counter()
+        self._pixels = Memory(limit)
+        self._sources = Memory(limit // 4)
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._ahead = 2 * threads if threads > 1 else 0
+        self._pending: dict[str, Future[Pixels]] = {}
+        self.failure: DataError | None = None  # the last image that could not be read
+        self.decoded = 0  # sources decoded
+        self.seconds = 0.0
+
+    def forgive(self) -> None:
+        """Forget what could not be read: another task begins."""
+        self.failure = None
+
+    def images(self, dataset: Dataset, items: Sequence[tuple[Sample, str]]) -> tuple[Image, ...]:
+        """Images of samples with their keys, in this order.
+
+        ``pixels`` of an image raises DataError, naming the file, when it cannot be decoded.
+        """
+
+        def loader(i: int) -> Callable[[], Pixels]:
+            return lambda: self._ask(dataset, items, i)
+
+        return tuple(Image(key, loader(i)) for i, (_, key) in enumerate(items))
+
+    def _ask(self, dataset: Dataset, items: Sequence[tuple[Sample, str]], i: int) -> Pixels:
+        found = self._pixels.get(items[i][1])
+        if found is not None:
+            self._counter.hit("decode")
+            return found  # type: ignore[no-any-return]
+        try:
+            return self._read(dataset, items, i)
+        except DataError as error:
+            self.failure = error  # kept, for a plug-in may swallow it
+            raise
+
+    def _read(self, dataset: Dataset, items: Sequence[tuple[Sample, str]], i: int) -> Pixels:
+        sample, key = items[i]
+        began = time.perf_counter()
+        if self._pool is not None:
+            for later, name in items[i : i + self._ahead]:
+                if name not in self._pending and self._pixels.get(name) is None:
+                    self._pending[name] = self._pool.submit(self._decode, dataset, later)
+            pixels = self._pending.pop(key).result()
+        else:
+            pixels = self._decode(dataset, sample)
+        self._pixels.put(key, pixels)
+        self.seconds += time.perf_counter() - began
+        return pixels
+
+    def _decode(self, dataset: Dataset, sample: Sample) -> Pixels:
+        key = (id(dataset), sample.image)
+        if sample.box is None:
+            pixels = read_image(dataset, sample.image)
+            self._count(key)
+            return pixels
+        whole = self._sources.get(key)  # a strip of many tiles is decoded once
+        if whole is None:
+            whole = read_image(dataset, sample.image)
+            self._count(key)
+            self._sources.put(key, whole)
+        else:
+            self._counter.hit("decode")
+        tile = rules.crop(whole, sample.box).copy()
+        tile.flags.writeable = False
+        return tile
+
+    def mask(self, dataset: Dataset, sample: Sample) -> Any:
+        """As ``read_mask``, read-only and remembered."""
+        if sample.mask is None:
+            return None
+        key = ("mask", id(dataset), sample.mask, sample.box)
+        mask = self._pixels.get(key)
+        if mask is None:
+            mask = read_mask(dataset, sample)
+            mask = mask if sample.box is None else mask.copy()  # not the whole strip
+            mask.flags.writeable = False
+            self._pixels.put(key, mask)
+            self._counter.miss("mask", [key])
+        else:
+            self._counter.hit("mask")
+        return mask
+
+    def _count(self, key: tuple[int, str]) -> None:
+        self.decoded += 1
+        self._counter.miss("decode", [key])
+
+
+def read_image(dataset: Dataset, source: str) -> Pixels:
+    """Decoded source of a dataset, uint8 (H, W, 3), read-only; DataError names the file."""
+    try:
+        pixels = rules.decode(dataset.open(source))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{_place(dataset, source)}: {one_line(error)}") from error
+    pixels.flags.writeable = False
+    return pixels
+
+
+def read_mask(dataset: Dataset, sample: Sample) -> Any:
+    """Defect mask of a sample, bool (H, W), or None when it has none; DataError names the file."""
+    if sample.mask is None:
+        return None
+    try:
+        mask = rules.decode_mask(dataset.open(sample.mask))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{_place(dataset, sample.mask)}: {one_line(error)}") from error
+    if sample.box is None:
+        return mask
+    left, upper, right, lower = sample.box
+    return mask[upper:lower, left:right]
+
+
+def _place(dataset: Dataset, source: str) -> str:
+    return str(dataset.root / source) if dataset.root is not None else source

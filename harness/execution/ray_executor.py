@@ -1,0 +1,280 @@
+"""Workers as Ray actors, on this machine or a cluster. The only file that imports ray.
+
+The driver hands each actor one task at a time and keeps none of their data: payloads are small,
+artifacts go through the store. A lost actor is replaced and its task tried again.
+
+Where the plan and the cluster have GPUs there are two kinds of workers: some with a share of a GPU,
+which do what asks for one, and some without, which do the rest. So a plug-in always runs on the
+same kind of device, whoever is free. Elsewhere all workers do everything.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import math
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayError
+
+from harness.errors import InputError, Problem, one_line
+from harness.execution.executor import Attempts, Listener, Payload, Settings
+from harness.execution.schedule import Schedule
+from harness.execution.worker import Outcome, Worker
+from harness.planning.graph import Task
+
+CPU_WORKERS = 4  # beside each GPU worker, at most
+PATIENCE = 60.0  # seconds that workers may take to start before this is said
+REACH = 10.0  # seconds that a cluster may take to say that it is there
+IDLE = 5.0  # seconds after which a worker without a task is asked whether it is still there
+LEAST = 1e-6  # the smallest share of a GPU
+
+
+class _Actor:
+    """A worker, as an actor sees it."""
+
+    def __init__(self, preload: tuple[str, ...], arguments: dict[str, Any]) -> None:
+        for name in preload:
+            try:
+                importlib.import_module(name)
+            except ImportError:
+                continue  # whoever needs it will say so
+        self._worker = Worker(**arguments)
+
+    def ready(self) -> str:
+        """Answer, once the constructor is through; the name of the node."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    def run(self, payload: dict[str, Any]) -> Outcome:
+        """Do one task."""
+        return self._worker.run(payload)
+
+
+@dataclass
+class _Slot:
+    """A worker slot: the actor that has it, and what it does."""
+
+    name: str
+    share: float  # of a GPU
+    actor: ActorHandle
+    pending: Any  # what ray.wait waits for: being ready, or the outcome of the task
+    asked: float  # when the actor was
+    ready: bool = False
+    task: Task | None = None
+    began: float = 0.0
+    heard: float = 0.0  # when it last answered
+
+
+def connect(settings: Settings) -> bool:
+    """Join the cluster, or start one on this machine; False when this process already has.
+
+    On a cluster, the working folder is sent to the nodes, without .git and what .gitignore names;
+    a submitted job brings its own.
+    """
+    if ray.is_initialized():
+        return False
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    address = settings.address or os.environ.get("RAY_ADDRESS")
+    if address:
+        if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+            quiet["runtime_env"] = {"working_dir": os.getcwd()}
+        _reach(address)
+        _init(str(settings.address or "RAY_ADDRESS"), address=address, **quiet)
+    else:
+        # Processes started from here inherit the environment: no need to start them twice for it.
+        os.environ.update(settings.environment())
+        cores = None
+        if settings.workers is not None:
+            cores = settings.workers * settings.threads
+            cores = max(cores, os.cpu_count() or 1) if settings.gpus else cores
+        place = "Ray on this machine ('--runner local' does without)"
+        _init(place, address="local", num_cpus=cores, include_dashboard=False, **quiet)
+    return True
+
+
+def _init(place: str, **options: Any) -> None:
+    """Start or join Ray; start it a second time if a busy machine exceeded Ray's time limit."""
+    if not sys.stderr.isatty():  # Ray colours what its nodes report, in logs as well
+        os.environ.setdefault("RAY_COLOR_PREFIX", "0")
+    tries = 2 if options["address"] == "local" else 1
+    for left in reversed(range(tries)):
+        try:
+            ray.init(**options)
+            return
+        except Exception as error:  # of many types, by what it was that did not answer
+            ray.shutdown()
+            if not left:
+                raise InputError(Problem(place, f"no answer: {_reason(error)}")) from error
+
+
+def _reach(address: str) -> None:
+    """InputError unless a cluster answers at host:port; Ray alone would try for minutes.
+
+    Where the address is of another form ("auto"), Ray finds out by itself, and at once.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    # What speaks gRPC answers the opening of HTTP/2 with its settings, a frame of type 4.
+    opening = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), REACH) as found:
+            if os.environ.get("RAY_USE_TLS", "0") in ("", "0"):
+                found.settimeout(REACH)
+                found.sendall(opening)
+                if found.recv(9)[3:4] != b"\4":
+                    raise OSError("what answers there is no Ray cluster")
+    except (OSError, OverflowError) as error:
+        hint = "expected host:port of a head, whose port is 6379 unless it was told another"
+        message = f"cannot join it: {one_line(error)}; {hint}"
+        raise InputError(Problem(f"Ray at {address}", message)) from None
+
+
+class Executor:
+    """Actors that do a schedule's tasks; they start, and load libraries, when this is made.
+
+    Parameters
+    ----------
+    settings : how many workers, where, and how they are treated
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._own = connect(settings)
+        inherited = all(os.environ.get(k) == v for k, v in settings.environment().items())
+        self._settings = settings
+        self._variables = {} if inherited else settings.environment()
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        self._mixed, shares = layout(nodes, settings.workers, settings.threads, settings.gpus)
+        self._names = (f"worker-{i}" for i in itertools.count())
+        self._deaths = 0  # of workers before their first task: the cluster cannot run them
+        self._said = PATIENCE  # seconds of waiting at which that is said next
+        self._slots = [self._slot(share) for share in shares]
+
+    def run(self, schedule: Schedule, write: Payload, listener: Listener) -> None:
+        """Do everything the schedule holds.
+
+        Parameters
+        ----------
+        schedule : tasks to do; empty afterwards
+        write : payload of a task
+        listener : told of every task begun, finished, failed and lost
+        """
+        attempts = Attempts(schedule, listener, self._settings.attempts)
+        while schedule.todo:
+            pending = [s.pending for s in self._slots if s.pending is not None]
+            done, _ = ray.wait(pending, num_returns=1, timeout=0.2)
+            for i, slot in enumerate(self._slots):
+                if not self._hear(slot, slot.pending in done, attempts):
+                    self._slots[i] = self._slot(slot.share)
+            for slot in self._slots:
+                if slot.pending is None and (task := schedule.next(slot.name, *self._takes(slot))):
+                    slot.task, slot.began = task, time.monotonic()
+                    slot.pending = slot.actor.run.remote(write(task))
+                    listener.started(task, slot.name)
+                elif slot.pending is None and time.monotonic() - slot.heard > IDLE:
+                    slot.pending = slot.actor.ready.remote()  # a dead one would cost a task a try
+            self._complain()
+            if schedule.todo and all(s.pending is None for s in self._slots):
+                raise RuntimeError(f"{len(schedule.todo)} tasks left and none ready")
+            listener.tick()
+
+    def close(self) -> None:
+        """End the workers, and Ray if it was started or joined for them."""
+        for slot in self._slots:
+            ray.kill(slot.actor)
+        if self._own:
+            ray.shutdown()
+
+    def _takes(self, slot: _Slot) -> tuple[float, float]:
+        """Largest and smallest share of a GPU that tasks for a worker may ask for."""
+        if not self._mixed:
+            return math.inf, 0.0
+        return (math.inf, LEAST) if slot.share else (0.0, 0.0)
+
+    def _complain(self) -> None:
+        """Say when workers have not started for long, for nothing else would."""
+        now = time.monotonic()
+        late = [s for s in self._slots if not s.ready and now - s.asked > self._said]
+        if not late:
+            return
+        self._said *= 2
+        free = ray.available_resources()
+        share = late[0].share
+        wanted = f"{share:g} GPU" if share else f"{self._settings.threads} CPU"
+        has = f"{free.get('GPU', 0.0):g} GPU and {free.get('CPU', 0.0):g} CPU are free"
+        count, waited = f"{len(late)} of {len(self._slots)} workers", now - late[0].asked
+        text = f"{count} have not started for {waited:.0f} s: each asks for {wanted}, {has}"
+        print(text, file=sys.stderr, flush=True)
+
+    def _hear(self, slot: _Slot, answered: bool, attempts: Attempts) -> bool:
+        """Take what a slot has to say; False when its actor is lost."""
+        task, limit = slot.task, self._settings.time_limit
+        try:
+            if answered:
+                answer = ray.get(slot.pending)
+                slot.pending = slot.task = None
+                slot.ready, slot.heard = True, time.monotonic()
+                self._deaths = 0
+                if task is not None:
+                    attempts.done(task, answer)
+            elif task is not None and time.monotonic() - slot.began > limit:
+                ray.kill(slot.actor)
+                attempts.died(task, f"exceeded the time limit of {limit:g} s")
+                return False
+        except RayError as error:
+            ray.kill(slot.actor)
+            if task is not None:
+                attempts.died(task, f"its worker was lost: {_reason(error)}")
+            else:
+                self._deaths += 1
+                if self._deaths > 3 * len(self._slots):
+                    raise RuntimeError(f"workers do not start: {_reason(error)}") from error
+            return False
+        return True
+
+    def _slot(self, share: float) -> _Slot:
+        """A fresh actor; its environment is set before its python starts."""
+        settings = self._settings
+        options: dict[str, Any] = {"num_cpus": 0 if share else settings.threads, "num_gpus": share}
+        if self._variables:
+            options["runtime_env"] = {"env_vars": self._variables}
+        arguments = {"storage": settings.storage, "data_root": settings.data_root, "gpus": share}
+        actor = ray.remote(_Actor).options(**options).remote(settings.preload, arguments)
+        return _Slot(next(self._names), share, actor, actor.ready.remote(), time.monotonic())
+
+
+def layout(
+    nodes: Sequence[Mapping[str, float]], workers: int | None, threads: int, gpus: float
+) -> tuple[bool, list[float]]:
+    """Which workers there are: whether of two kinds, and the share of a GPU of each.
+
+    Parameters
+    ----------
+    nodes : resources of each node of the cluster, by Ray's names
+    workers : how many are asked for: those with a GPU where there are any, or else all; None: as
+        many as fit
+    threads : cores each takes
+    gpus : largest share of a GPU that a task asks for
+    """
+    share = min(gpus, 1.0)
+    cores = sum(int(node.get("CPU", 0)) // threads for node in nodes)
+    cards = sum(int(node.get("GPU", 0)) for node in nodes)
+    if not share or not cards:
+        return False, [0.0] * (max(1, cores) if workers is None else workers)
+    held = cards * int(1 / share + 1e-9) if workers is None else workers
+    free = max(1, min(cores - held, CPU_WORKERS * held))
+    return True, [share] * held + [0.0] * free
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

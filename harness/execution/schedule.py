@@ -1,0 +1,272 @@
+"""Which ready task goes to which worker next. Pure: no processes, no clock; simulated in tests.
+
+Workers with a share of a GPU do the tasks that ask for one, workers without the others, where a
+cluster has both (``next``'s bounds say so). Rules, in this order:
+
+1. A result that is ready to be evaluated is evaluated: it is cheap, and somebody is waiting.
+2. A worker keeps its affinity (a shard of a category, whose queries it has decoded and encoded)
+   and, within it, the state it holds (a customized model, a fitted support).
+3. Otherwise the longest remaining path first.
+4. A worker with nothing left of its affinity takes one that no other works at, near its own if it
+   can, that has most to do; when there is none it helps where most is left, unless those who are
+   at it would be done before it had decoded and encoded what they hold.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+from harness.planning.graph import Task
+
+#: Rough seconds of a task by kind: only their proportions matter, for the longest path.
+COSTS: Mapping[str, float] = {
+    "train": 600.0,
+    "prepare": 60.0,
+    "customize": 300.0,
+    "generate": 60.0,
+    "personalize": 60.0,
+    "predict": 5.0,
+    "evaluate": 1.0,
+}
+
+
+Entry = tuple[float, int, str]  # minus the seconds of the longest path, position in the plan, key
+
+
+class _Affinity:
+    """What is ready of one affinity for workers of one kind: for each state a heap of entries."""
+
+    def __init__(self) -> None:
+        self.heaps: dict[str, list[Entry]] = {}
+        self.load = 0.0  # seconds of all that is ready
+        self._urgent: float | None = 0.0
+
+    def add(self, state: str, entry: Entry, seconds: float) -> None:
+        """A task became ready."""
+        heapq.heappush(self.heaps.setdefault(state, []), entry)
+        self.load += seconds
+        self._urgent = None
+
+    def pop(self, state: str) -> Entry:
+        """Take the most urgent entry of a state."""
+        heap = self.heaps[state]
+        entry = heapq.heappop(heap)
+        if not heap:
+            del self.heaps[state]
+        self._urgent = None
+        return entry
+
+    def urgent(self) -> float:
+        """Seconds of the longest path from anything ready."""
+        if self._urgent is None:
+            self._urgent = max(-heap[0][0] for heap in self.heaps.values())
+        return self._urgent
+
+
+class Schedule:
+    """Tasks that are still to do, in dependency order, handed out one at a time.
+
+    Parameters
+    ----------
+    tasks : all tasks, each after its needs
+    targets : keys of the evaluate tasks whose results are wanted
+    there : keys of artifacts that exist already
+    costs : estimated seconds of a task by its kind, or a function that estimates them
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, Task],
+        targets: Iterable[str],
+        there: Collection[str] = (),
+        costs: Mapping[str, float] | Callable[[Task], float] = COSTS,
+    ) -> None:
+        self._tasks = tasks
+        self._seconds = costs if callable(costs) else lambda task: costs[task.kind]
+        self._there = set(there)
+        self._index = {key: i for i, key in enumerate(tasks)}
+        self.todo: set[str] = set()
+        self.running: dict[str, str] = {}  # task -> worker
+        self._dependents: dict[str, dict[str, None]] = {}  # in the order they were admitted
+        self._waiting: dict[str, set[str]] = {}  # task -> those of its needs that are to do
+        self._rank: dict[str, float] = {}  # seconds of the longest path from its start
+        self._pools: dict[
+            float, dict[str, _Affinity]
+        ] = {}  # share of a GPU -> affinity -> what is ready
+        self._evaluations: deque[str] = deque()
+        #: seconds of tasks by kind: of a worker's first of an affinity (True), of those after it
+        self._paces: dict[tuple[str, bool], float] = {}
+        self._been: dict[str, str] = {}  # worker -> affinity it has finished a task at
+        self._at: dict[str, tuple[str, str]] = {}  # worker -> affinity, state
+        self._admit(list(targets))
+
+    def next(self, worker: str, gpus: float = float("inf"), least: float = 0.0) -> Task | None:
+        """The task this worker should do now, None when none is ready that suits it.
+
+        Parameters
+        ----------
+        worker : its name
+        gpus, least : the largest and smallest share of a GPU that tasks for it may ask for
+        """
+        while (key := self._pop(worker, gpus, least)) is not None:
+            if key in self.todo and key not in self.running and not self._waiting[key]:
+                self.running[key] = worker
+                return self._tasks[key]  # the others were dropped since they became ready
+        return None
+
+    def _pop(self, worker: str, gpus: float, least: float) -> str | None:
+        """Take the key that suits the worker best out of what became ready."""
+        if self._evaluations and least <= 0:
+            return self._evaluations.popleft()
+        pools = {g: p for g, p in self._pools.items() if p and least <= g <= gpus}
+        if not pools:
+            return None
+        here, state = self._at.get(worker, ("", ""))
+        if not any(here in affinities for affinities in pools.values()):
+            here = self._choose_affinity(pools, worker, here)
+            if not here:
+                return None
+        ready = {
+            share: affinities[here] for share, affinities in pools.items() if here in affinities
+        }
+        tops = [
+            (s != state, heap[0], share, s)
+            for share, affinity in ready.items()
+            for s, heap in affinity.heaps.items()
+        ]
+        _, _, share, state = min(tops)
+        affinity = ready[share]
+        key = affinity.pop(state)[2]
+        affinity.load -= self._seconds(self._tasks[key])
+        if not affinity.heaps:
+            del self._pools[share][here]
+        self._at[worker] = (here, state)
+        return key
+
+    def finish(self, key: str, seconds: float = 0.0) -> None:
+        """A task is done, in so many seconds if known: what waited for it may become ready."""
+        worker, task = self.running.pop(key, ""), self._tasks[key]
+        if seconds and task.kind != "evaluate":
+            pace = task.kind, self._been.get(worker) != task.affinity
+            # half of what is known is forgotten, for methods differ
+            self._paces[pace] = (self._paces.get(pace, seconds) + seconds) / 2
+            self._been[worker] = task.affinity
+        self.todo.discard(key)
+        self._there.add(key)
+        for dependent in self._dependents.get(key, ()):
+            waiting = self._waiting[dependent]
+            if key in waiting:
+                waiting.discard(key)
+                if not waiting:
+                    self._ready(dependent)
+
+    def release(self, key: str) -> None:
+        """A task's worker was lost: the task is ready again."""
+        worker = self.running.pop(key)
+        self._at.pop(worker, None)
+        self._been.pop(worker, None)
+        self._drop_unwanted([key])
+        self._ready(key)
+
+    def redo(self, key: str, missing: Iterable[str]) -> None:
+        """A running task found artifacts missing: make those again, then it."""
+        self.running.pop(key, None)
+        awaited = list(missing)
+        self._there.difference_update(awaited)
+        for need in awaited:
+            self._dependents.setdefault(need, {})[key] = None
+        self._waiting[key] = set(awaited)
+        self._admit(awaited)
+
+    def fail(self, key: str) -> list[str]:
+        """A task failed: it and all that depends on it are dropped; their keys, itself first.
+
+        What only they needed, such as the other shards of a cell, is dropped as well.
+        """
+        self.running.pop(key, None)
+        lost, front = [], [key]
+        while front:
+            if (here := front.pop()) in self.todo:
+                self.todo.discard(here)
+                lost.append(here)
+                front += self._dependents.get(here, ())
+        self._drop_unwanted(need for dropped in lost for need in self._tasks[dropped].needs)
+        return lost
+
+    def _drop_unwanted(self, keys: Iterable[str]) -> None:
+        """Drop tasks that nothing to do needs any longer, unless they run or are targets."""
+        front = list(keys)
+        while front:
+            key = front.pop()
+            after = self._dependents.get(key)
+            if key in self.running or not after or any(d in self.todo for d in after):
+                continue
+            if key in self.todo:
+                self.todo.discard(key)
+                front += self._tasks[key].needs
+
+    def _admit(self, targets: list[str]) -> None:
+        """Add targets that are to do, and what is missing on the way to them."""
+        new = {key for key in targets if key not in self.todo}
+        front = list(new)
+        while front:
+            for need in self._tasks[front.pop()].needs:
+                if need not in self._there and need not in self.todo and need not in new:
+                    new.add(need)
+                    front.append(need)
+        self.todo |= new
+        ordered = sorted(new, key=self._index.__getitem__)
+        for key in ordered:
+            needs = [n for n in self._tasks[key].needs if n in self.todo]
+            self._waiting[key] = set(needs)
+            for need in needs:
+                self._dependents.setdefault(need, {})[key] = None
+        for key in reversed(ordered):
+            after = max((self._rank.get(d, 0.0) for d in self._dependents.get(key, ())), default=0)
+            self._rank[key] = self._seconds(self._tasks[key]) + after
+        for key in ordered:
+            if not self._waiting[key]:
+                self._ready(key)
+
+    def _ready(self, key: str) -> None:
+        if key not in self.todo:
+            return
+        task = self._tasks[key]
+        if task.kind == "evaluate":
+            self._evaluations.append(key)
+            return
+        affinity = self._pools.setdefault(task.gpus, {}).setdefault(task.affinity, _Affinity())
+        entry = (-self._rank[key], self._index[key], key)
+        affinity.add(task.state, entry, self._seconds(task))
+
+    def _choose_affinity(
+        self, pools: Mapping[float, Mapping[str, _Affinity]], worker: str, here: str
+    ) -> str:
+        """The affinity for a worker that has nothing left of its own, if any: rules 3 and 4."""
+        taken = {
+            self._at[w][0]
+            for key, w in self.running.items()
+            if w != worker and w in self._at and self._tasks[key].gpus in pools
+        }
+        category = "/".join(here.split("/")[:2]) + "/"
+        best, chosen = (False, False, 0.0, 0.0), ""
+        for affinities in pools.values():
+            for name, affinity in affinities.items():
+                if name in taken and not self._worth_helping(affinity):
+                    continue
+                near = here != "" and f"{name}/".startswith(category)
+                appeal = (name not in taken, near, affinity.urgent(), affinity.load)
+                if not chosen or appeal > best:
+                    best, chosen = appeal, name
+        return chosen
+
+    def _worth_helping(self, affinity: _Affinity) -> bool:
+        """Whether a newcomer finishes a task before those of the affinity have done them all."""
+        kind = self._tasks[next(iter(affinity.heaps.values()))[0][2]].kind
+        first, later = (self._paces.get((kind, first)) for first in (True, False))
+        if first is None or later is None:
+            return True
+        left = sum(map(len, affinity.heaps.values())) + 1  # and the one that runs
+        return first < left * later

@@ -1,0 +1,262 @@
+"""What a plan will take, by a table that anybody may edit: seconds, GPU-hours and disk by stage.
+
+Estimates say what to expect; neither a result nor the order of tasks depends on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from harness import plugins
+from harness.config import Sweep, plain
+from harness.errors import InputError, Problem, one_line, suggest
+from harness.planning.graph import KINDS, Category, Kind, Plan, Task, shards
+
+TABLE = plugins.HOME / "conf" / "costs.yaml"
+UNITS = ("task", "image", "support", "pool", "masked")
+GENERATED: tuple[Kind, ...] = ("prepare", "customize", "generate", "personalize")
+
+Terms = dict[str, Annotated[float, Field(ge=0)]]  # "image * steps" -> seconds or megabytes of each
+Values = Mapping[str, Any]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Default(_Frozen):
+    """What tasks of plug-ins cost that the table does not list: an entry for every kind."""
+
+    seconds: dict[Kind, Terms]
+    megabytes: dict[Kind, Terms]
+
+    @pydantic.model_validator(mode="after")
+    def _whole(self) -> Default:
+        for name in ("seconds", "megabytes"):
+            missing = [kind for kind in KINDS if kind not in getattr(self, name)]
+            if missing:
+                raise ValueError(f"{name} lacks {', '.join(missing)}")
+        return self
+
+
+class Entry(_Frozen):
+    """What tasks of a plug-in cost where its parameters are as in ``when``."""
+
+    use: str
+    kind: Literal["method", "generator"]
+    when: dict[str, Any] = {}
+    assume: dict[str, float] = {}  # values of numeric parameters that are None
+    seconds: dict[Kind, Terms] = {}
+    megabytes: dict[Kind, Terms] = {}
+
+
+class Table(_Frozen):
+    """The whole file."""
+
+    hardware: str  # what the seconds are meant for, in words
+    default: Default
+    plugins: list[Entry] = []
+
+
+def read(path: Path = TABLE) -> Table:
+    """Read a cost table.
+
+    Raises
+    ------
+    InputError
+        It is missing, no YAML, or not of this form.
+    """
+    try:
+        return Table.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(Problem(str(path), one_line(error))) from None
+    except pydantic.ValidationError as error:
+        at = [(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()]
+        raise InputError(*(Problem(f"{path}: {where}", said) for where, said in at)) from None
+
+
+def parameters(sweep: Sweep) -> tuple[list[Values], dict[str, Values]]:
+    """Parameters, with their defaults, of each method and, by name, of each generator."""
+
+    def full(kind: str, use: str, given: Values) -> Values:
+        known = plugins.parameters(plugins.find(kind, use))
+        return {name: default for name, (_, default) in known.items()} | dict(given)
+
+    methods = [full("method", m.use, m.params) for m in sweep.methods]
+    return methods, {n: full("generator", g.use, g.params) for n, g in sweep.generators.items()}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Tasks of one kind."""
+
+    kind: Kind
+    tasks: int
+    seconds: float  # of one worker
+    gpu_seconds: float  # of whole GPUs, where the cluster has any
+    megabytes: float  # of artifacts
+
+
+def render(planned: Sequence[Stage], todo: Sequence[Stage]) -> str:
+    """Table of what a plan holds and what of it is to do, with a line of sums."""
+    left = {stage.kind: stage for stage in todo}
+    head = ("task", "all", "to do", "done or not needed", "hours", "GPU-hours", "GB")
+    rows: list[tuple[float, ...]] = []
+    for stage in planned:
+        some = left.get(stage.kind, Stage(stage.kind, 0, 0.0, 0.0, 0.0))
+        amounts = (some.seconds / 3600, some.gpu_seconds / 3600, some.megabytes / 1000)
+        rows.append((stage.tasks, some.tasks, *amounts))
+    names = [*(stage.kind for stage in planned), "together"]
+    rows.append(tuple(map(sum, zip(*rows, strict=True))) if rows else (0.0,) * 5)
+    text = "{:<12}{:>9}{:>9}{:>20}{:>10}{:>11}{:>9}"
+    lines = [text.format(*head)]
+    for name, (count, open_, *rest) in zip(names, rows, strict=True):
+        counts = (f"{n:.0f}" for n in (count, open_, count - open_))
+        lines.append(text.format(name, *counts, *(f"{amount:.1f}" for amount in rest)))
+    return "\n".join(lines)
+
+
+class Estimator:
+    """Estimates of a sweep's tasks.
+
+    Parameters
+    ----------
+    table : costs by plug-in
+    sweep, categories : what tasks refer to by index
+    values : parameters of its methods and generators, as ``parameters`` gives them
+
+    Raises
+    ------
+    InputError
+        A term of the table names what is neither a unit nor a numeric parameter of the plug-in.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        sweep: Sweep,
+        categories: Sequence[Category],
+        values: tuple[Sequence[Values], Mapping[str, Values]],
+    ) -> None:
+        self._sweep = sweep
+        self._sizes = [
+            [s.stop - s.start for s in shards(len(c.queries), sweep.shard)] for c in categories
+        ]
+        self._masked = [float(c.masked and sweep.maps) for c in categories]
+        methods, generators = values
+        self._methods = [
+            _Costs(table, "method", m.use, v) for m, v in zip(sweep.methods, methods, strict=True)
+        ]
+        self._generators = {
+            name: _Costs(table, "generator", g.use, generators[name])
+            for name, g in sweep.generators.items()
+        }
+        self._nobody = _Costs(table, "method", "", {})
+
+    def seconds(self, task: Task) -> float:
+        """Seconds that a worker takes, roughly."""
+        return self._costs(task).seconds(task.kind)(self._units(task))
+
+    def megabytes(self, task: Task) -> float:
+        """Size of the artifact, roughly."""
+        return self._costs(task).megabytes(task.kind)(self._units(task))
+
+    def stages(self, graph: Plan, keys: Collection[str]) -> list[Stage]:
+        """Estimates by kind, in the order of the graph, of the tasks with these keys.
+
+        A GPU worker holds the largest share that any task of the plan asks for.
+        """
+        share = min(1.0, max((t.gpus for t in graph.tasks.values()), default=0.0))
+        found = {kind: [0.0, 0.0, 0.0, 0.0] for kind in KINDS}
+        for key in keys:
+            task = graph.tasks[key]
+            seconds, row = self.seconds(task), found[task.kind]
+            row[0] += 1
+            row[1] += seconds
+            row[2] += seconds * share if task.gpus else 0.0
+            row[3] += self.megabytes(task)
+        return [Stage(k, int(n), *rest) for k, (n, *rest) in found.items() if n]
+
+    def _costs(self, task: Task) -> _Costs:
+        if task.kind in GENERATED:
+            return self._generators[task.generator]
+        return self._methods[task.method] if task.kind != "evaluate" else self._nobody
+
+    def _units(self, task: Task) -> dict[str, float]:
+        made = 0
+        if task.generator and task.kind != "prepare":
+            g = self._sweep.generators[task.generator]
+            made = g.generated if g.generated is not None else max(0, g.pool - task.shots)
+        images = 0
+        if task.kind == "generate":
+            images = made
+        elif task.category >= 0 and task.kind in ("personalize", "predict", "evaluate"):
+            sizes = self._sizes[task.category]
+            images = sizes[task.shard] if task.shard >= 0 else sum(sizes)
+        masked = self._masked[task.category] if task.category >= 0 else 0.0
+        counts = (1.0, images, task.shots, task.shots + made, masked)
+        return dict(zip(UNITS, counts, strict=True))
+
+
+Formula = Callable[[Mapping[str, float]], float]
+
+
+class _Costs:
+    """Formulas of one plug-in."""
+
+    def __init__(self, table: Table, kind: str, use: str, values: Values) -> None:
+        name = plain(use) if use else ""
+        fits = (
+            e
+            for e in table.plugins
+            if (e.kind, e.use) == (kind, name) and e.when.items() <= dict(values).items()
+        )
+        entry = next(fits, None)
+        self._use = use
+        self._values = {k: v for k, v in values.items() if isinstance(v, (int, float))}
+        if entry is not None:
+            missing = {k: v for k, v in entry.assume.items() if k not in self._values}
+            self._values |= missing
+        self._own = entry
+        self._default = table.default
+        self.seconds: Callable[[Kind], Formula] = cache(lambda kind: self._formula("seconds", kind))
+        self.megabytes: Callable[[Kind], Formula] = cache(
+            lambda kind: self._formula("megabytes", kind)
+        )
+
+    def _formula(self, what: str, kind: Kind) -> Formula:
+        terms: Terms = getattr(self._default, what)[kind]
+        if self._own is not None:
+            terms = getattr(self._own, what).get(kind, terms)
+        parts: list[tuple[float, list[str]]] = []
+        for product, each in terms.items():
+            units = []
+            for name in (n.strip() for n in product.split("*")):
+                if name in UNITS:
+                    units.append(name)
+                elif name in self._values:
+                    each *= float(self._values[name])
+                else:
+                    known = suggest(name, [*UNITS, *self._values])
+                    where = f"costs of {self._use or 'tasks'}: {what}.{kind}"
+                    message = f"{name!r} is neither a unit nor a numeric parameter.{known}"
+                    raise InputError(Problem(where, message))
+            parts.append((each, units))
+
+        def formula(given: Mapping[str, float]) -> float:
+            total = 0.0
+            for amount, units in parts:
+                for unit in units:
+                    amount *= given[unit]
+                total += amount
+            return total
+
+        return formula

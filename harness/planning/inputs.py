@@ -1,0 +1,278 @@
+"""What the disk and the code have to say to a plan: samples, their keys, supports, hashes of code.
+
+The only part of planning that reads files: folder listings, file sizes, and the few files that may
+be duplicates of one another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import config, plugins
+from harness.config import DatasetEntry, Sweep, plain
+from harness.data import duplicates, images, selection
+from harness.data.opening import open_dataset
+from harness.errors import InputError, Problem, one_line, suggest
+from harness.interface import Dataset, Sample
+from harness.keys import hashed
+from harness.planning.graph import Category, Code, PlanInputs, Reference, draw_support
+from harness.results import evaluation, metrics
+
+
+@dataclass(frozen=True)
+class SweepInputs:
+    """PlanInputs of a plan, and what payloads and records need besides."""
+
+    plan_inputs: PlanInputs
+    #: name of auxiliary data -> what a worker needs to open it
+    auxiliary: dict[str, dict[str, Any]]
+    #: dataset label -> category -> seed -> names of the drawn images, largest shots
+    supports: dict[str, dict[str, dict[str, list[str]]]]
+    notes: list[dict[str, str]]  # caveats of methods and generators, for the report
+
+
+def collect_inputs(sweep: Sweep, path: Path, data_root: str | None) -> SweepInputs:
+    """List datasets, choose queries, draw supports, hash code.
+
+    Raises
+    ------
+    InputError
+        With every mistake found: missing data, unknown categories, too few normals, ...
+    """
+    problems: list[Problem] = []
+    categories: list[Category] = []
+    supports: dict[str, dict[str, dict[str, list[str]]]] = {}
+    opened: dict[str, tuple[Dataset, str]] = {}
+    most = max([*sweep.shots, *(k for m in sweep.methods for k in m.shots or ())])
+    for i, entry in enumerate(sweep.datasets):
+        where = f"{path}: datasets[{i}]"
+        try:
+            dataset = _open(entry, data_root, where)
+            label = str(entry.label)
+            identity = _identity(entry)
+            opened[label] = (dataset, identity)
+            given = selection.support_file(entry, path, f"{where}.support")
+            names = _categories(dataset, entry, where)
+            selection.check_queries(entry, dataset, names, f"{where}.queries")
+            for name in names:
+                new = _category(sweep, entry, dataset, identity, name, most, given, where)
+                categories.append(new)
+                seeds = {
+                    str(s): [r.sample.name for r in drawn] for s, drawn in new.supports.items()
+                }
+                supports.setdefault(label, {})[name] = seeds
+        except InputError as error:
+            problems += error.problems
+    methods, notes = [], []
+    for i, m in enumerate(sweep.methods):
+        try:
+            code, note = _code("method", m.use, m.params)
+        except (OSError, ValueError) as error:  # weights that are not where they should be
+            problems.append(Problem(f"{path}: methods[{i}].params", one_line(error)))
+            continue
+        methods.append(code)
+        if note:
+            notes.append({"method": str(m.label), "note": note})
+    generators = {}
+    for name, g in sweep.generators.items():
+        try:
+            generators[name], note = _code("generator", g.use, g.params)
+        except (OSError, ValueError) as error:
+            problems.append(Problem(f"{path}: generators.{name}.params", one_line(error)))
+            continue
+        users = [str(m.label) for m in sweep.methods if m.generator == name]
+        notes += [{"method": label, "note": note} for label in users if note]
+    if problems:
+        raise InputError(*problems)
+    chosen, auxiliary = _auxiliary(sweep, path, data_root, categories, methods, opened)
+    judges = b"".join(Path(str(m.__file__)).read_bytes() for m in (metrics, evaluation, images))
+    code_hash = hashlib.sha256(judges).hexdigest()
+    plan_inputs = PlanInputs(tuple(categories), tuple(methods), generators, chosen, code_hash)
+    return SweepInputs(plan_inputs, auxiliary, supports, notes)
+
+
+def _open(entry: DatasetEntry, data_root: str | None, where: str) -> Dataset:
+    try:
+        return open_dataset(entry.use, entry.params, data_root)
+    except (ValueError, OSError, ImportError) as error:
+        raise InputError(Problem(where, one_line(error))) from None
+
+
+def _identity(entry: DatasetEntry) -> str:
+    """Hash of which dataset it is, wherever the data root lies, and of the code that reads it.
+
+    A ``root`` among the parameters counts: two folders of one layout may use the same names. So
+    does the code that decodes.
+    """
+    cls = plugins.find("dataset", entry.use)
+    reading = hashlib.sha256(Path(str(images.__file__)).read_bytes()).hexdigest()
+    return hashed(cls.__name__, entry.params, plugins.source(cls).digest, reading)
+
+
+def _categories(dataset: Dataset, entry: DatasetEntry, where: str) -> list[str]:
+    try:
+        known = dataset.categories()
+    except (ValueError, OSError) as error:
+        raise InputError(Problem(where, one_line(error))) from None
+    for name in known:
+        if not name or name.startswith(".") or set(name) & set("/\\{}\n\r\0"):
+            message = f"{entry.use} has a category {name!r}, which is no plain name of a folder"
+            raise InputError(Problem(where, message))
+    if entry.categories is None:
+        return known
+    for name in entry.categories:
+        if name not in known:
+            message = f"{entry.use} has no category {name!r}.{suggest(name, known)}"
+            raise InputError(Problem(f"{where}.categories", message))
+    return list(dict.fromkeys(entry.categories))
+
+
+def _category(
+    sweep: Sweep,
+    entry: DatasetEntry,
+    dataset: Dataset,
+    identity: str,
+    name: str,
+    most: int,
+    given: dict[str, Any] | None,
+    where: str,
+) -> Category:
+    try:
+        train, test = dataset.train(name), dataset.test(name)
+        near = getattr(dataset, "near_duplicates", False)
+        reject = duplicates.test_duplicates(dataset, name, near)
+        identity_of = duplicates.train_duplicates(dataset, name, near)
+        supports = {}
+        for seed in sweep.seeds:
+            if given is not None:
+                drawn = selection.given_support(given, train, name, seed, most, f"{where}.support")
+            else:
+                drawn = draw_support(
+                    train,
+                    most,
+                    seed,
+                    dataset=plain(entry.use),
+                    category=name,
+                    base=sweep.seed,
+                    reject=reject,
+                    identity=identity_of,
+                )
+            supports[seed] = tuple(Reference(s, _key(dataset, identity, s)) for s in drawn)
+        queries = selection.queries(entry, test, name)
+        found = [Reference(s, _key(dataset, identity, s)) for s in queries]
+        masks = [dataset.stamp(s.mask) if s.mask is not None else None for s in queries]
+    except (ValueError, OSError) as error:
+        raise InputError(Problem(where, one_line(error))) from None
+    # Tiles of one source lie side by side, so that a shard decodes it once; nothing else is told.
+    order = sorted(
+        zip(found, masks, strict=True), key=lambda rm: (hashed(rm[0].sample.image), rm[0].key)
+    )
+    truth = hashed([(r.key, r.sample.label, r.sample.mask, r.sample.defect, m) for r, m in order])
+    words = entry.object_names.get(name) or dataset.object_name(name)
+    return Category(
+        str(entry.label),
+        name,
+        words,
+        tuple(r for r, _ in order),
+        supports,
+        truth,
+        any(m is not None for m in masks),
+    )
+
+
+def _key(dataset: Dataset, identity: str, sample: Sample) -> str:
+    """Key of an image: of its dataset, name and stamp, never of its label."""
+    stamp = dataset.stamp(sample.image)
+    if stamp == "0":
+        raise ValueError(f"{dataset.root or ''}/{sample.image}: the file is empty")
+    return hashed(identity, sample.name, stamp)
+
+
+def _code(kind: str, use: str, params: dict[str, Any]) -> tuple[Code, str]:
+    """Hash and declarations of a method or generator, and its caveat."""
+    cls = plugins.find(kind, use)
+    made = config.build(kind, use, params)
+    weights = [(p.name, _contents(p)) for p in made.files()]
+    # ``later`` is what generators of before call it.
+    sampling = {*getattr(made, "sampling_parameters", ()), *getattr(made, "later", ())}
+    digest, state = (
+        hashed(cls.__name__, some, plugins.source(cls).digest, weights)
+        for some in (params, {name: v for name, v in params.items() if name not in sampling})
+    )
+    names = ("gpus", "auxiliary", "auxiliary_per_shots", "personalized", "prior")
+    declared = {n: getattr(made, n) for n in names if hasattr(made, n)}
+    return Code(digest, state, **declared), str(getattr(made, "note", ""))
+
+
+def _contents(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def _auxiliary(
+    sweep: Sweep,
+    path: Path,
+    data_root: str | None,
+    categories: list[Category],
+    methods: list[Code],
+    opened: dict[str, tuple[Dataset, str]],
+) -> tuple[dict[tuple[str, str, str], tuple[str, str]], dict[str, dict[str, Any]]]:
+    """Which auxiliary data each method gets for each category, never the tested category."""
+    chosen: dict[tuple[str, str, str], tuple[str, str]] = {}
+    about: dict[str, dict[str, Any]] = {}
+    uses = {str(d.label): d for d in sweep.datasets}
+    digests: dict[tuple[str, tuple[str, ...]], str] = {}
+    others: dict[str, tuple[Dataset, str]] = {}
+    for m, code in zip(sweep.methods, methods, strict=True):
+        if not code.auxiliary:
+            continue
+        for category in categories:
+            tested = uses[category.dataset]
+            if m.auxiliary == "leave-one-out":
+                entry, name = tested, f"{category.dataset}-without-{category.name}"
+                dataset, identity = opened[category.dataset]
+                names = [n for n in _categories(dataset, tested, "") if n != category.name]
+            else:
+                cls = plugins.find("dataset", tested.use)
+                allowed = [a for a in sweep.auxiliary if plugins.find("dataset", a.use) is not cls]
+                if not allowed:
+                    message = f"{m.use} tests {tested.use}: no auxiliary dataset other than it"
+                    raise InputError(Problem(f"{path}: auxiliary", message))
+                entry, name = allowed[0], plain(allowed[0].use)
+                if name not in others:
+                    at = f"{path}: auxiliary"
+                    others[name] = (_open(entry, data_root, at), _identity(entry))
+                dataset, identity = others[name]
+                names = _categories(dataset, entry, f"{path}: auxiliary")
+            if not names:
+                message = f"{m.use} has nothing to train on for {category.dataset}/{category.name}"
+                raise InputError(Problem(f"{path}: auxiliary", message))
+            at_key = (name, tuple(names))
+            if at_key not in digests:
+                digests[at_key] = _fingerprint(dataset, identity, names, entry)
+            chosen[str(m.label), category.dataset, category.name] = (name, digests[at_key])
+            about[name] = {
+                "id": digests[at_key],
+                "use": entry.use,
+                "params": entry.params,
+                "categories": names,
+                "object_names": entry.object_names,
+            }
+    return chosen, about
+
+
+def _fingerprint(dataset: Dataset, identity: str, names: list[str], entry: DatasetEntry) -> str:
+    """Hash of all that training on these categories depends on."""
+    parts: list[Any] = []
+    for name in names:
+        words = entry.object_names.get(name) or dataset.object_name(name)
+        for part in (dataset.train(name), dataset.test(name)):
+            parts.append((name, words))
+            parts += [
+                (_key(dataset, identity, s), s.label, dataset.stamp(s.mask) if s.mask else None)
+                for s in part
+            ]
+    return hashed(parts)

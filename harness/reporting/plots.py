@@ -1,0 +1,233 @@
+"""Charts as inline SVG and pictures as data URIs, for a page that needs nothing else.
+
+Charts carry class names instead of colours (``c0`` ... for the lines of a legend), so that the
+page's style sheet decides, light or dark. Every text that goes into one is escaped here.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Picture
+
+from harness.data import images
+
+GRID = np.linspace(0, 1, 101)  # where curves are averaged
+COLOURS = 10  # classes c0 to c9
+THUMB = 192  # longest side of a picture in a page, pixels
+
+#: dark violet, magenta, orange, pale yellow: even steps in lightness, told apart in any vision
+HEAT = np.array([[26, 12, 66], [120, 28, 109], [207, 68, 70], [251, 155, 6], [252, 255, 164]])
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart, with the deviation drawn as bars or thinner lines of single runs."""
+
+    name: str
+    colour: int
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    std: NDArray[np.float64] | None = None
+    runs: tuple[NDArray[np.float64], ...] = ()
+
+
+def roc(labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """True positive rate at the false positive rates of ``GRID``, ties joined by straight lines."""
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.diff(scores[order]) != 0, True)
+    hits, alarms = np.cumsum(labels[order])[last], np.cumsum(~labels[order])[last]
+    rates = np.concatenate([[0.0], alarms / alarms[-1]])
+    # Where the curve is vertical its upper end counts: interp takes the last of equal abscissae.
+    found = np.concatenate([[0.0], hits / hits[-1]])
+    return np.asarray(np.interp(GRID, rates, found), dtype=np.float64)
+
+
+def precision_recall(labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Precision at the recalls of ``GRID``: that of the first threshold which reaches the recall.
+
+    Steps, not lines, so that the area is the average precision.
+    """
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.diff(scores[order]) != 0, True)
+    hits = np.cumsum(labels[order])[last]
+    called = np.flatnonzero(last) + 1
+    reached = np.searchsorted(hits, np.ceil(GRID * hits[-1] - 1e-9).clip(1))
+    return np.asarray((hits / called)[reached], dtype=np.float64)
+
+
+def curves(lines: Sequence[Line], x_label: str, y_label: str, chance: float | None = None) -> str:
+    """Curves in the unit square; chance is the diagonal (None) or a level line."""
+    parts = [_frame(x_label, y_label)]
+    start, end = (0.0, 1.0) if chance is None else (chance, chance)
+    parts.append(f'<path class="chance" d="M{_at(0, start)}L{_at(1, end)}"/>')
+    for line in lines:
+        style = f"c{line.colour % COLOURS}"
+        parts += [f'<path class="run {style}" d="{_path(line.x, run)}"/>' for run in line.runs]
+        parts.append(
+            f'<path class="line {style}" d="{_path(line.x, line.y)}">'
+            f"<title>{escape(line.name)}</title></path>"
+        )
+    return _svg(parts, f"{y_label} over {x_label}")
+
+
+def trend(lines: Sequence[Line], ticks: Sequence[str], y_label: str) -> str:
+    """Means with deviations at a few places along x (0, 1, ...); y is scaled to what is there."""
+    ends = [
+        line.y + sign * (0.0 if line.std is None else np.nan_to_num(line.std))
+        for line in lines
+        for sign in (-1, 1)
+    ]
+    spread = np.concatenate([*ends, [np.nan]])
+    if np.isnan(spread).all():
+        return ""
+    least, most = float(np.nanmin(spread)), float(np.nanmax(spread))
+    step = 10 if most - least > 0.15 else 50  # ends on a tenth or a fiftieth
+    low = max(0.0, min(math.floor(least * step) / step, 1 - 1 / step))
+    high = min(1.0, max(math.ceil(most * step) / step, low + 1 / step))
+
+    def place(i: float, value: float) -> str:
+        return _at((i + 0.5) / len(ticks), min(max((value - low) / (high - low), 0), 1))
+
+    marks = [low, (low + high) / 2, high]
+    parts = [_frame("shots", y_label, [(0.5 + i) / len(ticks) for i in range(len(ticks))], ticks)]
+    parts += [
+        f'<text class="tick" x="34" y="{4 + 176 * (1 - i / 2):.0f}" dy="4" text-anchor="end">'
+        f"{100 * mark:.3g}</text>"
+        for i, mark in enumerate(marks)
+    ]
+    for number, line in enumerate(lines):
+        style = f"c{line.colour % COLOURS}"
+        aside = 0.03 * (number - (len(lines) - 1) / 2)  # bars beside each other
+        there = [i for i in range(len(line.x)) if not np.isnan(line.y[i])]
+        joined = "L".join(place(line.x[i] + aside, line.y[i]) for i in there)
+        parts.append(f'<path class="line {style}" d="M{joined}"/>' if there else "")
+        for i in there:
+            std = 0.0 if line.std is None or np.isnan(line.std[i]) else float(line.std[i])
+            ends_at = [place(line.x[i] + aside, line.y[i] + sign * std) for sign in (-1, 1)]
+            said = f"{line.name}: {100 * line.y[i]:.1f} ± {100 * std:.1f}"
+            x, y = place(line.x[i] + aside, line.y[i]).split(",")
+            parts.append(
+                f'<path class="bar {style}" d="M{"L".join(ends_at)}"/>'
+                f'<circle class="dot {style}" cx="{x}" cy="{y}" r="3.5">'
+                f"<title>{escape(said)}</title></circle>"
+            )
+    return _svg(parts, f"{y_label} over shots")
+
+
+def histogram(normal: NDArray[np.float64], anomalous: NDArray[np.float64], bins: int = 30) -> str:
+    """Two overlaid histograms, each of area one; the outer 0.5 % go into the outer bins."""
+    low, high = np.percentile(np.concatenate([normal, anomalous]), [0.5, 99.5])
+    edges = np.linspace(low, high if high > low else low + 1, bins + 1)
+    shares = [
+        np.histogram(np.clip(part, edges[0], edges[-1]), edges)[0] / max(len(part), 1)
+        for part in (normal, anomalous)
+    ]
+    top = max(float(share.max()) for share in shares) or 1.0
+    parts = ['<rect class="ground" x="0" y="0" width="300" height="110"/>']
+    for share, style in zip(shares, ("normal", "anomalous"), strict=True):
+        steps = [f"M0,{110:.0f}"]
+        for i, value in enumerate(share):
+            y = 110 - 104 * value / top
+            steps.append(f"L{300 * i / bins:.1f},{y:.1f}L{300 * (i + 1) / bins:.1f},{y:.1f}")
+        parts.append(f'<path class="{style}" d="{"".join(steps)}L300,110Z"/>')
+    marks = ((0, "start", edges[0]), (150, "middle", edges[bins // 2]), (300, "end", edges[-1]))
+    for x, anchor, value in marks:
+        label = f'<text class="tick" x="{x}" y="124" text-anchor="{anchor}">{value:.3g}</text>'
+        parts.append(label)
+    return (
+        '<svg class="chart" viewBox="0 0 300 128" role="img" aria-label="scores">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def picture(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None) -> str:
+    """A picture as a data URI, at most ``THUMB`` wide or high, with the outline of its mask."""
+    small = images.resize(pixels, _fit(pixels.shape[:2]))
+    if mask is not None and mask.any():
+        marked = images.resize_mask(mask, small.shape[:2])
+        inner = marked.copy()
+        for axis in (0, 1):
+            for step in (-1, 1):
+                inner &= np.roll(marked, step, axis)
+        small = np.array(small)
+        small[marked & ~inner] = (0, 255, 140)
+    return _uri(small)
+
+
+def overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float32], low: float, high: float) -> str:
+    """A map over its picture as a data URI: clear at ``low``, covered at ``high``."""
+    small = np.asarray(images.resize(pixels, _fit(pixels.shape[:2])), dtype=np.float64)
+    level = images.resize_maps(np.nan_to_num(heat, posinf=high, neginf=low)[None], small.shape[:2])
+    share = np.clip((level[0] - low) / (high - low if high > low else 1.0), 0, 1)[..., None]
+    steps = np.linspace(0, 1, len(HEAT))
+    colour = np.stack([np.interp(share[..., 0], steps, HEAT[:, i]) for i in range(3)], -1)
+    grey = small.mean(axis=2, keepdims=True) * 0.7 + 40
+    cover = 0.25 + 0.6 * share
+    return _uri((grey * (1 - cover) + colour * cover).astype(np.uint8))
+
+
+def _fit(shape: tuple[int, ...]) -> tuple[int, int]:
+    scale = min(1.0, THUMB / max(shape))
+    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+
+
+def _uri(pixels: NDArray[np.uint8]) -> str:
+    """JPEG where it is a photograph, PNG where it is so small that blocks would show."""
+    kind = "PNG" if max(pixels.shape[:2]) <= 64 else "JPEG"
+    buffer = io.BytesIO()
+    Picture.fromarray(pixels).save(buffer, kind, **({"quality": 82} if kind == "JPEG" else {}))
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _svg(parts: Sequence[str], label: str) -> str:
+    return (
+        f'<svg class="chart" viewBox="0 0 260 222" role="img" aria-label="{escape(label)}">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def _frame(
+    x_label: str,
+    y_label: str,
+    places: Sequence[float] = (0, 0.25, 0.5, 0.75, 1),
+    ticks: Sequence[str] = ("0", "", "0.5", "", "1"),
+) -> str:
+    """Axes with grid lines and labels; without given places y has the ticks of x too."""
+    parts = ['<rect class="ground" x="40" y="4" width="216" height="176"/>']
+    square = len(places) == 5 and places[0] == 0
+    for place, tick in zip(places, ticks, strict=True):
+        x, y = 40 + 216 * place, 180 - 176 * place
+        parts.append(f'<path class="grid" d="M{x:.0f},4V180"/>')
+        parts.append(
+            f'<text class="tick" x="{x:.0f}" y="195" text-anchor="middle">{escape(tick)}</text>'
+        )
+        if square:
+            parts.append(f'<path class="grid" d="M40,{y:.0f}H256"/>')
+            parts.append(
+                f'<text class="tick" x="34" y="{y:.0f}" dy="4" text-anchor="end">{tick}</text>'
+            )
+    parts.append(
+        f'<text class="axis" x="148" y="214" text-anchor="middle">{escape(x_label)}</text>'
+    )
+    parts.append(
+        '<text class="axis" transform="translate(9 92) rotate(-90)" text-anchor="middle">'
+        f"{escape(y_label)}</text>"
+    )
+    return "".join(parts)
+
+
+def _at(x: float, y: float) -> str:
+    """A point of the unit square in the chart's units."""
+    return f"{40 + 216 * x:.1f},{180 - 176 * y:.1f}"
+
+
+def _path(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
+    return "M" + "L".join(_at(a, b) for a, b in zip(x.tolist(), y.tolist(), strict=True))

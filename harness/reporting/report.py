@@ -1,0 +1,45 @@
+"""A sweep's folder as tables for a terminal, Markdown, LaTeX, CSV, or one HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.reporting import text
+from harness.results import aggregate, published, reader
+
+FORMATS = ("text", "markdown", "latex", "csv", "html")
+
+
+def render(sweep_dir: Path | str, format: str, against: str | None = None) -> str:
+    """The report of a sweep.
+
+    Parameters
+    ----------
+    sweep_dir : Path
+        Folder with ``results.csv`` and what else a sweep leaves there.
+    format : one of ``FORMATS``
+        csv is the summary, or the comparison where there is one.
+    against : "published" or None
+        Set the means beside those that papers print.
+
+    Raises
+    ------
+    ValueError
+        When a file is damaged, or an argument is none of the choices.
+    FileNotFoundError
+        When the folder is not a sweep's.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    if against not in (None, "published"):
+        raise ValueError(f"against must be 'published', got {against!r}")
+    sweep = reader.load(Path(sweep_dir))
+    comparison = published.compare(sweep.summary, sweep.uses) if against else None
+    if format == "csv":
+        return aggregate.csv_text(sweep.summary if comparison is None else comparison)
+    if format == "html":
+        from harness.reporting.html import page
+
+        return page(sweep, comparison)
+    writers = {"text": text.text, "markdown": text.markdown}
+    return writers.get(format, text.latex)(sweep, comparison)

@@ -1,0 +1,279 @@
+"""The tables of a report, before any format: strings in cells, best ones marked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from harness.results import aggregate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TITLES = {
+    "image_auroc": "AUROC",
+    "image_auprc": "AUPRC",
+    "image_f1_max": "F1-max",
+    "pixel_auroc": "pixel AUROC",
+    "pixel_ap": "pixel AP",
+    "pixel_f1_max": "pixel F1-max",
+    "pixel_aupro": "AUPRO",
+}
+NOTHING = "–"
+INCOMPLETE = "†"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under one or two lines of headings.
+
+    Attributes
+    ----------
+    columns : headings
+    rows : as many cells as columns each
+    names : how many of the first columns are words; the others are figures
+    groups : headings over the columns after the names: (text, columns it spans); may be empty
+    best : (row, column) of the cells to set off
+    """
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    names: int = 1
+    groups: list[tuple[str, int]] = field(default_factory=list)
+    best: set[tuple[int, int]] = field(default_factory=set)
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """A share in percent: 0.931 is "93.1"."""
+    return NOTHING if math.isnan(value) else f"{100 * value:.{digits}f}"
+
+
+def spread(mean: float, std: float) -> str:
+    """Mean and standard deviation in percent: "93.1 ± 1.9"; the mean alone without a deviation."""
+    return percent(mean) if math.isnan(std) else f"{percent(mean)} ± {percent(std)}"
+
+
+def points(value: float) -> str:
+    """A difference in percentage points, signed: "+2.1"."""
+    return NOTHING if math.isnan(value) else f"{100 * value:+.1f}"
+
+
+def reported(summary: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
+    """Those of the metrics that have a value anywhere."""
+    return [name for name in metrics if summary[f"{name}_mean"].notna().any()]
+
+
+def headline(
+    summary: pd.DataFrame, metrics: Sequence[str], methods: Sequence[str], title: str
+) -> Table:
+    """Datasets and methods down, metrics and shots across.
+
+    Parameters
+    ----------
+    summary : frame of ``harness.results.aggregate.summary_frame``
+    metrics : some of ``harness.metrics.METRICS``
+    methods : every method, in the order to show them in
+    title : str
+
+    Returns
+    -------
+    Table
+        Of the datasets with any value. The highest mean of each dataset, shots and metric is best,
+        if methods differ as printed.
+    """
+    records = summary.to_dict("records")
+    by_key = {(r["dataset"], r["method"], r["shots"]): r for r in records}
+    counts = sorted({int(key[2]) for key in by_key})
+    fields = [(metric, count) for metric in metrics for count in counts]
+    rows: list[list[str]] = []
+    best: set[tuple[int, int]] = set()
+    valued = {r["dataset"] for r in records if any(r[f"{name}_n"] for name in metrics)}
+    for dataset in sorted({str(key[0]) for key in by_key} & valued):
+        ran = [m for m in methods if any((dataset, m, count) in by_key for count in counts)]
+        first = len(rows)
+        seeds = {
+            name: max(r[f"{name}_n"] for r in records if r["dataset"] == dataset)
+            for name in metrics
+        }
+        rows += [
+            [dataset if method == ran[0] else "", method]
+            + [
+                _mean(by_key.get((dataset, method, count)), metric, seeds[metric])
+                for metric, count in fields
+            ]
+            for method in ran
+        ]
+        for column, (metric, count) in enumerate(fields, start=2):
+            cells = [by_key.get((dataset, method, count)) for method in ran]
+            means = [percent(float(c[f"{metric}_mean"])) if c else NOTHING for c in cells]
+            best |= {(first + i, column) for i in _highest(means)}
+    groups = [(f"{TITLES[metric]} %", len(counts)) for metric in metrics]
+    columns = ["dataset", "method", *(aggregate.shots_title(count) for _, count in fields)]
+    return Table(title, columns, rows, names=2, groups=groups, best=best)
+
+
+def categories(results: pd.DataFrame, metric: str, methods: Sequence[str]) -> list[Table]:
+    """For each dataset and number of shots: categories down, methods across, over the seeds."""
+    tables = []
+    for (dataset, count), group in results.groupby(["dataset", "shots"]):
+        ran = [method for method in methods if method in set(group["method"])]
+        cells = group.groupby(["category", "method"])[metric].agg(["mean", "std"])
+        values = {key: (row["mean"], row["std"]) for key, row in cells.to_dict("index").items()}
+        rows, best = [], set()
+        for i, category in enumerate(sorted(set(group["category"]))):
+            pairs = [values.get((category, method), (math.nan, math.nan)) for method in ran]
+            rows.append([category, *(spread(*pair) for pair in pairs)])
+            best |= {(i, j + 1) for j in _highest([percent(pair[0]) for pair in pairs])}
+        title = f"{dataset}, {aggregate.shots_title(int(str(count)))}"
+        tables.append(Table(title, ["category", *ran], rows, best=best))
+    return tables
+
+
+def leader(summary: pd.DataFrame, uses: dict[str, str]) -> str | None:
+    """The method to hold against the others: O2N where it ran, else the highest mean AUROC."""
+    means = summary.groupby("method")["image_auroc_mean"].mean().dropna()
+    if len(means) < 2:
+        return None
+    ours = sorted(name for name in means.index if uses.get(name, name) == "o2n")
+    return str(ours[0] if ours else means.idxmax())
+
+
+def paired(
+    results: pd.DataFrame, summary: pd.DataFrame, a: str, nearest: bool, expected: pd.DataFrame
+) -> Table:
+    """``a`` minus the other methods in AUROC points, on the same supports, seed by seed.
+
+    Parameters
+    ----------
+    results, summary : frames
+    a : name of a method
+    nearest : bool
+        Only the other method with the highest mean, for each dataset and number of shots.
+    expected : frame of the cells there should be
+    """
+    others = sorted(set(results["method"]) - {a})
+    means = {
+        (r["dataset"], r["shots"], r["method"]): r["image_auroc_mean"]
+        for r in summary.dropna(subset=["image_auroc_mean"]).to_dict("records")
+    }
+    rows = []
+    for b in others:
+        for row in aggregate.paired_frame(
+            results, a, b, ["image_auroc"], expected=expected
+        ).to_dict("records"):
+            place = (row["dataset"], row["shots"])
+            rivals = {m: means[*place, m] for m in others if (*place, m) in means}
+            if not nearest or (rivals and b == max(rivals, key=lambda m: rivals[m])):
+                rows.append((*place, b, row))
+    rows.sort(key=lambda row: row[:3])
+    body = [[dataset, str(count), b, *_difference(row)] for dataset, count, b, row in rows]
+    columns = ["dataset", "shots", "against", "difference", "95 % interval", "effect", "seeds"]
+    return Table(
+        f"{a} minus {'the best other method' if nearest else 'each other method'}, AUROC points",
+        [*columns, "categories won-tied-lost"],
+        body,
+        names=3,
+    )
+
+
+def _difference(row: Any) -> list[str]:
+    interval = NOTHING
+    if not math.isnan(row["low"]):
+        interval = f"{points(row['low'])} to {points(row['high'])}"
+    std = "" if math.isnan(row["std"]) else f" ± {percent(row['std'])}"
+    effect = NOTHING if math.isnan(row["effect_size"]) else f"{row['effect_size']:+.2f}"
+    won = f"{row['wins']}-{row['ties']}-{row['losses']}"
+    return [points(row["mean"]) + std, interval, effect, str(row["n_seeds"]), won]
+
+
+def against(comparison: pd.DataFrame) -> Table:
+    """Our means beside printed ones; the frame of ``harness.results.published.compare``."""
+    rows: dict[tuple[Any, ...], list[str]] = {}
+    metrics = [name for name in TITLES if name in set(comparison["metric"])]
+    for row in comparison.to_dict("records"):
+        printed = "" if row["printed_as"] == row["method"] else f" as {row['printed_as']}"
+        key = (row["dataset"], row["shots"], row["method"], row["table"])
+        source = row["table"].replace("_table", " table ") + printed
+        blank = [row["dataset"], str(row["shots"]), row["method"], source]
+        cells = rows.setdefault(key, blank + [NOTHING] * 3 * len(metrics))
+        start = 4 + 3 * metrics.index(row["metric"])
+        cells[start : start + 3] = (
+            spread(row["ours"], row["ours_std"]),
+            spread(row["published"], row["published_std"]),
+            points(row["difference"]),
+        )
+    heads = ["dataset", "shots", "method", "printed", *["ours", "theirs", "diff."] * len(metrics)]
+    groups = [(f"{TITLES[metric]} %", 3) for metric in metrics]
+    title = "Beside published numbers, differences in points"
+    return Table(title, heads, [rows[key] for key in sorted(rows)], names=4, groups=groups)
+
+
+def data(results: pd.DataFrame) -> Table:
+    """What the queries were: how many, and how many of them anomalous."""
+    rows = []
+    for dataset, group in results.groupby("dataset"):
+        per = group.drop_duplicates("category")[["n_normal", "n_anomalous"]]
+        share = per["n_anomalous"] / (per["n_normal"] + per["n_anomalous"])
+        low, high = (f"{value:.3f}" for value in (share.min(), share.max()))
+        extent = low if low == high else f"{share.mean():.3f} ({low} to {high})"
+        normal, anomalous = int(per["n_normal"].sum()), int(per["n_anomalous"].sum())
+        rows.append([str(dataset), str(len(per)), str(normal), str(anomalous), extent])
+    columns = ["dataset", "categories", "normal", "anomalous", "prevalence (AUPRC of chance)"]
+    return Table("Queries", columns, rows)
+
+
+def times(timings: pd.DataFrame) -> Table:
+    """Seconds per cell and queries a second, by method and dataset."""
+    rows = []
+    for key, group in timings.groupby(["method", "dataset"]):
+        figures = [_figure(group[name].mean()) for name in ("fit_s", "encode_s", "predict_s")]
+        rate, peak = _figure(group["images_per_s"].median()), _figure(group["peak_mb"].max())
+        total = _figure(group[["fit_s", "encode_s", "predict_s"]].sum().sum())
+        rows.append([*map(str, key), str(len(group)), *figures, total, rate, peak])
+    columns = ["dataset", "cells", "fit s", "encode s", "predict s", "total s", "queries/s"]
+    return Table("Time, mean per cell", ["method", *columns, "peak MB"], rows, names=2)
+
+
+def failures(failed: pd.DataFrame) -> Table:
+    """The cells that have no result, and why in one line."""
+    rows = [
+        [
+            row["method"],
+            f"{row['dataset']}/{row['category']}",
+            str(row["shots"]),
+            str(row["seed"]),
+            f"{row['task']}: {_line(row['error'])}",
+        ]
+        for row in failed.to_dict("records")
+    ]
+    return Table("Failed", ["method", "category", "shots", "seed", "why"], rows, names=5)
+
+
+def _line(text: object) -> str:
+    return " ".join(str(text).split())
+
+
+def _figure(value: float) -> str:
+    if math.isnan(value):
+        return NOTHING
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def _mean(row: Any, metric: str, most: int) -> str:
+    """Cell of the headline table; marked where it is over fewer seeds than others have."""
+    if not row:
+        return NOTHING
+    text = spread(float(row[f"{metric}_mean"]), float(row[f"{metric}_std"]))
+    return text + (INCOMPLETE if row[f"{metric}_n"] < most else "")
+
+
+def _highest(printed: Iterable[str]) -> list[int]:
+    """Places of the highest printed figures, none when all are the same or there is only one."""
+    values = [math.nan if text == NOTHING else float(text) for text in printed]
+    there = [value for value in values if not math.isnan(value)]
+    if len(set(there)) < 2:
+        return []
+    return [i for i, value in enumerate(values) if value == max(there)]

@@ -1,0 +1,180 @@
+"""The report of a sweep as text: for a terminal, in Markdown, in LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from harness.reporting import tables
+from harness.reporting.tables import Table
+from harness.results import published
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.results.reader import SweepFolder
+
+IMAGE = ("image_auroc", "image_auprc")
+PIXEL = ("pixel_auroc", "pixel_aupro")
+WIDTH = 100  # of a terminal
+
+
+def text(sweep: SweepFolder, comparison: pd.DataFrame | None) -> str:
+    """The report for a terminal, at most ``WIDTH`` columns where the names allow it."""
+    blocks = [f"{sweep.name}: {sweep.counts}"]
+    if len(sweep.failed):
+        gone = text_lines(tables.failures(sweep.failed))
+        more = [f"and {len(gone) - 22} more, see failures.csv"] if len(gone) > 22 else []
+        blocks.append("\n".join(gone[:22] + more))
+    chosen = sections(sweep, comparison, WIDTH)
+    blocks += ["\n".join(text_lines(table)) for table in chosen]
+    marks = ["mean ± sample standard deviation over seeds", "* highest"]
+    blocks.append("\n".join(["; ".join(marks), *remarks(sweep, comparison)]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def text_lines(table: Table) -> list[str]:
+    """A table in columns: words to the left, figures to the right."""
+    marks = [
+        [
+            cell[len(cell.rstrip(tables.INCOMPLETE)) :] + "*" * ((i, j) in table.best)
+            for j, cell in enumerate(row)
+        ]
+        for i, row in enumerate(table.rows)
+    ]
+    room = [max(map(len, column), default=0) for column in zip(*marks, strict=True)]
+    rows = [
+        [
+            cell if j < table.names else cell.rstrip(tables.INCOMPLETE) + mark.ljust(room[j])
+            for j, (cell, mark) in enumerate(zip(row, line, strict=True))
+        ]
+        for row, line in zip(table.rows, marks, strict=True)
+    ]  # marks to the right of the figures, so that digits line up
+    heads = [
+        head + " " * (room[j] if room and j >= table.names else 0)
+        for j, head in enumerate(table.columns)
+    ]
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        words = [
+            cell.ljust(size) if j < table.names else cell.rjust(size)
+            for j, (cell, size) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return "  ".join(words).rstrip()
+
+    top = []
+    if table.groups:
+        start, over = table.names, " " * (sum(widths[: table.names]) + 2 * table.names)
+        for text, span in table.groups:
+            size = sum(widths[start : start + span]) + 2 * (span - 1)
+            over += f" {text} ".center(size, "-") + "  "
+            start += span
+        top = [over.rstrip()]
+    return [table.title, *top, line(heads), *map(line, rows)]
+
+
+def markdown(sweep: SweepFolder, comparison: pd.DataFrame | None) -> str:
+    """The report in Markdown, with pipe tables."""
+    blocks = [f"# {_md(sweep.name)}", f"{sweep.counts}."]
+    every = [tables.failures(sweep.failed)] if len(sweep.failed) else []
+    for table in every + sections(sweep, comparison, 10_000):
+        over = [""] * table.names + [
+            f"{text}, " for text, span in table.groups for _ in range(span)
+        ]
+        over += [""] * (len(table.columns) - len(over))
+        heads = [_md(a + b) for a, b in zip(over, table.columns, strict=True)]
+        rules = [":--" if j < table.names else "--:" for j in range(len(heads))]
+        body = [
+            [f"**{_md(c)}**" if (i, j) in table.best else _md(c) for j, c in enumerate(row)]
+            for i, row in enumerate(table.rows)
+        ]
+        lines = [f"| {' | '.join(cells)} |" for cells in [heads, rules, *body]]
+        blocks.append("\n".join([f"## {_md(table.title)}", "", *lines]))
+    remarked = ["Mean ± sample standard deviation over seeds.", *remarks(sweep, comparison)]
+    blocks.append("\n".join(f"- {_md(line.strip())}" for line in remarked))
+    return "\n\n".join(blocks) + "\n"
+
+
+def latex(sweep: SweepFolder, comparison: pd.DataFrame | None) -> str:
+    """The tables for LaTeX with booktabs; what is missing and other remarks as comments."""
+    blocks = ["% needs \\usepackage{booktabs}"]
+    for table in sections(sweep, comparison, 10_000):
+        kinds = "l" * table.names + "r" * (len(table.columns) - table.names)
+        lines = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{{kinds}}}", r"\toprule"]
+        if table.groups:
+            start, rules, cells = table.names + 1, [], ["" for _ in range(table.names)]
+            for text, span in table.groups:
+                cells.append(rf"\multicolumn{{{span}}}{{c}}{{{_tex(text)}}}")
+                rules.append(rf"\cmidrule(lr){{{start}-{start + span - 1}}}")
+                start += span
+            lines += [f"{' & '.join(cells)} \\\\", "".join(rules)]
+        lines += [f"{' & '.join(map(_tex, table.columns))} \\\\", r"\midrule"]
+        for i, row in enumerate(table.rows):
+            if i and table.groups and row[0]:
+                lines.append(r"\midrule")
+            cells = [
+                rf"\textbf{{{_tex(c)}}}" if (i, j) in table.best else _tex(c)
+                for j, c in enumerate(row)
+            ]
+            lines.append(f"{' & '.join(cells)} \\\\")
+        caption = f"{table.title}. Mean and sample standard deviation over seeds."
+        lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{_tex(caption)}}}", r"\end{table}"]
+        blocks.append("\n".join(lines))
+    gone = [f"failed: {' '.join(row)}" for row in tables.failures(sweep.failed).rows]
+    blocks.append("\n".join(f"% {line}" for line in [*gone, *remarks(sweep, comparison)]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _md(text: str) -> str:
+    for mark in "\\`*_{}[]<>#|":
+        text = text.replace(mark, f"\\{mark}")
+    return " ".join(text.split())
+
+
+def _tex(text: str) -> str:
+    text = text.replace("\\", "\0")
+    for mark in "&%$#_{}":
+        text = text.replace(mark, f"\\{mark}")
+    words = {"\0": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    words |= {"±": r"$\pm$", "–": "--", tables.INCOMPLETE: r"$^\dagger$", "<": "$<$", ">": "$>$"}
+    for mark, command in words.items():
+        text = text.replace(mark, command)
+    return " ".join(text.split())
+
+
+def sections(sweep: SweepFolder, comparison: pd.DataFrame | None, width: int) -> list[Table]:
+    """The tables to read, in order; the headline one metric at a time where it is too wide."""
+    summary, chosen = sweep.summary, []
+    for metrics, title in ((IMAGE, "Images"), (PIXEL, "Pixels")):
+        there = tables.reported(summary, metrics)
+        whole = tables.headline(summary, there, sweep.methods, title)
+        if there and max(map(len, text_lines(whole))) <= width:
+            chosen.append(whole)
+        else:
+            chosen += [tables.headline(summary, [m], sweep.methods, title) for m in there]
+    leader = tables.leader(summary, sweep.uses)
+    if leader:
+        chosen.append(tables.paired(sweep.results, summary, leader, True, sweep.expected))
+    if comparison is not None and len(comparison):
+        chosen.append(tables.against(comparison))
+    return [table for table in [*chosen, tables.data(sweep.results)] if table.rows]
+
+
+def remarks(sweep: SweepFolder, comparison: pd.DataFrame | None) -> list[str]:
+    """Lines under the tables: what marks mean, what is missing, caveats, sources."""
+    lines = []
+    gaps = sweep.gaps
+    if gaps:
+        lines.append(f"{tables.INCOMPLETE} over fewer seeds; missing are:")
+        lines += [f"  {gap}" for gap in gaps[:20]]
+        lines += [f"  and {len(gaps) - 20} more, see summary.csv"] if len(gaps) > 20 else []
+    lines += [f"{note['method']}: {note['note']}" for note in sweep.notes]
+    if comparison is not None:
+        if not len(comparison):
+            lines.append("No published number has the same method, dataset and shots.")
+        else:
+            lines.append(published.CAVEAT)
+        sources = {row["table"]: row["source"] for row in comparison.to_dict("records")}
+        lines += [f"{t.replace('_table', ' table ')}: {sources[t]}" for t in sorted(sources)]
+    return lines

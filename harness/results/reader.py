@@ -1,0 +1,161 @@
+"""What a sweep left in its folder, read for its report; and what its figures mean."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.results import aggregate
+from harness.results.metrics import FPR_LIMIT
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DEFINITIONS = {
+    "Figures": "Percent: a metric per category, averaged over the categories of a dataset within a "
+    "seed, then mean ± sample standard deviation (n - 1) over the seeds. A seed that lacks a "
+    "category is not in the mean.",
+    "AUROC": "Chance that an anomalous query scores above a normal one, ties counted half.",
+    "AUPRC": "Average precision, anomalous being positive; a random score gives the prevalence. "
+    "Not the trapezoid under the curve, which is another number.",
+    "F1-max": "The best F1 over all thresholds, chosen with the labels: a bound, not a forecast.",
+    "Pixel metrics": "Over all pixels of a category's queries, normal ones included. Masks are "
+    "what is above 0, maps are stretched over the image. Only where there are both.",
+    "AUPRO": "Overlap with each 8-connected region of the masks, averaged over regions, against "
+    f"the false positive rate of all normal pixels up to {FPR_LIMIT}; exact at every threshold.",
+    "Scores": "Ranked as the method gave them: never squashed, clamped or normalised.",
+    "Differences": "Seed by seed on the same support images. The interval is Student's t over the "
+    "seeds, effect is mean / deviation. Few seeds make a weak test: read sizes, not verdicts.",
+}
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """What a sweep left behind; frames are empty where a file is absent."""
+
+    path: Path
+    results: pd.DataFrame
+    failed: pd.DataFrame
+    timings: pd.DataFrame
+    config: dict[str, Any]
+    config_text: str
+    environment: dict[str, Any]
+    notes: list[dict[str, str]]
+
+    @property
+    def name(self) -> str:
+        """The sweep's name."""
+        return str(self.config.get("name") or self.path.resolve().name)
+
+    @cached_property
+    def expected(self) -> pd.DataFrame:
+        """The cells there should be, as far as results and failures tell."""
+        import pandas as pd
+
+        cells = [self.results[aggregate.CELL], self.failed[aggregate.CELL]]
+        return aggregate.grid(pd.concat([c for c in cells if len(c)] or cells[:1]))
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """The sweep's own summary, which knows the plan. Made anew where it is absent, and where
+        cells failed, as a category that failed for every method leaves no trace in the results.
+        """
+        path = self.path / "summary.csv"
+        if len(self.failed) or not path.is_file():
+            return aggregate.summary_frame(self.results, self.expected)
+        return aggregate.read_csv(path, aggregate.SUMMARY_COLUMNS)
+
+    @property
+    def uses(self) -> dict[str, str]:
+        """Label of each method and dataset -> name of its plug-in."""
+        entries = [*self.config.get("methods", []), *self.config.get("datasets", [])]
+        return {
+            str(entry.get("label") or entry["use"]): str(entry["use"])
+            for entry in entries
+            if isinstance(entry, dict) and "use" in entry
+        }
+
+    @property
+    def methods(self) -> list[str]:
+        """Methods with a result or a failure, in the order of the config, then by name."""
+        there = set(self.results["method"]) | set(self.failed["method"])
+        order = [name for name in self.uses if name in there]
+        return order + sorted(there - set(order))
+
+    @property
+    def gaps(self) -> list[str]:
+        """What is missing, one line for each row of the summary that lacks something."""
+        return [
+            f"{row['method']}, {row['dataset']}, "
+            f"{aggregate.shots_title(row['shots'])}: {row['missing']}"
+            for row in self.summary.to_dict("records")
+            if row["missing"]
+        ]
+
+    @property
+    def counts(self) -> str:
+        """The size of the sweep in one line."""
+        sizes = {
+            "cell": len(self.results),
+            "method": len(self.methods),
+            "dataset": self.results["dataset"].nunique(),
+            "seed": self.results["seed"].nunique(),
+        }
+        words = [f"{n} {word}{'' if n == 1 else 's'}" for word, n in sizes.items()]
+        words[0] += f" finished, {len(self.failed)} failed" if len(self.failed) else " finished"
+        return ", ".join(words)
+
+
+def load(folder: Path) -> SweepFolder:
+    """Read a sweep's folder. Raises as ``render`` does."""
+    import yaml
+
+    if not (folder / "results.csv").is_file():
+        raise FileNotFoundError(f"{folder}: expected a sweep's folder, with results.csv in it")
+    results = aggregate.read_csv(folder / "results.csv", aggregate.RESULT_COLUMNS)
+    text = _read(folder / "sweep.yaml")
+    try:
+        config = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{folder / 'sweep.yaml'}: {' '.join(str(error).split())}") from error
+    return SweepFolder(
+        path=folder,
+        results=results,
+        failed=_optional(folder / "failures.csv", [*aggregate.CELL, "task", "error"]),
+        timings=_optional(
+            folder / "timings.csv",
+            [*aggregate.CELL, "fit_s", "predict_s", "encode_s", "images_per_s", "peak_mb"],
+        ),
+        config=config if isinstance(config, dict) else {},
+        config_text=text,
+        environment=_json(folder / "environment.json", {}),
+        notes=[
+            {"method": str(note.get("method", "")), "note": str(note.get("note", ""))}
+            for note in _json(folder / "notes.json", [])
+            if isinstance(note, dict)
+        ],
+    )
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _json(path: Path, default: Any) -> Any:
+    text = _read(path)
+    try:
+        found = json.loads(text) if text else default
+    except ValueError as error:
+        raise ValueError(f"{path}: not readable as JSON: {error}") from error
+    return found if isinstance(found, type(default)) else default
+
+
+def _optional(path: Path, columns: list[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    if not path.is_file():
+        return pd.DataFrame(columns=columns)
+    return aggregate.read_csv(path, columns)

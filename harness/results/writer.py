@@ -1,0 +1,200 @@
+"""A sweep's folder: what is finished, what failed, and the files that people read.
+
+results.csv is written whole, again and again, as cells finish; with timings.csv, which names the
+key of each cell's result, it is also the memory by which a sweep is resumed.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from harness.config import Sweep
+from harness.errors import InputError, Problem, one_line
+from harness.keys import Cell
+from harness.results.aggregate import CELL, csv_text, results_frame, summary_frame
+from harness.results.metrics import METRICS
+from harness.storage.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TIMINGS = [*CELL, "key", "fit_s", "predict_s", "encode_s", "decode_s", "evaluate_s", "queries"]
+TIMINGS += ["images_per_s", "encoded", "decoded", "peak_mb"]
+FAILURES = [*CELL, "key", "task", "bad_data", "error", "traceback"]
+
+
+class ResultsWriter:
+    """Rows of finished and failed cells of one sweep.
+
+    Parameters
+    ----------
+    store, sweep : where and which
+    keys : cell -> key of the result it must have; finished rows of other keys are out of date
+
+    Raises
+    ------
+    InputError
+        The folder holds another sweep; it is left as it is.
+    """
+
+    def __init__(self, store: Store, sweep: Sweep, keys: Mapping[Cell, str]) -> None:
+        self.store = store
+        self.folder = sweep.name
+        self._sweep = sweep
+        self._expected = set(keys)
+        self._check_same()
+        known = {_cell(t): t for t in self._table("timings.csv")}
+        self.rows: dict[Cell, dict[str, Any]] = {}
+        self.timings: dict[Cell, dict[str, Any]] = {}
+        self.failures: dict[Cell, dict[str, Any]] = {}
+        for row in self._table("results.csv"):
+            cell = _cell(row)
+            timing = known.get(cell)
+            if timing and timing["key"] == keys.get(cell, timing["key"]):
+                self.rows[cell] = row
+                self.timings[cell] = timing
+        for row in self._table("failures.csv"):
+            cell = _cell(row)
+            if cell not in self.rows and row["key"] == keys.get(cell, row["key"]):
+                self.failures[cell] = row
+        self._written = 0.0  # when, and how long writing takes: the two set the pace
+        self._pause = 1.0
+        self._dirty = False
+        self._summary: pd.DataFrame | None = None  # of the rows as they are
+
+    def begin(self, supports: Any, environment: Any, notes: Any) -> None:
+        """Record what the sweep is and ran on; InputError when nothing can be written there."""
+        try:
+            self._begin(supports, environment, notes)
+        except OSError as error:
+            raise InputError(Problem(self.store.path(self.folder), one_line(error))) from None
+
+    def _begin(self, supports: Any, environment: Any, notes: Any) -> None:
+        dump = self._sweep.model_dump(mode="json")
+        self._write("sweep.yaml", yaml.safe_dump(dump, sort_keys=False, allow_unicode=True))
+        self._write("sweep.sha256", self._sweep.digest() + "\n")
+        for name, value in (
+            ("support.json", supports),
+            ("environment.json", environment),
+            ("notes.json", notes),
+        ):
+            self._write(name, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+    def finish(self, cell: Cell, key: str, row: dict[str, Any], timing: dict[str, Any]) -> None:
+        """A cell has its result."""
+        self.failures.pop(cell, None)
+        self.rows[cell] = {**cell._asdict(), **row}
+        self.timings[cell] = {**cell._asdict(), "key": key, **timing}
+        self._dirty, self._summary = True, None
+
+    def fail(self, cell: Cell, key: str, about: Mapping[str, Any]) -> None:
+        """A cell will have no result in this run."""
+        self.rows.pop(cell, None)
+        self.failures[cell] = {**cell._asdict(), "key": key, **about}
+        self._dirty, self._summary = True, None
+
+    def flush(self, final: bool = False) -> None:
+        """Write the tables, now and then, or at the end at once.
+
+        Raises
+        ------
+        OSError
+            At the end only: until then, what cannot be written is tried again.
+        """
+        now = time.monotonic()
+        if not final and (not self._dirty or now - self._written < self._pause):
+            return
+        try:
+            self._flush(final)
+            self._dirty = False
+        except OSError:
+            if final:
+                raise
+        self._written = time.monotonic()
+        self._pause = max(1.0, 20 * (self._written - now))
+
+    def _flush(self, final: bool) -> None:
+        frame = results_frame(self.rows.values())
+        self._write("results.csv", csv_text(frame))
+        self._write("timings.csv", _csv(TIMINGS, self.timings))
+        if self.failures:
+            self._write("failures.csv", _csv(FAILURES, self.failures))
+        else:
+            self.store.delete(f"{self.folder}/failures.csv")
+        if final:
+            self._write("summary.csv", csv_text(self.summary()))
+
+    def summary(self) -> pd.DataFrame:
+        """Means over categories and seeds; what the plan has and the rows lack is named in it."""
+        import pandas as pd
+
+        if self._summary is None:
+            cells = pd.DataFrame(sorted(self._expected | set(self.rows)), columns=list(CELL))
+            self._summary = summary_frame(results_frame(self.rows.values()), cells)
+        return self._summary
+
+    def _check_same(self) -> None:
+        try:
+            there = self.store.read_text(f"{self.folder}/sweep.sha256")
+        except OSError as error:
+            raise InputError(Problem(self.store.path(self.folder), one_line(error))) from None
+        if there is None or there.strip() == self._sweep.digest():
+            return
+        text = self.store.read_text(f"{self.folder}/sweep.yaml") or ""
+        old, new = yaml.safe_load(text) or {}, self._sweep.model_dump(mode="json")
+        idle = ("description", "time_limit", "attempts")
+        differ = [k for k in new if old.get(k) != new[k] and k not in idle]
+        path = self.store.path(self.folder)
+        message = (
+            f"holds the results of another configuration (different: {', '.join(differ)}) and is "
+            "left as it is; give the sweep another name (finished work is shared) or remove it"
+        )
+        raise InputError(Problem(path, message))
+
+    def _table(self, name: str) -> list[dict[str, Any]]:
+        file = f"{self.folder}/{name}"
+        text = self.store.read_text(file)
+        rows = list(csv.DictReader(io.StringIO(text, newline=""))) if text else []
+        try:
+            return [_typed(row) if name == "results.csv" else _named(row) for row in rows]
+        except (KeyError, TypeError, ValueError):
+            message = "damaged; remove it and run again, finished work is kept elsewhere"
+            raise InputError(Problem(self.store.path(file), message)) from None
+
+    def _write(self, name: str, text: str) -> None:
+        self.store.write(f"{self.folder}/{name}", text.encode())
+
+
+def _cell(row: Mapping[str, Any]) -> Cell:
+    return Cell(row["method"], row["dataset"], row["category"], int(row["shots"]), int(row["seed"]))
+
+
+def _named(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as it is; an error when it is not whole."""
+    _cell(row)
+    if None in row or None in row.values():
+        raise ValueError("more or fewer values than columns")
+    return row
+
+
+def _typed(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of results.csv with numbers again, None where it is empty."""
+    _named(row)
+    numbers = {name: float(row[name]) if row.get(name) else None for name in METRICS}
+    counts = {name: int(row[name]) for name in ("shots", "seed", "n_normal", "n_anomalous")}
+    return {**row, **numbers, **counts}
+
+
+def _csv(columns: list[str], rows: Mapping[Cell, Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows[cell] for cell in sorted(rows))
+    return text.getvalue()

@@ -1,0 +1,234 @@
+"""Where artifacts and results lie: a local folder or a URI (s3://, gs://, ...). Whole-file writes.
+
+Layout below the storage root::
+
+    .artifacts/<kind>/<first two digits>/<key>.safetensors     shared by all sweeps
+    <sweep name>/results.csv, summary.csv, ...                 one folder per sweep
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+import time
+import uuid
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+from fsspec.implementations.local import LocalFileSystem
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from harness.errors import InputError, Problem, one_line
+from harness.interface import Arrays
+from harness.storage.node_cache import NodeCache
+
+#: Kinds of artifacts that many tasks read: of a far store, a machine keeps copies of them.
+SHARED = ("train", "prepare", "customize", "generate")
+STALE = 3600.0  # seconds after which a file that was not written to its end is nobody's
+
+
+class Damaged(ValueError):
+    """An artifact is not what was written: truncated or altered. The message names the file."""
+
+
+class Store:
+    """Files below one root. Several processes may use the same root at the same time.
+
+    Parameters
+    ----------
+    root : local path or fsspec URI
+    """
+
+    def __init__(self, root: str) -> None:
+        try:
+            # Others write too: what a folder held a moment ago says nothing.
+            self._fs, base = fsspec.core.url_to_fs(root, use_listings_cache=False)
+        except (ImportError, ValueError) as error:  # no such protocol, or its package is missing
+            raise InputError(Problem(f"storage {root}", one_line(error))) from None
+        self.local = isinstance(self._fs, LocalFileSystem)
+        self._base = str(Path(base).absolute()) if self.local else base.rstrip("/")
+        self.root = self._base if self.local else root  # the same from any working folder
+        far = not self.local and not root.startswith("memory:")
+        self._copies = NodeCache(root) if far else None
+
+    def path(self, name: str) -> str:
+        """Full path of a file below the root, for messages."""
+        return f"{self._base}/{name}"
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file or folder of this name."""
+        with _plain_errors():
+            return bool(self._fs.exists(self.path(name)))
+
+    def read(self, name: str) -> bytes:
+        """Contents of a file; FileNotFoundError when there is none."""
+        with _plain_errors():
+            return bytes(self._fs.cat_file(self.path(name)))
+
+    def write(self, name: str, contents: bytes) -> None:
+        """Write a file whole: readers see the old one or the new one, never half of it."""
+        path = self.path(name)
+        if not self.local:  # object stores show an object when its upload is complete
+            with _plain_errors():
+                self._fs.pipe_file(path, contents)
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            with temporary.open("wb") as f:
+                f.write(contents)
+                f.flush()
+                os.fsync(f.fileno())
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def read_text(self, name: str) -> str | None:
+        """Text of a file, None when there is none."""
+        try:
+            return self.read(name).decode()
+        except FileNotFoundError:
+            return None
+
+    @contextmanager
+    def folder(self, name: str) -> Iterator[Path]:
+        """A folder as a local one: itself, or a copy whose new files are written back."""
+        if self.local:
+            yield Path(self.path(name))
+            return
+        with tempfile.TemporaryDirectory() as there:
+            local = Path(there) / "copy"
+            with _plain_errors():
+                self._fs.get(self.path(name), str(local), recursive=True)
+            old = {p for p in local.rglob("*") if p.is_file()}
+            yield local
+            for p in sorted(p for p in local.rglob("*") if p.is_file() and p not in old):
+                self.write(f"{name}/{p.relative_to(local).as_posix()}", p.read_bytes())
+
+    def delete(self, name: str) -> None:
+        """Remove a file if it is there."""
+        with _plain_errors():
+            if self._fs.exists(self.path(name)):
+                self._fs.rm_file(self.path(name))
+
+    def keys(self, kind: str) -> set[str]:
+        """Keys of all artifacts of a kind."""
+        folder = self.path(f".artifacts/{kind}")
+        with _plain_errors():
+            paths = self._fs.find(folder) if self._fs.exists(folder) else ()
+        found = (str(p).rpartition("/")[2] for p in paths)
+        return {n.removesuffix(".safetensors") for n in found if n.endswith(".safetensors")}
+
+    def tidy(self, folder: str) -> int:
+        """Remove what killed processes left half-written below a folder; how many files."""
+        if not self.local:  # there an object is whole, or not there
+            return 0
+        gone, front, old = 0, [self.path(folder)], time.time() - STALE
+        while front:
+            try:
+                entries = list(os.scandir(front.pop()))
+            except OSError:
+                continue
+            for entry in entries:
+                if entry.name.startswith(".") and entry.name.endswith(".tmp"):
+                    with contextlib.suppress(FileNotFoundError):
+                        if entry.stat().st_mtime < old:
+                            os.unlink(entry)
+                            gone += 1
+                elif entry.is_dir(follow_symlinks=False):
+                    front.append(entry.path)
+        return gone
+
+    def has(self, kind: str, key: str) -> bool:
+        """Whether the artifact is there."""
+        return self.exists(artifact(kind, key))
+
+    def put(self, kind: str, key: str, arrays: Mapping[str, np.ndarray], meta: Any = None) -> int:
+        """Write an artifact, with a checksum of its contents; its size in bytes."""
+        ordered = {n: _native(arrays[n]) for n in sorted(arrays)}
+        text = json.dumps(meta, sort_keys=True)
+        check = _checksum(ordered, text)
+        contents = save_tensors(ordered, metadata={"meta": text, "crc32": str(check)})
+        self.write(artifact(kind, key), contents)
+        if self._copies is not None and kind in SHARED:
+            self._copies.put(artifact(kind, key), contents)
+        return len(contents)
+
+    def get(self, kind: str, key: str) -> tuple[Arrays, Any]:
+        """Arrays, read-only, and meta of an artifact.
+
+        Raises
+        ------
+        FileNotFoundError
+            It is not there.
+        Damaged
+            It is truncated or altered; the file has been removed, so that it is made anew.
+        """
+        name = artifact(kind, key)
+        if self._copies is not None and kind in SHARED:
+            contents = self._copies.read(name, lambda: self.read(name))
+            try:
+                return _unpacked(contents)
+            except (SafetensorError, ValueError, KeyError):
+                self._copies.drop(name)  # the copy may be damaged, and not what it is of
+        try:
+            return _unpacked(self.read(name))
+        except (SafetensorError, ValueError, KeyError) as error:
+            self.delete(name)
+            message = f"{self.path(name)}: damaged artifact, removed: {error}"
+            raise Damaged(message) from error
+
+
+def _unpacked(contents: bytes) -> tuple[Arrays, Any]:
+    """Arrays and meta of an artifact's bytes; an error when they are not what was written."""
+    arrays = dict(load_tensors(contents))
+    size = int.from_bytes(contents[:8], "little")
+    about = json.loads(contents[8 : 8 + size])["__metadata__"]
+    if str(_checksum(arrays, about["meta"])) != about["crc32"]:
+        raise ValueError("its contents do not match their checksum")
+    for array in arrays.values():
+        array.flags.writeable = False  # it may be kept and handed out again
+    return arrays, json.loads(about["meta"])
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Errors of a protocol's client as OSError: some have types of their own, as botocore's."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(one_line(error)) from error
+
+
+def artifact(kind: str, key: str) -> str:
+    """File of an artifact, below the storage root."""
+    return f".artifacts/{kind}/{key[:2]}/{key}.safetensors"
+
+
+def _native(array: Any) -> np.ndarray:
+    """An array as it is stored: contiguous, in the machine's byte order."""
+    found = np.asarray(array, order="C")
+    return found.astype(found.dtype.newbyteorder("="), copy=False)
+
+
+def _checksum(arrays: Mapping[str, np.ndarray], meta: str) -> int:
+    """Checksum of names, types, shapes, contents and meta: of all that a reader is given."""
+    check = zlib.crc32(meta.encode())
+    for name in sorted(arrays):
+        array = np.asarray(arrays[name], order="C")
+        check = zlib.crc32(f"{name} {array.dtype.str} {array.shape}".encode(), check)
+        check = zlib.crc32(array.data, check)
+    return check

@@ -1,0 +1,228 @@
+"""Fine-tuning of a diffusion model's UNet, whole or by a LoRA adapter, and what it leaves.
+
+What is left is a state: arrays that ``apply`` adds to the base's weights and ``restore`` takes off
+again, bit for bit, so that one UNet in memory serves many customized models, each at the cost of
+the bare one.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import peft
+import torch
+
+from methods._diffusion import model
+
+_log = logging.getLogger(__name__)
+#: layers that get an adapter: the attention projections, or every linear and convolutional layer
+TARGETS: dict[str, Any] = {
+    "attention": ["to_q", "to_k", "to_v", "to_out.0"],
+    "all": r"(.*\.)?(to_[qkv]|to_out\.0|proj_in|proj_out|ff\.net\.0\.proj|ff\.net\.2|conv[12]?"
+    r"|conv_in|conv_out|conv_shortcut|time_emb_proj|linear_[12])",
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to fine-tune. ``rank`` None tunes the whole UNet."""
+
+    rank: int | None
+    targets: str
+    steps: int
+    rate: float
+    dtype: torch.dtype
+    checkpointing: bool = False
+    until: float = 1.0  # latest noise level trained on, t / T
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """Images that share a caption."""
+
+    z: torch.Tensor  # latents (n, c, h, w)
+    condition: torch.Tensor  # embedding of the caption (L, D)
+    weight: float  # in the loss
+    batch: int  # of them in each step
+
+
+def finetune(
+    parts: model.Parts,
+    unet: Any,
+    shown: Sequence[Demonstrations],
+    recipe: Recipe,
+    random: torch.Generator,
+    what: str,
+) -> dict[str, np.ndarray]:
+    """Train on all demonstrations together; the UNet itself is as before afterwards.
+
+    AdamW (0.9, 0.999, weight decay 0.01), constant rate, gradients clipped to norm 1, timesteps
+    uniform over the schedule up to the recipe's latest.
+
+    Parameters
+    ----------
+    shown : sets of which every step takes a batch each
+    random : on the CPU; source of all randomness
+    what : name for the log, which gets loss and time left ten times on the way
+
+    Returns
+    -------
+    dict of float16 arrays: the adapter's matrices under peft's names, or each weight's change under
+    "change.<name>"; and "loss", float32 (steps,)
+    """
+    before: dict[str, torch.Tensor] = {}
+    try:
+        if recipe.rank is None:
+            weights = dict(unet.named_parameters())
+            before = {n: w.detach().to("cpu", copy=True) for n, w in weights.items()}
+            unet.requires_grad_(True)
+        else:
+            _add_adapter(unet, recipe.rank, recipe.targets, random)
+        if recipe.checkpointing:  # diffusers heeds it in training mode only; nothing else differs
+            unet.train().enable_gradient_checkpointing()
+        losses = _train(parts, unet, shown, recipe, random, what)
+        if recipe.rank is None:
+            state = {
+                f"change.{n}": (w.detach().cpu() - before[n]).half().numpy()
+                for n, w in weights.items()
+            }
+        else:
+            adapter = peft.get_peft_model_state_dict(unet)
+            state = {n: w.detach().cpu().half().numpy() for n, w in adapter.items()}
+    finally:
+        unet.requires_grad_(False).eval()
+        unet.disable_gradient_checkpointing()
+        if recipe.rank is None:
+            restore(unet, before)
+        else:
+            unet.unload_lora()
+    return state | {"loss": losses}
+
+
+def _add_adapter(unet: Any, rank: int, targets: str, random: torch.Generator) -> None:
+    """A LoRA adapter of scale 1 that changes nothing yet."""
+    unet.add_adapter(peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS[targets]))
+    with torch.no_grad():
+        for name, weight in unet.named_parameters():
+            if ".lora_A." in name:  # peft's own distribution, but out of the given randomness
+                draw = torch.rand(weight.shape, generator=random) * 2 - 1
+                weight.copy_(draw * float(np.prod(weight.shape[1:])) ** -0.5)
+
+
+def _train(
+    parts: model.Parts,
+    unet: Any,
+    shown: Sequence[Demonstrations],
+    recipe: Recipe,
+    random: torch.Generator,
+    what: str,
+) -> np.ndarray:
+    device = parts.device
+    weights = [p for p in unet.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(weights, lr=recipe.rate, weight_decay=1e-2, fused=True)
+    halves = torch.device(device).type == "cuda" and recipe.dtype == torch.float16
+    scaler = torch.amp.GradScaler("cuda", enabled=halves)
+    condition = torch.cat([s.condition.expand(s.batch, -1, -1) for s in shown])
+    worth = torch.cat([torch.full((s.batch,), s.weight / s.batch) for s in shown]).to(device)
+    latest = max(1, round(recipe.until * len(parts.abar)))
+    at_once = len(worth)
+    often = max(1, recipe.steps // 10)
+    losses: list[torch.Tensor] = []
+    begun = time.monotonic()
+    for step in range(1, recipe.steps + 1):
+        picked = [s.z[torch.randint(len(s.z), (s.batch,), generator=random)] for s in shown]
+        clean = torch.cat(picked)
+        noise = torch.randn(clean.shape, generator=random).to(device)
+        t = torch.randint(latest, (len(clean),), generator=random).to(device)
+        noisy = model.noised(parts, clean, noise, t)
+        wanted = model.target(parts, clean, noise, t)
+        while True:
+            try:
+                # the rows of a step may go through in turns: their gradients add up to the same
+                turns = []
+                for first in range(0, len(clean), at_once):
+                    now = slice(first, first + at_once)
+                    with model.autocast(device, recipe.dtype):
+                        told = {"encoder_hidden_states": condition[now], "return_dict": False}
+                        said = unet(noisy[now], t[now], **told)[0]
+                    error = ((said.float() - wanted[now]) ** 2).mean((1, 2, 3))
+                    loss = (error * worth[now]).sum()
+                    scaler.scale(loss).backward()
+                    turns.append(loss.detach())
+                break
+            except torch.OutOfMemoryError as failure:
+                if at_once == 1:
+                    message = f"customizing {what}: one image does not fit into the GPU's memory"
+                    raise MemoryError(message) from failure
+            # out of the except block, whose traceback keeps the failed pass's tensors alive
+            at_once //= 2
+            said = error = loss = None
+            optimiser.zero_grad(set_to_none=True)  # some gradients of the failed pass are there
+            torch.cuda.empty_cache()
+            _log.warning("customizing %s: out of GPU memory, going on with %d", what, at_once)
+        scaler.unscale_(optimiser)
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        scaler.step(optimiser)
+        scaler.update()
+        optimiser.zero_grad(set_to_none=True)
+        losses.append(torch.stack(turns).sum())
+        if step % often == 0:
+            left = (time.monotonic() - begun) / step * (recipe.steps - step)
+            recent = float(torch.stack(losses[-often:]).mean())
+            text = "%s: customization step %d/%d, loss %.4f, %.0f s left"
+            _log.info(text, what, step, recipe.steps, recent, left)
+    return torch.stack(losses).cpu().numpy().astype(np.float32)
+
+
+def changes(state: Mapping[str, np.ndarray]) -> Iterator[tuple[str, torch.Tensor]]:
+    """What a state adds to the base: names of weights, each with a float32 tensor of its shape."""
+    for name, array in state.items():
+        if name.startswith("change."):
+            yield name.removeprefix("change."), torch.from_numpy(np.array(array)).float()
+        elif name.endswith(".lora_B.weight"):
+            layer = name.removesuffix(".lora_B.weight")
+            up = torch.from_numpy(np.array(array)).float()
+            down = torch.from_numpy(np.array(state[f"{layer}.lora_A.weight"])).float()
+            # an adapted convolution is the thin one followed by a 1 x 1
+            product = up.flatten(1) @ down.flatten(1)
+            yield f"{layer}.weight", product.view(len(up), *down.shape[1:])
+
+
+def apply(unet: Any, state: Mapping[str, np.ndarray], base: str) -> dict[str, torch.Tensor]:
+    """Add a state to the base's weights; returns the base's values, for ``restore``.
+
+    Raises
+    ------
+    ValueError
+        The state belongs to another base; the UNet is unchanged then.
+    """
+    weights = dict(unet.named_parameters())
+    values: dict[str, torch.Tensor] = {}
+    try:
+        for name, change in changes(state):
+            if name not in weights or change.shape != weights[name].shape:
+                has = tuple(weights[name].shape) if name in weights else "none"
+                raise ValueError(
+                    f"a customized model's state changes {name} of shape {tuple(change.shape)}; "
+                    f"base {base!r} has {has}: it was made from another base"
+                )
+            values[name] = weights[name].detach().to("cpu", copy=True)
+            with torch.no_grad():
+                weights[name] += change.to(weights[name].device)
+    except ValueError:
+        restore(unet, values)
+        raise
+    return values
+
+
+def restore(unet: Any, values: Mapping[str, torch.Tensor]) -> None:
+    """Put weights back."""
+    weights = dict(unet.named_parameters())
+    with torch.no_grad():
+        for name, value in values.items():
+            weights[name].copy_(value)

@@ -1,0 +1,99 @@
+"""One entrance to all encoders: a description in, a frozen network that gives `Encoding` out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from harness.interface import Features, Image
+from methods._encoders.encoding import Encoding
+from methods._encoders.weights import IMAGENET_TAGS, PACKAGED
+
+#: runs anywhere: its weights come with the requirements
+LITE0 = {"model": "tf_efficientnet_lite0", "weights": "imagenet"}
+_OPTIONS = {"model", "weights", "quick_gelu"}
+
+
+class Encoder(Protocol):
+    """What methods ask of an encoder, convolutional or transformer."""
+
+    name: str  # names the network and its weights; part of every feature space
+    dims: Mapping[int, int]  # channels of each level
+    has_text: bool  # whether it embeds sentences too
+
+    def encode(
+        self,
+        images: Sequence[Image],
+        *,
+        size: int | tuple[int, int],
+        levels: Sequence[int] = (),
+        windows: Sequence[int] = (),
+    ) -> list[Encoding]:
+        """Encodings of images stretched to ``size`` pixels, one per image, remembered."""
+
+
+def described(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of an encoder's description, checked.
+
+    Raises
+    ------
+    ValueError
+        Unless it is ``{model, weights}``, with ``quick_gelu`` at will for a CLIP; of
+        ``{model: micro}`` the weights go without saying.
+    """
+    if isinstance(spec, Mapping) and spec.get("model") == "micro":
+        spec = {"weights": "embedded", **spec}
+    if not isinstance(spec, Mapping) or not {"model", "weights"} <= spec.keys() <= _OPTIONS:
+        raise ValueError(f"encoder must be {{model: ..., weights: ...}}, got {spec!r}")
+    for key in ("model", "weights"):
+        if not isinstance(spec[key], str):
+            raise ValueError(f"encoder: {key} must be a text, got {spec[key]!r}")
+    return dict(spec)
+
+
+def caveat(spec: Mapping[str, Any], paper: str) -> str:
+    """What to print under a method's figures: that its network is a small one, "" if it is not."""
+    small = {"micro": "the embedded micro encoder", LITE0["model"]: "EfficientNet-Lite0"}
+    what = small.get(spec["model"])
+    return f"on {what}, a small network, not the paper's {paper}" if what else ""
+
+
+def packages(spec: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """What to load for an encoder: `Method.preload`; None where its name does not tell."""
+    return ("torch", "timm") if spec["model"] in {*PACKAGED, *IMAGENET_TAGS} else None
+
+
+def load_encoder(spec: Mapping[str, Any], device: str, features: Features) -> Encoder:
+    """The encoder of a description, shared by all methods of the worker.
+
+    ``micro`` is the embedded one, a name that timm knows is a convolutional encoder, any other a
+    CLIP.
+
+    Raises
+    ------
+    ValueError
+        When nobody knows the model, or its weights do not fit it.
+    FileNotFoundError
+        When the weights are neither here nor reachable.
+    """
+    spec = described(spec)
+    model, weights, gelu = spec["model"], spec["weights"], spec.get("quick_gelu")
+
+    def load() -> Encoder:
+        from methods._encoders import cnn
+
+        if model == "micro" or cnn.knows(model):
+            if gelu is not None:
+                raise ValueError(f"encoder: {model} is no CLIP of open_clip, takes no quick_gelu")
+            if model != "micro":
+                return cnn.CnnEncoder(model, weights, device, features)
+            from methods._encoders.micro import MicroEncoder
+
+            return MicroEncoder(weights, device, features)
+        from methods._encoders import clip  # only now: it takes seconds to import
+
+        if not clip.knows(model):
+            raise ValueError(f"encoder: neither timm nor open_clip has a model named {model}")
+        return clip.ClipEncoder(model, weights, device, features, gelu)
+
+    return features.get_or_create(f"encoder/{model}/{weights}/{gelu}/{device}", load)

