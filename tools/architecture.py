@@ -79,7 +79,7 @@ def imports() -> Counter[tuple[str, str]]:
 
 def picture() -> str:
     """The layers as SVG: rooms as wide as they are large, arrows as thick as imports are many."""
-    boxes: dict[str, tuple[float, float, float]] = {}  # room -> left, top, width
+    boxes: dict[str, tuple[float, int, int]] = {}  # room -> left, top, width
     rows = layers()
     for depth, row in enumerate(rows):
         sizes = [
@@ -103,14 +103,15 @@ def picture() -> str:
         x1, y1, x2, y2 = left + width / 2, top + BOX, left2 + width2 / 2, top2
         bend = (y2 - y1) / 2
         shapes.append(
-            f'<path d="M{x1:.0f} {y1} C{x1:.0f} {y1 + bend:.0f} {x2:.0f} {y2 - bend:.0f} {x2:.0f} {y2}"'
-            f' fill="none" stroke="#4a6fa5" stroke-opacity=".35" stroke-width="{min(6, count)}">'
+            f'<path d="M{x1:.0f} {y1} C{x1:.0f} {y1 + bend:.0f} {x2:.0f} {y2 - bend:.0f} '
+            f'{x2:.0f} {y2}" fill="none" stroke="#4a6fa5" stroke-opacity=".35" '
+            f'stroke-width="{min(6, count)}">'
             f"<title>{html.escape(f'{importer} imports {imported}: {count}')}</title></path>"
         )
     for name, (left, top, width) in boxes.items():
         folder = HOME.joinpath(*name.split("."))
-        count = len([p for p in folder.glob("*.py") if p.name != "__init__.py"])
-        note = f"{count} modules" if folder.is_dir() else "one module"
+        size = len([p for p in folder.glob("*.py") if p.name != "__init__.py"])
+        note = f"{size} modules" if folder.is_dir() else "one module"
         middle = left + width / 2
         shapes.append(
             f'<rect x="{left:.0f}" y="{top}" width="{width}" height="{BOX}" rx="8" fill="#eef3fa" '

@@ -149,7 +149,7 @@ def test_image_keys_follow_contents_and_folder_not_the_data_root(
 ) -> None:
     def of(data_root: Path, **params: Any) -> set[str]:
         found = collect_inputs(sweep(datasets=[{"use": "folder", "params": params}]), data_root)
-        return {r.key for c in found.inputs.categories for r in c.queries}
+        return {r.key for c in found.plan_inputs.categories for r in c.queries}
 
     first = tree(tmp_path / "one")
     moved = shutil.copytree(first, tmp_path / "elsewhere")
@@ -169,12 +169,12 @@ def test_supports_do_not_depend_on_how_a_file_is_spelled(
     short = collect_inputs(sweep(datasets=[{"use": "data.py"}]))
     long = collect_inputs(sweep(datasets=[{"use": str(FAKES / "toys" / "data.py")}]))
     assert short.supports == long.supports
-    assert short.inputs == long.inputs
+    assert short.plan_inputs == long.plan_inputs
 
 
 def digest(collect_inputs: Callable[..., SweepInputs], use: str = NEAR, **params: Any) -> str:
     found = collect_inputs(sweep(methods=[{"use": use, "params": params}]))
-    return found.inputs.methods[0].digest
+    return found.plan_inputs.methods[0].digest
 
 
 def test_a_methods_key_follows_parameters_and_weights(
@@ -251,7 +251,7 @@ def test_recorded_supports_are_nested_and_the_same_for_every_method(
     collect_inputs: Callable[..., SweepInputs],
 ) -> None:
     found = collect_inputs(sweep(shots=[1, 2, 4], methods=[{"use": NEAR}, {"use": "mean_color"}]))
-    (category, *_) = found.inputs.categories
+    (category, *_) = found.plan_inputs.categories
     names = found.supports["Squares"]["ant"]["0"]
     assert [r.sample.name for r in category.supports[0]] == names
     assert len(set(names)) == 4
