@@ -193,7 +193,7 @@ def test_labels_never_reach_a_method(run_sweep: Runner, tally: Tally, tmp_path: 
         assert not {"good", "square", "ant"} & set(words[1].split("/"))
     path = written(tmp_path / "conf.yaml", given)
     made = config.load(path)
-    (category,) = inputs.collect_inputs(made, path, None).material.categories
+    (category,) = inputs.collect_inputs(made, path, None).plan_inputs.categories
     label = {r.key: r.sample.label for r in category.queries}
     order = np.array([label[words[1]] for words in queries])
     assert order.sum() == 30
