@@ -92,9 +92,8 @@ class Schedule:
         self._dependents: dict[str, dict[str, None]] = {}  # in the order they were admitted
         self._waiting: dict[str, set[str]] = {}  # task -> those of its needs that are to do
         self._rank: dict[str, float] = {}  # seconds of the longest path from its start
-        self._pools: dict[
-            float, dict[str, _Affinity]
-        ] = {}  # share of a GPU -> affinity -> what is ready
+        #: share of a GPU -> affinity -> what is ready
+        self._pools: dict[float, dict[str, _Affinity]] = {}
         self._evaluations: deque[str] = deque()
         #: seconds of tasks by kind: of a worker's first of an affinity (True), of those after it
         self._paces: dict[tuple[str, bool], float] = {}

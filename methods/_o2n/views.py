@@ -81,7 +81,7 @@ class Autoencoder:
     def __init__(self, base: str, size: int | None, device: str, features: Features) -> None:
         from methods._diffusion import model
 
-        self.model, self._features, self._device = model, features, device
+        self._model, self._features, self._device = model, features, device
         self._parts: Parts = features.get_or_create(
             f"diffusion:{base}:{device}", lambda: model.load_parts(base, device)
         )
@@ -103,10 +103,8 @@ class Autoencoder:
 
     def _reconstruct(self, image: Image) -> NDArray[np.uint8]:
         def compute(some: Sequence[Image]) -> list[torch.Tensor]:
-            pixels = [self._diffusion.to_tensor(x.pixels, self._side, self._device) for x in some]
-            return list(self._diffusion.encode(self._parts, torch.stack(pixels), torch.float32))
+            pixels = [self._model.to_tensor(x.pixels, self._side, self._device) for x in some]
+            return list(self._model.encode(self._parts, torch.stack(pixels), torch.float32))
 
         latent = torch.stack(self._features.get_or_compute(self.name, [image], compute))
-        return self._diffusion.to_pixels(
-            self._diffusion.decode(self._parts, latent, torch.float32)
-        )[0]
+        return self._model.to_pixels(self._model.decode(self._parts, latent, torch.float32))[0]

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from harness.interface import Arrays, Features, Generator, Image, Personalized, Pixels, Support
-from methods._diffusion import augment as _augment
 from methods._diffusion import finetune, model, ssim
+from methods._diffusion.augment import augmented, operations_for
 from methods._o2n import prompts as o2n_prompts
 
 _log = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ class DreamBooth(Generator):
         self.train_until = _share("train_until", train_until)
         self.prior_images = _at_least("prior_images", prior_images, 0)
         self.prior_weight = _at_least("prior_weight", prior_weight, 0)
-        _augment.operations_for(augment, "object")
+        operations_for(augment, "object")
         self.augment = augment
         self.copies = _at_least("copies", copies, 1)
         self.size = _at_least("size", size, 8)
@@ -220,17 +220,15 @@ class DreamBooth(Generator):
 
     def _augmented_latents(self, images: Sequence[Image], support: Support) -> torch.Tensor:
         """Latents (k * copies, c, h, w) of the support, itself and augmented."""
-        operations = _augment.operations_for(self.augment, support.object_name)
-        copies = [
-            _augment.augmented(
-                model.to_tensor(image.pixels, self._side, "cpu"),
-                self.copies if operations else 1,
-                operations,
-                model.generator_of("augment", support.seed, image.key),
-            )
-            for image in images
-        ]
-        return self._encoded(torch.cat(copies), CPU_BATCH)
+        operations = operations_for(self.augment, support.object_name)
+        count = self.copies if operations else 1
+
+        def versions(image: Image) -> torch.Tensor:
+            random = model.generator_of("augment", support.seed, image.key)
+            pixels = model.to_tensor(image.pixels, self._side, "cpu")
+            return augmented(pixels, count, operations, random)
+
+        return self._encoded(torch.cat([versions(image) for image in images]), CPU_BATCH)
 
     def load(self, state: Arrays, support: Support) -> None:
         """Put a customized model's change onto the base's weights."""
@@ -324,21 +322,19 @@ class DreamBooth(Generator):
 
     def _encoded(self, images: torch.Tensor, cpu_batch: int) -> torch.Tensor:
         def run(first: int, end: int) -> torch.Tensor:
-            some = images[first:end].to(self._device)
-            return model.encode(self._parts, some, self._vae_dtype)
+            return model.encode(self._parts, images[first:end].to(self._device), self._vae_dtype)
 
         return torch.cat(self._batches(run, len(images), cpu_batch, "encoding"))
 
     def _latents(self, images: Sequence[Image]) -> list[torch.Tensor]:
         """Latents of images, kept by the worker for all shots and seeds."""
+        batch = self.batch if self._cuda else 1
 
         def compute(some: Sequence[Image]) -> list[torch.Tensor]:
             pixels = [model.to_tensor(x.pixels, self._side, self._device) for x in some]
             return list(self._encoded(torch.stack(pixels), 1))
 
-        return self._features.get_or_compute(
-            self._space, images, compute, self.batch if self._cuda else 1
-        )
+        return self._features.get_or_compute(self._space, images, compute, batch)
 
     def _denoised(
         self,
@@ -368,8 +364,7 @@ class DreamBooth(Generator):
 
     def _decoded(self, z: torch.Tensor, cpu_batch: int = 1) -> list[Pixels]:
         def run(first: int, end: int) -> np.ndarray:
-            images = model.decode(self._parts, z[first:end], self._vae_dtype)
-            return model.to_pixels(images)
+            return model.to_pixels(model.decode(self._parts, z[first:end], self._vae_dtype))
 
         return list(np.concatenate(self._batches(run, len(z), cpu_batch, "decoding")))
 
