@@ -100,13 +100,9 @@ class Listed(Dataset):
         """Words for prompts: those of ``objects``, or the category's name."""
         return self.objects.get(category, super().object_name(category))
 
-    def open(self, source: str) -> bytes | np.ndarray:
-        """Contents of a source, which is relative to ``base``."""
-        return (self.base / source).read_bytes()
-
-    def stamp(self, source: str) -> str:
-        """Size of the file in bytes."""
-        return str((self.base / source).stat().st_size)
+    def file(self, source: str) -> Path | None:
+        """The file of a source, which is relative to ``base``."""
+        return self.base / source
 
 
 def _descend(folder: Path, levels: int) -> Iterator[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import zlib
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,17 +63,14 @@ class OneVersusRest(Listed):
         ]
         return train, test
 
+    def file(self, source: str) -> Path | None:
+        """A picture's own file; none where it is one of many in a file."""
+        return None if "#" in source else super().file(source)
+
     def open(self, source: str) -> bytes | NDArray[np.uint8]:
         """Contents of a picture file, or the pixels at an index of a file of many."""
         file, _, index = source.rpartition("#")
         return self._held(file)[int(index)] if file else super().open(source)
-
-    def stamp(self, source: str) -> str:
-        """Size of a picture file in bytes, or the checksum of its pixels in a file of many."""
-        file, _, index = source.rpartition("#")
-        if not file:
-            return super().stamp(source)
-        return f"{zlib.crc32(np.ascontiguousarray(self._held(file)[int(index)])):08x}"
 
     def _held(self, file: str) -> NDArray[np.uint8]:
         with self._lock:

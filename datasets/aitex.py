@@ -78,6 +78,10 @@ class AITEX(Listed):
             f"{', '.join(self._unmarked)}"
         ]
 
+    def file(self, source: str) -> Path | None:
+        """The file of a strip or a mask; none for two masks joined by "|"."""
+        return None if _BOTH in source else super().file(source)
+
     def open(self, source: str) -> bytes | np.ndarray:
         """Contents of a strip or a mask; two masks joined by "|" come as their union."""
         if _BOTH not in source:
@@ -88,10 +92,6 @@ class AITEX(Listed):
                 raise ValueError(f"{source}: expected masks of one size under {self.base}")
             first = first | other
         return first.astype(np.uint8)
-
-    def stamp(self, source: str) -> str:
-        """Sizes of the files in bytes."""
-        return "+".join(super(AITEX, self).stamp(part) for part in source.split(_BOTH))
 
     def _folder(self, name: str) -> str:
         """Where the pictures are, relative to the base: the mirror repeats the folder's name."""

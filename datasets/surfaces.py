@@ -115,8 +115,8 @@ class Surfaces(Dataset):
         return (drawn.clean if part == "clean" else drawn.pixels).copy()
 
     def stamp(self, source: str) -> str:
-        """The renderer's version and the parameters that its pixels depend on."""
-        return f"{VERSION}-{self.size}-{self.seed}"
+        """The renderer's version and all that the source's pixels depend on."""
+        return f"{VERSION}-{self.size}-{self.seed}-{source}"
 
     def _parse(self, source: str) -> tuple[str, str, str, int]:
         parts = source.split("/")

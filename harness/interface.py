@@ -7,6 +7,7 @@ uint8 RGB; scores and maps are float32 and higher means more anomalous.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,16 @@ class Sample:
     def name(self) -> str:
         """The image's name within its dataset: its source, and its box if it is a tile."""
         return self.image if self.box is None else f"{self.image}@{','.join(map(str, self.box))}"
+
+
+def content_hash(contents: bytes | NDArray[Any]) -> str:
+    """32 hexadecimal digits of blake2b: of bytes, or of an array's type, shape and values."""
+    hashed = hashlib.blake2b(digest_size=16)
+    if isinstance(contents, np.ndarray):
+        hashed.update(f"{contents.dtype.str} {contents.shape}\n".encode())
+        contents = np.ascontiguousarray(contents).tobytes()
+    hashed.update(contents)
+    return hashed.hexdigest()
 
 
 class Dataset(ABC):
@@ -70,16 +81,29 @@ class Dataset(ABC):
         """Words for prompts: "metal nut" for metal_nut."""
         return category.replace("_", " ")
 
+    def file(self, source: str) -> Path | None:
+        """The file whose bytes ``open`` returns; None where a source is no file of its own."""
+        return Path(self.root or ".") / source
+
     def open(self, source: str) -> bytes | NDArray[Any]:
         """Contents of a source: an encoded picture file, or decoded pixels.
 
-        Pixels are (H, W) or (H, W, C), uint8 or uint16; in a mask anything above 0 is defect.
+        Pixels are (H, W) or (H, W, C), uint8 or uint16; in a mask anything above 0 is defect. Where
+        sources are files, ``file`` is what to override.
         """
-        return (Path(self.root or ".") / source).read_bytes()
+        path = self.file(source)
+        if path is None:
+            raise FileNotFoundError(f"{type(self).__name__} has no source {source!r}")
+        return path.read_bytes()
 
     def stamp(self, source: str) -> str:
-        """What changes when the source's pixels do, cheap to get: the file's size in bytes."""
-        return str((Path(self.root or ".") / source).stat().st_size)
+        """What equal contents have in common and others have not: a hash of them.
+
+        It is part of every key. Files are hashed by the engine, which remembers them; it asks here
+        where a source is no file. Override it only where pixels follow from something shorter, as
+        those of a renderer do from its version, its parameters and the source.
+        """
+        return content_hash(self.open(source))
 
 
 class Image:

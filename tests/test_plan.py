@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import config
+from harness.data.contents import Stamps
 from harness.interface import Sample
 from harness.planning import inputs
 from harness.planning.graph import KINDS, Plan, draw_support, plan, shard_queries, shards
@@ -289,8 +290,9 @@ def test_keys_say_nothing_of_labels(tmp_path: Path) -> None:
             assert set(r.key) <= set("0123456789abcdef")
             turned = Sample(r.sample.image, 1 - r.sample.label, defect="other")
             entry = made.datasets[0]
-            dataset = inputs._open(entry, None, "")
-            assert inputs._key(dataset, inputs._identity(entry), turned) == r.key
+            stamps = Stamps(inputs._open(entry, None, ""))
+            identity = inputs._identity(entry, stamps)
+            assert inputs._key(stamps, identity, turned) == r.key
 
 
 @settings(max_examples=5, deadline=None)

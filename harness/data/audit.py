@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data import thumbnails
-from harness.data.duplicates import Rows, Seen, look, naming, units
+from harness.data.contents import naming
+from harness.data.duplicates import Rows, Seen, look, units
 from harness.data.images import decode_mask
 from harness.interface import Dataset, Sample
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data import thumbnails
+from harness.data.contents import Stamps, naming
 from harness.data.images import crop, decode
-from harness.errors import DataError, one_line
-from harness.interface import Dataset, Sample
+from harness.interface import Dataset, Sample, content_hash
+from harness.keys import hashed
 
 Rows = NDArray[np.floating[Any]]
 
@@ -66,16 +66,6 @@ def look(dataset: Dataset, samples: Sequence[Sample]) -> dict[str, Seen]:
         return {name: seen for found in pool.map(see, by_source.items()) for name, seen in found}
 
 
-@contextmanager
-def naming(dataset: Dataset, source: str) -> Iterator[None]:
-    """Inside, an error about a source becomes a DataError that names it."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        where = f"{source} in {dataset.root}" if dataset.root else source
-        raise DataError(f"{where}: {one_line(error)}") from error
-
-
 def digest(contents: bytes | NDArray[Any]) -> str:
     """sha256 of encoded contents, or of an array's type, shape and values."""
     hashed = hashlib.sha256()
@@ -94,7 +84,9 @@ def units(images: Sequence[NDArray[np.uint8]]) -> Rows:
     return rows
 
 
-def test_duplicates(dataset: Dataset, category: str, near: bool) -> set[str]:
+def twins_in_test(
+    dataset: Dataset, category: str, near: bool, stamps: Stamps | None = None
+) -> set[str]:
     """Names of train images that duplicate a test image and must not be drawn as support.
 
     Parameters
@@ -103,14 +95,14 @@ def test_duplicates(dataset: Dataset, category: str, near: bool) -> set[str]:
     category : str
     near : bool
         Also those that look like one: 16 x 16 grey thumbnails correlated above 0.995. Every image
-        of the category is decoded. Without it only files whose stamp occurs on both sides are
-        read, which costs next to nothing where files are unique.
+        of the category is decoded. Without it images are compared by their contents, tiles by their
+        pixels.
+    stamps : those of the dataset, where they are known
     """
     train, test = dataset.train(category), dataset.test(category)
-    identity = _identities(dataset, [*train, *test])
-    tested = {identity(sample) for sample in test} - {None}
-    names = {sample.name for sample in test}
-    found = {s.name for s in train if s.name in names or identity(s) in tested}
+    identity = identities(stamps or Stamps(dataset), [*train, *test])
+    tested = {identity[sample.name] for sample in test}
+    found = {sample.name for sample in train if identity[sample.name] in tested}
     if near:
         seen = look(dataset, [*train, *test])
         sides = [units([seen[sample.name].thumbnail for sample in part]) for part in (train, test)]
@@ -119,18 +111,19 @@ def test_duplicates(dataset: Dataset, category: str, near: bool) -> set[str]:
     return found
 
 
-def train_duplicates(dataset: Dataset, category: str, near: bool) -> dict[str, str]:
+def twins_in_train(
+    dataset: Dataset, category: str, near: bool, stamps: Stamps | None = None
+) -> dict[str, str]:
     """Name of each train image that is there more than once -> name of the first of its equals.
 
-    Parameters are those of ``test_duplicates``; near duplicates are joined in chains.
+    Parameters are those of ``twins_in_test``; near duplicates are joined in chains.
     """
     train = dataset.train(category)
-    identity = _identities(dataset, train)
-    labels = np.arange(len(train))
-    firsts: dict[object, int] = {}
-    for index, sample in enumerate(train):
-        what = identity(sample)
-        labels[index] = index if what is None else firsts.setdefault(what, index)
+    identity = identities(stamps or Stamps(dataset), train)
+    firsts: dict[str, int] = {}
+    labels = np.array(
+        [firsts.setdefault(identity[s.name], index) for index, s in enumerate(train)], np.intp
+    )
     if near:
         seen = look(dataset, train)
         for first, second in thumbnails.alike(units([seen[s.name].thumbnail for s in train])):
@@ -145,28 +138,32 @@ def train_duplicates(dataset: Dataset, category: str, near: bool) -> dict[str, s
     }
 
 
-def _identities(
-    dataset: Dataset, samples: Sequence[Sample]
-) -> Callable[[Sample], tuple[str, object] | None]:
-    """What equal samples share, None for one that has no equal.
+def identities(stamps: Stamps, samples: Sequence[Sample]) -> dict[str, str]:
+    """What equal images share and others do not, by name: a hash of contents, of a tile's pixels.
 
-    Sources are only read when another one has the same stamp.
+    Raises
+    ------
+    DataError
+        A source is missing or damaged.
     """
-    stamps = {sample.image: "" for sample in samples}
-    counts: dict[str, int] = defaultdict(int)
-    for source in stamps:
+    dataset = stamps.dataset
+    stamps.learn(sample.image for sample in samples)
+    tiles: dict[str, dict[str, Sample]] = defaultdict(dict)
+    for sample in samples:
+        if sample.box is not None:
+            tiles[sample.image][sample.name] = sample
+    boxes = {source: [sample.box for sample in some.values()] for source, some in tiles.items()}
+
+    def pixels(name: str) -> list[str]:
+        source = sources[name]
         with naming(dataset, source):
-            stamps[source] = dataset.stamp(source)
-        counts[stamps[source]] += 1
-    hashed: dict[str, str] = {}
+            whole = decode(dataset.open(source))
+            return [content_hash(crop(whole, box)) for box in boxes[source] if box is not None]
 
-    def identity(sample: Sample) -> tuple[str, object] | None:
-        source = sample.image
-        if counts[stamps[source]] < 2:
-            return None
-        if source not in hashed:
-            with naming(dataset, source):
-                hashed[source] = digest(dataset.open(source))
-        return hashed[source], sample.box
-
-    return identity
+    # All tiles of a source at once: it is decoded once, and not at all when it was before.
+    sources = {f"{source}@{hashed(boxes[source])}": source for source in tiles}
+    listed = stamps.facts("tiles 1 ", sources, pixels)
+    found = {sample.name: stamps[sample.image] for sample in samples if sample.box is None}
+    for name, source in sources.items():
+        found |= dict(zip(tiles[source], listed[name], strict=True))
+    return found

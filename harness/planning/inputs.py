@@ -1,7 +1,7 @@
 """What the disk and the code have to say to a plan: samples, their keys, supports, hashes of code.
 
-The only part of planning that reads files: folder listings, file sizes, and the few files that may
-be duplicates of one another.
+The only part of planning that reads files: folder listings, and what files hold, which is
+remembered (``harness.data.contents``).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from harness import config, plugins
 from harness.config import DatasetEntry, Sweep, plain
 from harness.data import duplicates, images, selection
+from harness.data.contents import EMPTY, Stamps
 from harness.data.opening import open_dataset
 from harness.errors import InputError, Problem, one_line, suggest
 from harness.interface import Dataset, Sample
@@ -45,20 +46,21 @@ def collect_inputs(sweep: Sweep, path: Path, data_root: str | None) -> SweepInpu
     problems: list[Problem] = []
     categories: list[Category] = []
     supports: dict[str, dict[str, dict[str, list[str]]]] = {}
-    opened: dict[str, tuple[Dataset, str]] = {}
+    opened: dict[str, tuple[Stamps, str]] = {}
     most = max([*sweep.shots, *(k for m in sweep.methods for k in m.shots or ())])
     for i, entry in enumerate(sweep.datasets):
         where = f"{path}: datasets[{i}]"
         try:
             dataset = _open(entry, data_root, where)
             label = str(entry.label)
-            identity = _identity(entry)
-            opened[label] = (dataset, identity)
+            stamps = Stamps(dataset)
+            identity = _identity(entry, stamps)
+            opened[label] = (stamps, identity)
             given = selection.support_file(entry, path, f"{where}.support")
             names = _categories(dataset, entry, where)
             selection.check_queries(entry, dataset, names, f"{where}.queries")
             for name in names:
-                new = _category(sweep, entry, dataset, identity, name, most, given, where)
+                new = _category(sweep, entry, stamps, identity, name, most, given, where)
                 categories.append(new)
                 seeds = {
                     str(s): [r.sample.name for r in drawn] for s, drawn in new.supports.items()
@@ -101,14 +103,16 @@ def _open(entry: DatasetEntry, data_root: str | None, where: str) -> Dataset:
         raise InputError(Problem(where, one_line(error))) from None
 
 
-def _identity(entry: DatasetEntry) -> str:
-    """Hash of which dataset it is, wherever the data root lies, and of the code that reads it.
+def _identity(entry: DatasetEntry, stamps: Stamps) -> str:
+    """Hash of what pixels follow from besides their sources' stamps: of the code that decodes.
 
-    A ``root`` among the parameters counts: two folders of one layout may use the same names. So
-    does the code that decodes.
+    Where stamps are hashes of contents that is all: neither a folder nor a name nor a parameter
+    makes another image of the same bytes. Otherwise it counts who stamps, by which parameters.
     """
-    cls = plugins.find("dataset", entry.use)
     reading = hashlib.sha256(Path(str(images.__file__)).read_bytes()).hexdigest()
+    if stamps.hashes:
+        return hashed(reading)
+    cls = plugins.find("dataset", entry.use)
     return hashed(cls.__name__, entry.params, plugins.source(cls).digest, reading)
 
 
@@ -133,18 +137,20 @@ def _categories(dataset: Dataset, entry: DatasetEntry, where: str) -> list[str]:
 def _category(
     sweep: Sweep,
     entry: DatasetEntry,
-    dataset: Dataset,
+    stamps: Stamps,
     identity: str,
     name: str,
     most: int,
     given: dict[str, Any] | None,
     where: str,
 ) -> Category:
+    dataset = stamps.dataset
     try:
         train, test = dataset.train(name), dataset.test(name)
         near = getattr(dataset, "near_duplicates", False)
-        reject = duplicates.test_duplicates(dataset, name, near)
-        identity_of = duplicates.train_duplicates(dataset, name, near)
+        stamps.learn(s.image for s in [*train, *test])
+        reject = duplicates.twins_in_test(dataset, name, near, stamps)
+        identity_of = duplicates.twins_in_train(dataset, name, near, stamps)
         supports = {}
         for seed in sweep.seeds:
             if given is not None:
@@ -160,17 +166,19 @@ def _category(
                     reject=reject,
                     identity=identity_of,
                 )
-            supports[seed] = tuple(Reference(s, _key(dataset, identity, s)) for s in drawn)
+            supports[seed] = tuple(Reference(s, _key(stamps, identity, s)) for s in drawn)
         queries = selection.queries(entry, test, name)
-        found = [Reference(s, _key(dataset, identity, s)) for s in queries]
-        masks = [dataset.stamp(s.mask) if s.mask is not None else None for s in queries]
+        found = [Reference(s, _key(stamps, identity, s)) for s in queries]
+        stamps.learn(s.mask for s in queries if s.mask is not None)
+        masks = [None if s.mask is None else stamps[s.mask] for s in queries]
     except (ValueError, OSError) as error:
         raise InputError(Problem(where, one_line(error))) from None
     # Tiles of one source lie side by side, so that a shard decodes it once; nothing else is told.
     order = sorted(
         zip(found, masks, strict=True), key=lambda rm: (hashed(rm[0].sample.image), rm[0].key)
     )
-    truth = hashed([(r.key, r.sample.label, r.sample.mask, r.sample.defect, m) for r, m in order])
+    # The names too: they stand in the per-query table.
+    truth = hashed([(r.key, r.sample.name, r.sample.label, r.sample.defect, m) for r, m in order])
     words = entry.object_names.get(name) or dataset.object_name(name)
     return Category(
         str(entry.label),
@@ -183,12 +191,12 @@ def _category(
     )
 
 
-def _key(dataset: Dataset, identity: str, sample: Sample) -> str:
-    """Key of an image: of its dataset, name and stamp, never of its label."""
-    stamp = dataset.stamp(sample.image)
-    if stamp == "0":
-        raise ValueError(f"{dataset.root or ''}/{sample.image}: the file is empty")
-    return hashed(identity, sample.name, stamp)
+def _key(stamps: Stamps, identity: str, sample: Sample) -> str:
+    """Key of an image: what it is, wherever it lies and whatever it is called."""
+    stamp = stamps[sample.image]
+    if stamp == EMPTY:
+        raise ValueError(f"{stamps.dataset.root or ''}/{sample.image}: the file is empty")
+    return hashed(identity, stamp, sample.box)
 
 
 def _code(kind: str, use: str, params: dict[str, Any]) -> tuple[Code, str]:
@@ -218,14 +226,14 @@ def _auxiliary(
     data_root: str | None,
     categories: list[Category],
     methods: list[Code],
-    opened: dict[str, tuple[Dataset, str]],
+    opened: dict[str, tuple[Stamps, str]],
 ) -> tuple[dict[tuple[str, str, str], tuple[str, str]], dict[str, dict[str, Any]]]:
     """Which auxiliary data each method gets for each category, never the tested category."""
     chosen: dict[tuple[str, str, str], tuple[str, str]] = {}
     about: dict[str, dict[str, Any]] = {}
     uses = {str(d.label): d for d in sweep.datasets}
     digests: dict[tuple[str, tuple[str, ...]], str] = {}
-    others: dict[str, tuple[Dataset, str]] = {}
+    others: dict[str, tuple[Stamps, str]] = {}
     for m, code in zip(sweep.methods, methods, strict=True):
         if not code.auxiliary:
             continue
@@ -233,8 +241,8 @@ def _auxiliary(
             tested = uses[category.dataset]
             if m.auxiliary == "leave-one-out":
                 entry, name = tested, f"{category.dataset}-without-{category.name}"
-                dataset, identity = opened[category.dataset]
-                names = [n for n in _categories(dataset, tested, "") if n != category.name]
+                stamps, identity = opened[category.dataset]
+                names = [n for n in _categories(stamps.dataset, tested, "") if n != category.name]
             else:
                 cls = plugins.find("dataset", tested.use)
                 allowed = [a for a in sweep.auxiliary if plugins.find("dataset", a.use) is not cls]
@@ -244,15 +252,16 @@ def _auxiliary(
                 entry, name = allowed[0], plain(allowed[0].use)
                 if name not in others:
                     at = f"{path}: auxiliary"
-                    others[name] = (_open(entry, data_root, at), _identity(entry))
-                dataset, identity = others[name]
-                names = _categories(dataset, entry, f"{path}: auxiliary")
+                    stamps = Stamps(_open(entry, data_root, at))
+                    others[name] = (stamps, _identity(entry, stamps))
+                stamps, identity = others[name]
+                names = _categories(stamps.dataset, entry, f"{path}: auxiliary")
             if not names:
                 message = f"{m.use} has nothing to train on for {category.dataset}/{category.name}"
                 raise InputError(Problem(f"{path}: auxiliary", message))
             at_key = (name, tuple(names))
             if at_key not in digests:
-                digests[at_key] = _fingerprint(dataset, identity, names, entry)
+                digests[at_key] = _fingerprint(stamps, identity, names, entry)
             chosen[str(m.label), category.dataset, category.name] = (name, digests[at_key])
             about[name] = {
                 "id": digests[at_key],
@@ -264,15 +273,18 @@ def _auxiliary(
     return chosen, about
 
 
-def _fingerprint(dataset: Dataset, identity: str, names: list[str], entry: DatasetEntry) -> str:
+def _fingerprint(stamps: Stamps, identity: str, names: list[str], entry: DatasetEntry) -> str:
     """Hash of all that training on these categories depends on."""
     parts: list[Any] = []
+    dataset = stamps.dataset
     for name in names:
         words = entry.object_names.get(name) or dataset.object_name(name)
         for part in (dataset.train(name), dataset.test(name)):
+            masks = [s.mask for s in part if s.mask is not None]
+            stamps.learn([*(s.image for s in part), *masks])
             parts.append((name, words))
             parts += [
-                (_key(dataset, identity, s), s.label, dataset.stamp(s.mask) if s.mask else None)
+                (_key(stamps, identity, s), s.label, stamps[s.mask] if s.mask else None)
                 for s in part
             ]
     return hashed(parts)
