@@ -1,0 +1,31 @@
+"""What several commands take: parameters of a plug-in, numbers."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TypeAlias
+
+from harness.config import value_of
+
+#: what a command is added to
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_params(command: argparse.ArgumentParser) -> None:
+    """Add ``--param KEY=VALUE``."""
+    command.add_argument(
+        "--param", action="append", default=[], metavar="KEY=VALUE", help="of the plug-in"
+    )
+
+
+def params(arguments: argparse.Namespace) -> dict[str, object]:
+    """Parameters that ``--param`` gave; InputError where one is not KEY=VALUE."""
+    return dict(value_of("--param", text) for text in arguments.param)
+
+
+def positive(text: str) -> int:
+    """A whole number of 1 or more, as argparse's ``type``."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, got {text}")
+    return value

@@ -1,0 +1,46 @@
+"""``report`` and ``ui``: what finished sweeps say."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from harness.commands.arguments import Subparsers, positive
+from harness.errors import one_line
+
+
+def register(commands: Subparsers) -> None:
+    """Add the commands of this module."""
+    report = commands.add_parser("report", help="tables and plots of a sweep's folder")
+    report.add_argument("folder", type=Path, metavar="SWEEP_DIR")
+    formats = ["text", "markdown", "latex", "csv", "html"]
+    report.add_argument("--format", choices=formats, default="text")
+    report.add_argument("--against", choices=["published"], help="beside the papers' numbers")
+    report.set_defaults(do=_report)
+    ui = commands.add_parser("ui", help="MLflow's pages over the runs in a storage folder")
+    ui.add_argument("--storage", type=Path, default=Path("runs"), metavar="DIR")
+    ui.add_argument("--port", type=positive, default=5000)
+    ui.set_defaults(do=_ui)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from harness.reporting import report
+
+    try:
+        text = report.render(arguments.folder, arguments.format, arguments.against)
+    except (OSError, ValueError) as error:
+        print(one_line(error), file=sys.stderr)
+        return 2
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    return 0
+
+
+def _ui(arguments: argparse.Namespace) -> int:
+    database = arguments.storage.absolute() / "mlflow.db"
+    if not database.is_file():
+        print(f"{database}: no such file: no sweep has run in this storage yet", file=sys.stderr)
+        return 2
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", f"sqlite:///{database}"]
+    return subprocess.run([*command, "--port", str(arguments.port)], check=False).returncode

@@ -1,0 +1,91 @@
+"""``run`` and ``plan``: a sweep, done or only foretold."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.commands.arguments import Subparsers, positive
+
+if TYPE_CHECKING:
+    from harness.run import Options
+
+
+def register(commands: Subparsers) -> None:
+    """Add the commands of this module."""
+    run = commands.add_parser("run", help="run a sweep, or go on with it")
+    plan = commands.add_parser("plan", help="what a sweep would do, and all errors of its config")
+    for command in (run, plan):
+        command.add_argument("conf", type=Path, metavar="CONF", help="YAML file")
+        command.add_argument("--storage", default="runs", help="folder or URI (default: runs)")
+        command.add_argument("--data-root", metavar="DIR", help="folder that holds the datasets")
+        command.add_argument(
+            "--only",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="only these cells; KEY is method, dataset, category, shots or seed",
+        )
+        command.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="change the config, for example shots=[2] or methods.0.params.size=128",
+        )
+    run.add_argument(
+        "--runner",
+        choices=["serial", "local", "ray"],
+        default="ray",
+        help="one process here, several here, or Ray's actors anywhere; results are the same",
+    )
+    run.add_argument("--address", help="of a running Ray cluster (default: start one here)")
+    run.add_argument("--workers", type=positive, metavar="N", help="default: one per GPU or core")
+    run.add_argument("--retry-failed", action="store_true", help="try cells again that failed")
+    run.add_argument("--mlflow", metavar="URI", help="tracking server (default: in the storage)")
+    run.add_argument("--quiet", action="store_true", help="print errors only")
+    run.set_defaults(do=_run)
+    plan.set_defaults(do=_plan)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from harness.run import run
+
+    return run(_options(arguments))
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    from harness.run import Options
+
+    given = {
+        name: value
+        for name, value in vars(arguments).items()
+        if name in Options.__dataclass_fields__ and name != "only"
+    }
+    return Options(**given, only=tuple(arguments.only), overrides=tuple(arguments.set))
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from harness.execution.schedule import Schedule
+    from harness.planning import costs
+    from harness.run import existing, prepare
+    from harness.storage.store import Store
+
+    ready = prepare(_options(arguments))
+    sweep, graph, inputs = ready.sweep, ready.graph, ready.inputs.plan_inputs
+    table = costs.read()
+    values = costs.parameters(sweep)
+    estimator = costs.Estimator(table, sweep, inputs.categories, values)
+    store = Store(arguments.storage)
+    there = existing(store, {task.kind for task in graph.tasks.values()})
+    finished = {key for key in graph.cells.values() if key in there}
+    todo = Schedule(graph.tasks, [k for k in graph.cells.values() if k not in finished], there).todo
+    queries = sum(len(c.queries) for c in inputs.categories)
+    count = len(inputs.categories)
+    noun = "category" if count == 1 else "categories"
+    sizes = f"{count} {noun} with {queries} queries"
+    print(f"{sweep.name}: {len(graph.cells)} cells, {sizes}")
+    print(costs.render(estimator.stages(graph, graph.tasks), estimator.stages(graph, todo)))
+    print(f"Estimates by conf/costs.yaml: {table.hardware}.")
+    return 0
