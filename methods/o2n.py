@@ -6,13 +6,13 @@ Li et al., "One-to-Normal: Anomaly Personalization for Few-shot Anomaly Detectio
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from harness.interface import (
     Arrays,
@@ -26,33 +26,21 @@ from harness.interface import (
 )
 from methods._encoders.load import caveat, described
 from methods._encoders.pictures import encoder_files, shapes
-from methods._o2n.compare import (
-    bank_distance,
-    bank_distance_in_place,
-    default_levels,
-    mean_map,
-    personalized_distance,
-    score_of,
-)
+from methods._o2n import parameters
+from methods._o2n.branches import Comparison, Levels
+from methods._o2n.compare import default_levels, mean_map, score_of
+from methods._o2n.fusion import Weights, best_weights, fused
+from methods._o2n.rehearsal import Personalizer, acts
 from methods._o2n.views import shaped, unstacked
 from methods._ops.crop import centres, framed
 from methods._ops.prompts import anomalous_probability, compose, prototypes, unit
 
-_SWITCHES = {
-    "selection": ("generator", "mean", "min"),
-    "against": ("query", "reconstruction"),
-    "bank": ("pool", "support"),
-    "scope": ("all", "same-cell"),
-    "maximum": ("per-level", "of-mean"),
-    "text": ("adapter", "class-token"),
-}
-_LEAST = [("size", 1), ("batch", 1), ("epochs", 1), ("autoencoder_size", 1)]
-_LEAST += [("alpha", 0), ("beta", 0), ("sigma", 0)]
+_log = logging.getLogger(__name__)
 #: queries whose features are held at a time; a multiple of what encoders take at a time on a GPU
 _BLOCK = 32
+#: AUROC that S_P and S_text must add on a support's synthetic defects to get a weight
+_MARGIN = 0.02
 _TEXT_BATCH = {"cpu": 1, "cuda": 16}
-
-Levels: TypeAlias = "list[torch.Tensor]"  # one tensor per level
 
 
 class O2n(Method):
@@ -91,8 +79,21 @@ class O2n(Method):
         ``generator``: it has selected one image per query. For a generator that keeps the images of
         all prompts: ``mean`` of their S_P maps, or each patch's ``min``.
     against : str
-        What the personalized image is compared with: the ``query`` (the paper) or, to leave out
-        what the autoencoder alone changes, its ``reconstruction``; this needs ``autoencoder``.
+        What S_P compares the personalized image with: the ``query`` (the paper) or, to leave out
+        what the autoencoder alone changes, its ``reconstruction``; ``excess``: with the query, and
+        of each patch the distance of the reconstruction is taken off; ``bank``: how much farther
+        from the bank than its personalized patch the query's is. Two of them need ``autoencoder``.
+    fusion : str
+        ``sum`` (Eq. 7), or ``min``: the personalized image is one more reference of S_N, aligned
+        with the query; that distance, the part ``S_min``, stands for S_P + alpha S_N.
+    weights : str
+        ``fixed``: 1, alpha and beta; ``synthetic``: for each support those that tell its own images
+        from damaged copies of them (``methods/_o2n/defects.py``), each image without itself in the
+        bank. A support of one image leaves nothing to compare with: the fixed ones.
+    personalizer : mapping, optional
+        The generator's parameters, which ``weights: synthetic`` needs.
+    rehearsals : int
+        Damaged copies that weights are chosen by.
     autoencoder : str, optional
         The generator's ``base``. S_P between query and the reconstruction by that base's
         autoencoder becomes the part ``floor``: what S_P would be if nothing were changed.
@@ -141,6 +142,8 @@ class O2n(Method):
       softmax maps are enlarged about pixel centres, and that the seed is the sweep's.
     - Support, generated and auxiliary images are not augmented.
     - The paper gives no formula for maps. No branch is normalised over the queries.
+    - ``against``, ``fusion`` and ``weights`` other than the defaults are not the paper's. The model
+      has seen the images that synthetic weights are found on, which flatters S_P.
     """
 
     generator = True
@@ -158,6 +161,10 @@ class O2n(Method):
         beta: float = 0.5,
         selection: str = "generator",
         against: str = "query",
+        fusion: str = "sum",
+        weights: str = "fixed",
+        personalizer: Mapping[str, Any] | None = None,
+        rehearsals: int = 12,
         autoencoder: str | None = None,
         autoencoder_size: int | None = None,
         search: int = 1,
@@ -180,6 +187,10 @@ class O2n(Method):
         self.beta = beta
         self.selection = selection
         self.against = against
+        self.fusion = fusion
+        self.weights = weights
+        self.personalizer = None if personalizer is None else dict(personalizer)
+        self.rehearsals = rehearsals
         self.autoencoder = autoencoder
         self.autoencoder_size = autoencoder_size
         self.search = search
@@ -195,36 +206,20 @@ class O2n(Method):
         self.sigma = sigma
         self.auxiliary = text == "adapter"
         self.note = caveat(self.encoder, "ViT-L/14")
-        self._check()
-
-    def _check(self) -> None:
-        for name, known in _SWITCHES.items():
-            if getattr(self, name) not in known:
-                raise _wrong(name, f"one of {', '.join(known)}", getattr(self, name))
-        for name, least in _LEAST:
-            value = getattr(self, name)
-            if value is not None and not least <= value < float("inf"):
-                raise _wrong(name, f"at least {least}, and finite", value)
-        for name in ("temperature", "learning_rate"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise _wrong(name, "a finite number above 0", getattr(self, name))
-        if self.mosaic is not None and not 0 <= self.mosaic <= 1:
-            raise _wrong("mosaic", "between 0 and 1", self.mosaic)
-        if self.search < 1 or self.search % 2 == 0:
-            raise _wrong("search", "odd and at least 1", self.search)
-        if self.levels is not None and (not self.levels or min(self.levels) < 1):
-            raise _wrong("levels", "a list of blocks, counted from 1", list(self.levels))
-        if self.autoencoder is None and (self.against != "query" or self.autoencoder_size):
-            name = "against: reconstruction" if self.against != "query" else "autoencoder_size"
-            raise ValueError(f"o2n: {name} needs `autoencoder`, the generator's base")
+        parameters.check(self)
+        self._comparison = Comparison(against, fusion, scope, selection, search)
+        self._personalizer = None if personalizer is None else Personalizer(personalizer)
 
     def files(self) -> Sequence[Path]:
         """Local files of the encoder, and of the autoencoder where one is named."""
-        if self.autoencoder is None:
-            return encoder_files(self.encoder)
-        from methods._diffusion import model
+        files = list(encoder_files(self.encoder))
+        if self._personalizer is not None:
+            files += self._personalizer.files()
+        if self.autoencoder is not None:
+            from methods._diffusion import model
 
-        return (*encoder_files(self.encoder), *model.weight_files(self.autoencoder))
+            files += model.weight_files(self.autoencoder)
+        return sorted(set(files))
 
     def setup(self, device: str, features: Features) -> None:
         """Load the encoder, and the autoencoder where one is named."""
@@ -240,6 +235,8 @@ class O2n(Method):
         if self.autoencoder is not None:
             named = (self.autoencoder, self.autoencoder_size)
             self._autoencoder = Autoencoder(*named, device, features)
+        if self._personalizer is not None:
+            self._personalizer.setup(device, features)
         self._layers = None  # until ``load``
 
     def train(self, auxiliary: Auxiliary) -> Arrays:
@@ -280,6 +277,26 @@ class O2n(Method):
         self._bank = self._features_of(ordered)
         self._object = support.object_name
         self._sentences = self._prototypes(support.object_name)
+        self._weights = Weights(1.0, self.alpha, self.beta)
+        if self._personalizer is not None and len(support.images) > 1:
+            self._weights = self._rehearsed(support, self._personalizer)
+
+    def _rehearsed(self, support: Support, personalizer: Personalizer) -> Weights:
+        """Weights that tell the support's images from damaged copies of them."""
+        images = sorted(support.images, key=lambda image: image.key)
+        played = acts(images, self.rehearsals)
+        personalized = personalizer.personalized(support, [act.image for act in played])
+        bank = self._features_of(images)
+        parts: dict[str, list[torch.Tensor]] = {}
+        for act, one in zip(played, personalized, strict=True):
+            others = [torch.cat([b[: act.source], b[act.source + 1 :]]) for b in bank]
+            for name, levels in self._branches([act.image], [one], others):
+                parts.setdefault(name, []).append(score_of(levels, self.maximum == "of-mean"))
+        scores = {name: torch.cat(values).cpu().numpy() for name, values in parts.items()}
+        damaged = np.array([act.damaged for act in played])
+        found = best_weights(scores, damaged, self.fusion, _MARGIN)
+        _log.info("%s: weights %s by synthetic defects", support.object_name, found)
+        return found
 
     def predict(self, queries: Queries) -> Prediction:
         """Score each query by the three branches."""
@@ -292,7 +309,8 @@ class O2n(Method):
         part_maps: dict[str, list[torch.Tensor]] = {}
         for start in range(0, len(queries.images), _BLOCK):
             block = slice(start, start + _BLOCK)
-            for name, levels in self._branches(queries.images[block], queries.personalized[block]):
+            some = queries.images[block], queries.personalized[block]
+            for name, levels in self._branches(*some, self._bank):
                 parts.setdefault(name, []).append(score_of(levels, self.maximum == "of-mean"))
                 if queries.maps and name != "floor":
                     enlarged = self._enlarged(mean_map(levels), queries.images[block])
@@ -302,50 +320,29 @@ class O2n(Method):
             for branches in (parts, part_maps)
         )
         return Prediction(
-            scores=self._sum(scores),
-            maps=self._sum(maps) if maps else None,
+            scores=fused(scores, self._weights, self.fusion),
+            maps=fused(maps, self._weights, self.fusion) if maps else None,
             parts=scores,
             part_maps=maps,
         )
 
     def _branches(
-        self, images: Sequence[Image], personalized: Sequence[Image]
+        self, images: Sequence[Image], personalized: Sequence[Image], bank: Levels
     ) -> list[tuple[str, Levels]]:
         """Per branch and level, the score of every patch (n, h, w)."""
         like = shapes(images, self._features) if self.crop else []
-        features = self._features_of(images)
-        compared, floor = features, []
+
+        def framed_features(some: Sequence[Image]) -> Levels:
+            return self._features_of(shaped(some, like) if self.crop else some)
+
+        rebuilt = None
         if self._autoencoder is not None:
-            made = self._autoencoder.reconstructions(images)
-            rebuilt = self._features_of(shaped(made, like) if self.crop else made)
-            floor = [("floor", self._between(features, rebuilt))]
-            compared = rebuilt if self.against == "reconstruction" else features
-        found = [
-            self._between(compared, self._features_of(shaped(one, like) if self.crop else one))
-            for one in unstacked(personalized, several=self.selection != "generator")
-        ]
-        of_levels = [torch.stack(level) for level in zip(*found, strict=True)]
-        joined = [
-            level.amin(dim=0) if self.selection == "min" else level.mean(dim=0)
-            for level in of_levels
-        ]
-        return [
-            ("S_P", joined),
-            ("S_N", [self._from_bank(f, b) for f, b in zip(features, self._bank, strict=True)]),
-            ("S_text", self._text(images)),
-            *floor,
-        ]
-
-    def _between(self, one: Levels, other: Levels) -> Levels:
-        return [personalized_distance(a, b, self.search) for a, b in zip(one, other, strict=True)]
-
-    def _from_bank(self, features: torch.Tensor, bank: torch.Tensor) -> torch.Tensor:
-        flat = features.flatten(1, 2)
-        if self.scope == "all":
-            distances = bank_distance(flat, bank.flatten(0, 2))
-        else:
-            distances = bank_distance_in_place(flat, bank.flatten(1, 2))
-        return distances.unflatten(1, features.shape[1:3])
+            rebuilt = framed_features(self._autoencoder.reconstructions(images))
+        several = self.selection != "generator"
+        counterparts = [framed_features(one) for one in unstacked(personalized, several)]
+        features = self._features_of(images)
+        found = self._comparison.branches(features, rebuilt, counterparts, bank)
+        return [*found.items(), ("S_text", self._text(images))]
 
     def _text(self, images: Sequence[Image]) -> Levels:
         """Anomalous probability by sentences; one cell per image in the class token's reading."""
@@ -388,12 +385,3 @@ class O2n(Method):
         if not self.crop:
             return smoothed
         return framed(smoothed, shapes(images, self._features), 1.0, self.size)
-
-    def _sum(self, branches: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-        """Eq. 7."""
-        total = branches["S_P"] + self.alpha * branches["S_N"] + self.beta * branches["S_text"]
-        return total.astype(np.float32)
-
-
-def _wrong(name: str, constraint: str, value: Any) -> ValueError:
-    return ValueError(f"The {name} parameter of o2n must be {constraint}. Got {value!r} instead.")

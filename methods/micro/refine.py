@@ -26,8 +26,8 @@ from diffusers.models.attention_processor import AttnProcessor
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from datasets._render import render
-from methods import _cnn
+from datasets._rendering.render import render
+from methods._encoders import cnn
 from methods.micro import models
 from methods.micro.clip_model import TRUNK
 from methods.micro.data import caption, subject
@@ -79,8 +79,8 @@ class Perception:
     """Distance of pictures as the trunk sees it: 1 - cosine per cell of its maps."""
 
     def __init__(self) -> None:
-        network, (mean, std) = _cnn.build(TRUNK, "imagenet")
-        self.network = _cnn.folded(network).to(memory_format=torch.channels_last)
+        network, (mean, std) = cnn.build(TRUNK, "imagenet")
+        self.network = cnn.folded(network).to(memory_format=torch.channels_last)
         strides = [info["reduction"] for info in network.feature_info]
         wanted = [2 ** (level + 1) for level in LEVELS]
         self.indices = [len(strides) - 1 - strides[::-1].index(stride) for stride in wanted]
