@@ -38,13 +38,13 @@ class Comparison:
         bank : tensors of shape (b, h, w, d)
             Anomaly-free images.
         """
-        against_rebuilt = self.against == "reconstruction" and rebuilt is not None
-        compared = rebuilt if against_rebuilt and rebuilt is not None else queries
-        direct = self._joined([self._in_place(compared, one) for one in personalized])
+        direct = self._joined([self._in_place(queries, one) for one in personalized])
         normal = self._nearest(queries, bank)
         personal = direct
         floor = None if rebuilt is None else self._in_place(queries, rebuilt)
-        if self.against == "excess" and floor is not None:
+        if self.against == "reconstruction" and rebuilt is not None:
+            personal = self._joined([self._in_place(rebuilt, one) for one in personalized])
+        elif self.against == "excess" and floor is not None:
             personal = [d - f for d, f in zip(direct, floor, strict=True)]
         elif self.against == "bank":
             left = self._joined([self._nearest(one, bank) for one in personalized])

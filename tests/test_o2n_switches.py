@@ -1,0 +1,234 @@
+"""One-to-Normal's departures from the paper, against loops, and what synthetic defects decide."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.interface import Image, Support
+from methods._o2n.branches import Comparison
+from methods._o2n.defects import KINDS, damaged
+from methods._o2n.fusion import STEPS, Weights, best_weights, fused
+from methods._o2n.rehearsal import acts
+from methods.generators.dreambooth import DreamBooth
+from tests.clip_fixtures import memory, pictures, write_config
+from tests.o2n_fixtures import PERSONALIZED, QUERIES, REFERENCES, o2n, predict, support
+from tests.tiny_base import save_tiny_base
+
+
+def levels(seed: int, count: int) -> list[torch.Tensor]:
+    """Two levels of unit vectors on unequal grids."""
+    random = torch.Generator().manual_seed(seed)
+    drawn = (torch.randn(count, side, side, 6, generator=random) for side in (4, 2))
+    return [torch.nn.functional.normalize(one.double(), dim=-1) for one in drawn]
+
+
+def apart(a: torch.Tensor, b: torch.Tensor) -> float:
+    return 1 - float(a @ b)
+
+
+def nearest(patch: torch.Tensor, bank: torch.Tensor) -> float:
+    return min(apart(patch, other) for image in bank for row in image for other in row)
+
+
+@pytest.mark.parametrize("against", ["query", "reconstruction", "excess", "bank"])
+def test_every_comparison_equals_its_definition(against: str) -> None:
+    queries, rebuilt, made, bank = (levels(seed, n) for seed, n in enumerate((2, 2, 2, 3)))
+    found = Comparison(against, "min").branches(queries, rebuilt, [made], bank)
+    for level, (q, r, p, b) in enumerate(zip(queries, rebuilt, made, bank, strict=True)):
+        for n, y, x in itertools.product(*map(range, q.shape[:3])):
+            here, floor = apart(q[n, y, x], p[n, y, x]), apart(q[n, y, x], r[n, y, x])
+            normal = nearest(q[n, y, x], b)
+            personal = {
+                "query": here,
+                "reconstruction": apart(r[n, y, x], p[n, y, x]),
+                "excess": here - floor,
+                "bank": normal - nearest(p[n, y, x], b),
+            }[against]
+            values = {"S_P": personal, "S_N": normal, "floor": floor, "S_min": min(here, normal)}
+            for name, value in values.items():
+                assert float(found[name][level][n, y, x]) == pytest.approx(value, abs=1e-9)
+
+
+def test_min_is_a_bank_with_one_more_aligned_reference() -> None:
+    """Where the bank looks at its own cell only, the personalized image is one more image of it."""
+    queries, made, bank = levels(0, 1), levels(1, 1), levels(2, 3)
+    comparison = Comparison(fusion="min", scope="same-cell")
+    found = comparison.branches(queries, None, [made], bank)["S_min"]
+    more = [torch.cat([b, p]) for b, p in zip(bank, made, strict=True)]
+    wanted = comparison.branches(queries, None, [made], more)["S_N"]
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_an_unchanged_query_has_no_excess_and_comes_no_nearer() -> None:
+    queries, bank = levels(0, 2), levels(1, 3)
+    for against in ("reconstruction", "excess", "bank"):
+        found = Comparison(against).branches(queries, queries, [queries], bank)["S_P"]
+        assert not any(level.any() for level in found)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_config(tmp_path_factory.mktemp("o2n"))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_tiny_base(tmp_path_factory.mktemp("o2n-switches"))
+
+
+def test_min_takes_the_place_of_both_in_scores_and_maps(tiny: str) -> None:
+    found = predict(o2n(tiny, fusion="min", alpha=2.0, beta=0.25))
+    for whole, parts in ((found.scores, found.parts), (found.maps, found.part_maps)):
+        total = 2 * parts["S_min"] + 0.25 * parts["S_text"]
+        np.testing.assert_allclose(whole, total, rtol=1e-6)
+    assert (found.parts["S_min"] <= found.parts["S_N"] + 1e-6).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), fusion=st.sampled_from(["sum", "min"]))
+def test_chosen_weights_are_the_least_among_the_best(seed: int, fusion: str) -> None:
+    random = np.random.default_rng(seed)
+    bad = np.arange(9) < random.integers(1, 9)
+    names = ("S_P", "S_N", "S_text", "S_min")
+    branches = {n: random.integers(0, 4, 9).astype(np.float32) for n in names}
+
+    def area(weights: Weights) -> float:
+        scores = fused(branches, weights, fusion)
+        pairs = [(a > b) + 0.5 * (a == b) for a in scores[bad] for b in scores[~bad]]
+        return float(np.mean(pairs))
+
+    chosen = best_weights(branches, bad, fusion, margin=0.05)
+    grid = [
+        Weights(p, 1.0, t) for p in STEPS for t in STEPS if fusion == "sum" or p == 0
+    ]  # S_P has no weight of its own in the minimum
+    best = max(area(weights) for weights in grid)
+    assert area(chosen) >= best - 0.05 - 1e-9
+    for weights in grid:
+        if weights.personal + weights.text < chosen.personal + chosen.text:
+            assert area(weights) < best - 0.05
+
+
+def test_a_branch_that_sees_nothing_gets_no_weight() -> None:
+    bad = np.array([False, False, True, True, True])
+    blind = np.zeros(5, np.float32)
+    sees = np.array([0.1, 0.2, 0.3, 0.5, 0.4], np.float32)
+    harmful = 1 - sees
+    chosen = best_weights({"S_P": harmful, "S_N": sees, "S_text": blind}, bad, "sum", 0.02)
+    assert chosen == Weights(0.0, 1.0, 0.0)
+    chosen = best_weights({"S_P": sees, "S_N": blind, "S_text": blind}, bad, "sum", 0.02)
+    assert chosen.personal > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(64, 64, 3), (40, 90, 3), (16, 16, 3)])
+def test_defects_change_what_their_mask_says_and_no_more(kind: str, shape: tuple) -> None:
+    clean = np.random.default_rng(0).integers(60, 190, shape).astype(np.uint8)
+    for seed in range(8):
+        found, mask = damaged(clean, kind, np.random.default_rng(seed))
+        again, _ = damaged(clean, kind, np.random.default_rng(seed))
+        assert np.array_equal(found, again)
+        assert found.dtype == np.uint8
+        assert found.shape == shape
+        assert mask.shape == shape[:2]
+        assert 0 < mask.mean() < 0.4
+        changed = (found != clean).any(2)
+        assert changed[mask].mean() > 0.5
+        if kind != "blob":  # whose rim fades out
+            assert not changed[~mask].any()
+    with pytest.raises(ValueError, match="cutpaste, scar, blob"):
+        damaged(clean, "crack", np.random.default_rng(0))
+
+
+def test_acts_go_round_images_and_kinds_and_depend_on_keys_alone() -> None:
+    images = pictures(2)
+    played = acts(images, 5)
+    assert [act.damaged for act in played] == [False] * 2 + [True] * 5
+    assert [act.source for act in played] == [0, 1, 0, 1, 0, 1, 0]
+    assert len({act.image.key for act in played}) == len(played)
+    for act, again in zip(played, acts(images, 5), strict=True):
+        assert np.array_equal(act.image.pixels, again.image.pixels)
+        assert act.damaged != np.array_equal(act.image.pixels, images[act.source].pixels)
+
+
+def customized(base: str, features, cell: Support, **params) -> tuple[DreamBooth, Support]:
+    params = {"base": base, "tune": "lora", "rank": 2, "prompts": 1, "steps": 4, **params}
+    generator = DreamBooth(**params, train_steps=1, copies=1, prior_images=0)
+    generator.setup("cpu", features)
+    state = generator.customize(cell, {})
+    generator.load(state, cell)
+    return generator, Support(cell.images, cell.object_name, cell.seed, cell.pool, state)
+
+
+def test_synthetic_weights_are_those_of_a_loop_over_the_support(tiny: str, base: str) -> None:
+    """Every image and damaged copy predicted by a method that has the other images as its bank."""
+    features = memory()
+    params = {"base": base, "tune": "lora", "rank": 2, "prompts": 1, "steps": 4}
+    images = pictures(3, seed=40)
+    cell = support(references=images, pool=images)
+    generator, cell = customized(base, features, cell)
+    method = o2n(tiny, features, weights="synthetic", personalizer=params, rehearsals=6)
+    found = predict(method, cell=cell)
+
+    ordered = sorted(images, key=lambda image: image.key)
+    played = acts(ordered, 6)
+    made = generator.personalize([act.image for act in played], cell.seed).images
+    plain = o2n(tiny, features)
+    parts: dict[str, list[float]] = {}
+    for act, pixels in zip(played, made, strict=True):
+        others = tuple(image for image in ordered if image is not ordered[act.source])
+        alone = predict(
+            plain,
+            [act.image],
+            [Image(f"p/{act.image.key}", pixels)],
+            support(references=others, pool=others),
+        )
+        for name, values in alone.parts.items():
+            parts.setdefault(name, []).append(float(values[0]))
+    branches = {name: np.array(values, np.float32) for name, values in parts.items()}
+    weights = best_weights(branches, np.array([act.damaged for act in played]), "sum", 0.02)
+    np.testing.assert_allclose(found.scores, fused(found.parts, weights, "sum"), rtol=1e-5)
+
+
+def test_one_shot_and_plain_supports(tiny: str, base: str) -> None:
+    params = {"base": base, "tune": "lora", "rank": 2, "prompts": 1, "steps": 4}
+    method = o2n(tiny, weights="synthetic", personalizer=params, alpha=0.5, beta=0.25)
+    single = support(references=REFERENCES[:1])
+    found = predict(method, QUERIES, PERSONALIZED, single)  # nothing to leave out: fixed weights
+    total = found.parts["S_P"] + 0.5 * found.parts["S_N"] + 0.25 * found.parts["S_text"]
+    np.testing.assert_allclose(found.scores, total, rtol=1e-6)
+    with pytest.raises(ValueError, match="customizes a model"):
+        predict(method)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"against": "excess"}, "against: excess needs `autoencoder`"),
+        ({"weights": "synthetic"}, "belong together"),
+        ({"personalizer": {"base": "micro"}}, "belong together"),
+        ({"fusion": "max"}, "fusion parameter of o2n must be one of sum, min"),
+        ({"weights": "best"}, "weights parameter of o2n must be one of fixed, synthetic"),
+        ({"rehearsals": 0, "weights": "fixed"}, "rehearsals"),
+        (
+            {"weights": "synthetic", "personalizer": {"strength": 2}},
+            "strength parameter of dreambooth must be between 0 and 1",
+        ),
+    ],
+)
+def test_wrong_switches_are_refused(tiny: str, parameters: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        o2n(tiny, **parameters)
+
+
+def test_files_name_the_personalizers_base(tiny: str, base: str) -> None:
+    params = {"base": base, "tune": "lora"}
+    method = o2n(tiny, weights="synthetic", personalizer=params)
+    assert any(Path(base) in path.parents for path in method.files())
