@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from harness.planning.payload import Payloads
 from harness.reporting import report
 from harness.reporting.progress import Display
 from harness.reporting.tracking import Tracker
+from harness.results.accounting import PER_QUERY, ended, moment
 from harness.results.writer import ResultsWriter
 from harness.storage.lock import Lock
 from harness.storage.store import Store
@@ -126,7 +128,7 @@ def _run(options: Options, ready: Prepared, workers: _Workers) -> int:
         except KeyboardInterrupt:
             interrupted = workers.hurry = True
         finally:
-            whole = _tables(store, writer, driver.sharing)
+            whole = _tables(store, writer, driver.sharing, graph)
     missing = [c for c in graph.cells if c not in writer.rows]
     whole = _finish(store, sweep, writer, tracker, options, complete=not missing) and whole
     if interrupted:
@@ -135,9 +137,10 @@ def _run(options: Options, ready: Prepared, workers: _Workers) -> int:
     return _verdict(graph, writer, whole)
 
 
-def _tables(store: Store, writer: ResultsWriter, sharing: Sharing) -> bool:
+def _tables(store: Store, writer: ResultsWriter, sharing: Sharing, graph: Plan) -> bool:
     """Write the tables of a run; whether that went well: the disk may be full."""
     try:
+        writer.settle(graph.cells, {key: task.needs for key, task in graph.tasks.items()})
         writer.flush(final=True)
         if sharing:
             store.write(f"{writer.folder}/sharing.csv", sharing.text().encode())
@@ -165,21 +168,18 @@ class _Driver:
         self._writer = writer
         self._tracker = tracker
         self._display = display
-        self._stages: dict[str, dict[str, float]] = {}  # of predict tasks not yet evaluated
-        self._who: dict[str, str] = {}  # task that runs -> its worker
+        self._who: dict[str, tuple[str, float]] = {}  # task that runs -> its worker, since when
+        self._lost: dict[str, list[float]] = {}  # task -> seconds of tries in vain
         self.sharing = Sharing()
 
     def started(self, task: Task, worker: str) -> None:
-        self._who[task.key] = worker
+        self._who[task.key] = worker, time.monotonic()
         self._display.started(task, worker)
 
     def finished(self, task: Task, outcome: Outcome) -> None:
-        self.sharing.add(self._who.pop(task.key, ""), outcome.shared)
-        self._display.worked(task)
-        if task.kind == "predict":
-            self._stages[task.key] = outcome.stages
+        self._record(task, outcome)
         if task.kind == "evaluate":
-            timing = self._timing(task, outcome)
+            timing = self._timing(task)
             for cell in self._payloads.cells_of(task.key):
                 self._writer.finish(cell, task.key, outcome.row, timing)
                 self._tracker.cell(cell, task.key, outcome.row, timing)
@@ -187,8 +187,7 @@ class _Driver:
         self.tick()
 
     def failed(self, task: Task, outcome: Outcome, dropped: list[str]) -> None:
-        self.sharing.add(self._who.pop(task.key, ""), outcome.shared)
-        self._display.worked(task)
+        self._record(task, outcome)
         what = f"{task.kind} {task.affinity}"
         about = {
             "task": what,
@@ -203,22 +202,51 @@ class _Driver:
         self.tick()
 
     def lost(self, task: Task, reason: str) -> None:
+        _, since = self._who.pop(task.key, ("", time.monotonic()))
+        self._lost.setdefault(task.key, []).append(time.monotonic() - since)
         self._display.note(f"{task.kind} {task.affinity}: {reason}; trying again")
 
     def tick(self) -> None:
         self._writer.flush()
         self._display.tick()
 
-    def _timing(self, task: Task, outcome: Outcome) -> dict[str, float]:
-        """Seconds by stage of a cell: of this run's tasks; what was there already cost nothing."""
-        found = [s for key in task.needs if (s := self._stages.pop(key, None))]
-        names = ("fit_s", "predict_s", "encode_s", "decode_s", "queries", "encoded", "decoded")
-        total = {n: round(sum(s.get(n, 0.0) for s in found), 4) for n in names}
-        total["evaluate_s"] = round(outcome.stages["task_s"], 4)
-        if total["predict_s"]:
-            total["images_per_s"] = round(total["queries"] / total["predict_s"], 3)
-        peak = max(s["peak_mb"] for s in [*found, outcome.stages])
-        return {**total, "peak_mb": round(peak, 1)}
+    def _record(self, task: Task, outcome: Outcome) -> None:
+        """Write down what a task cost that is over, one way or the other."""
+        worker, since = self._who.pop(task.key, ("", time.monotonic()))
+        lost = self._lost.pop(task.key, [])
+        if not outcome.stages:  # its worker did not come back
+            lost.append(time.monotonic() - since)
+        tries = len(lost) + bool(outcome.stages)
+        status = "failed" if outcome.error else "reused" if outcome.reused else "done"
+        about = self._payloads.names(task) | {"worker": worker}
+        self._writer.tasks.add(about, status, outcome.stages, outcome.pools, sum(lost), tries)
+        self.sharing.add(worker, outcome.shared)
+        self._display.worked(task)
+
+    def _timing(self, task: Task) -> dict[str, Any]:
+        """Seconds by stage of a cell's own predictions and evaluation, in whichever run they were;
+        what an unknown run has made is not in them.
+        """
+        records, tasks = self._writer.tasks.records, self._graph.tasks
+        predicted = [records[key] for key in task.needs if key in records]
+        before = {key for needed in task.needs for key in tasks[needed].needs}
+        personalized = [
+            records[k] for k in before if k in records and records[k]["kind"] == "personalize"
+        ]
+        every = [*personalized, *predicted, records[task.key]]
+        names = ("fit_s", "encode_s", "decode_s", "queries", "encoded", "decoded")
+        total = {name: sum(r[name] for r in predicted) for name in names}
+        total |= {"predict_s": sum(r["work_s"] for r in predicted)}
+        total |= {"personalize_s": sum(r["work_s"] for r in personalized)}
+        total |= {"evaluate_s": records[task.key]["seconds"]}
+        total |= {"cpu_s": sum(r["cpu_s"] for r in every)}
+        total |= {name: max(r[name] for r in every) for name in ("peak_mb", "gpu_mb")}
+        spent = sum(total[f"{part}_s"] for part in PER_QUERY)
+        if spent:
+            total["images_per_s"] = total["queries"] / spent
+        times = {"started": min(r["started"] for r in every)}
+        times["ended"] = moment(max(map(ended, every)))
+        return {n: round(value, 4) for n, value in total.items()} | times
 
 
 def environment() -> dict[str, Any]:

@@ -76,7 +76,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def published(folder: Path) -> dict[str, bytes]:
     """All that a sweep publishes but times and versions."""
-    left_out = {"timings.csv", "sharing.csv", "environment.json", "mlflow.json", "report.html"}
+    left_out = {
+        "timings.csv",
+        "tasks.csv",
+        "costs.csv",
+        "sharing.csv",
+        "environment.json",
+        "mlflow.json",
+        "report.html",
+    }
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +12,7 @@ from typing import Any
 from harness.data import images as rules
 from harness.errors import DataError, one_line
 from harness.execution.reuse import Counter
+from harness.execution.stopwatch import ENCODE, Stopwatch
 from harness.interface import Dataset, Image, Pixels, Sample
 
 
@@ -71,16 +71,18 @@ class FeatureMemory:
     ----------
     limit : bytes of records kept
     counter : told of each record that is made or was there, by space
+    watch : told what is stage ``encode <space>``, and what is ``setup``
     """
 
-    def __init__(self, limit: int, counter: Counter | None = None) -> None:
+    def __init__(
+        self, limit: int, counter: Counter | None = None, watch: Stopwatch | None = None
+    ) -> None:
         self._counter = counter or Counter()
+        self._watch = watch or Stopwatch()
         self._records = Memory(limit)
         self._shared: dict[str, Any] = {}
-        self._inside = False
         self.computed = 0  # images that went through a network or the like
         self.reused = 0  # images answered from memory
-        self.seconds = 0.0  # in ``compute``
 
     def get_or_compute(
         self,
@@ -116,17 +118,12 @@ class FeatureMemory:
         chunk: Sequence[Image],
         compute: Callable[[Sequence[Image]], Sequence[Any]],
     ) -> list[Any]:
-        began, inside, before = time.perf_counter(), self._inside, self.computed
-        self._inside = True  # a record may be made of other records: it counts once
-        try:
+        before = self.computed
+        with self._watch.stage(ENCODE + space):
             records = list(compute(chunk))
-        finally:
-            self._inside = inside
         if len(records) != len(chunk):
             raise ValueError(f"{space}: expected {len(chunk)} records, got {len(records)}")
-        if not inside:
-            self.seconds += time.perf_counter() - began
-        if self.computed == before:
+        if self.computed == before:  # else it was made of other records: it counts once
             self.computed += len(chunk)
         return records
 
@@ -137,7 +134,8 @@ class FeatureMemory:
     def get_or_create(self, name: str, compute: Callable[[], Any]) -> Any:
         """A thing shared under this name, made by whoever asks first."""
         if name not in self._shared:
-            self._shared[name] = compute()
+            with self._watch.stage("setup"):
+                self._shared[name] = compute()
         return self._shared[name]
 
     # The names of before, for plug-ins written then.
@@ -153,10 +151,18 @@ class Decoder:
     limit : bytes of pixels kept
     threads : decoding threads; with more than one, the images that follow are decoded ahead
     counter : told of each source that is decoded or was there
+    watch : told what is stage ``decode``: with threads, the time that images are waited for
     """
 
-    def __init__(self, limit: int, threads: int = 1, counter: Counter | None = None) -> None:
+    def __init__(
+        self,
+        limit: int,
+        threads: int = 1,
+        counter: Counter | None = None,
+        watch: Stopwatch | None = None,
+    ) -> None:
         self._counter = counter or Counter()
+        self._watch = watch or Stopwatch()
         self._pixels = Memory(limit)
         self._sources = Memory(limit // 4)
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
@@ -164,7 +170,6 @@ class Decoder:
         self._pending: dict[str, Future[Pixels]] = {}
         self.failure: DataError | None = None  # the last image that could not be read
         self.decoded = 0  # sources decoded
-        self.seconds = 0.0
 
     def forgive(self) -> None:
         """Forget what could not be read: another task begins."""
@@ -187,14 +192,14 @@ class Decoder:
             self._counter.hit("decode")
             return found  # type: ignore[no-any-return]
         try:
-            return self._read(dataset, items, i)
+            with self._watch.stage("decode"):
+                return self._read(dataset, items, i)
         except DataError as error:
             self.failure = error  # kept, for a plug-in may swallow it
             raise
 
     def _read(self, dataset: Dataset, items: Sequence[tuple[Sample, str]], i: int) -> Pixels:
         sample, key = items[i]
-        began = time.perf_counter()
         if self._pool is not None:
             for later, name in items[i : i + self._ahead]:
                 if name not in self._pending and self._pixels.get(name) is None:
@@ -203,7 +208,6 @@ class Decoder:
         else:
             pixels = self._decode(dataset, sample)
         self._pixels.put(key, pixels)
-        self.seconds += time.perf_counter() - began
         return pixels
 
     def _decode(self, dataset: Dataset, sample: Sample) -> Pixels:
@@ -230,7 +234,8 @@ class Decoder:
         key = ("mask", id(dataset), sample.mask, sample.box)
         mask = self._pixels.get(key)
         if mask is None:
-            mask = read_mask(dataset, sample)
+            with self._watch.stage("decode"):
+                mask = read_mask(dataset, sample)
             mask = mask if sample.box is None else mask.copy()  # not the whole strip
             mask.flags.writeable = False
             self._pixels.put(key, mask)

@@ -7,7 +7,6 @@ needs from the store and leaves its own there; only a small outcome goes back.
 from __future__ import annotations
 
 import json
-import resource
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from harness.errors import DataError, one_line
 from harness.execution import seeding
 from harness.execution.cache import Decoder, FeatureMemory, Memory, read_mask
 from harness.execution.reuse import Counter, Counts
+from harness.execution.stopwatch import Meter, Stopwatch, by_pool, by_stage
 from harness.interface import (
     Arrays,
     Auxiliary,
@@ -60,7 +60,11 @@ class Outcome:
     traceback: str = ""
     bad_data: bool = False  # the error is a file that is missing or damaged
     row: dict[str, Any] = field(default_factory=dict)  # evaluate: the metrics
-    stages: dict[str, float] = field(default_factory=dict)  # seconds, counters, peak_mb
+    #: seconds by stage (``<stage>_s``), which add up to ``task_s``; counts; processor and memory
+    stages: dict[str, float] = field(default_factory=dict)
+    #: what tasks share in a worker ("decode", or a space of features) -> how many were asked for,
+    #: and the seconds it took to make those that were not there
+    pools: dict[str, tuple[int, float]] = field(default_factory=dict)
     reused: bool = False  # its artifact was there already
     missing: list[str] = field(default_factory=list)  # keys of needed artifacts that are not there
     shared: Counts = field(default_factory=dict)  # what was made and what was there; see sharing
@@ -90,22 +94,27 @@ class Worker:
         self.store = Store(storage)
         self.data_root = data_root
         self.gpus = gpus
-        self.counter = Counter()
-        self.features = FeatureMemory(features_mb * MB, self.counter)
-        self.decoder = Decoder(pixels_mb * MB, decode_threads, self.counter)
+        self.counter, self.watch, self.meter = Counter(), Stopwatch(), Meter()
+        self.features = FeatureMemory(features_mb * MB, self.counter, self.watch)
+        self.decoder = Decoder(pixels_mb * MB, decode_threads, self.counter, self.watch)
         self._artifacts = Memory(500 * MB)
         self._datasets: dict[str, Dataset] = {}
         self._plugins: dict[str, Any] = {}
         self._fitted: dict[str, Any] = {}  # plug-in -> what it was last fitted to or loaded with
+        self._free = time.perf_counter()  # since when it has waited for a task
 
     def run(self, payload: Payload) -> Outcome:
         """Do one task; never raises, except for what must end the process."""
         outcome = Outcome(payload["key"])
-        began = time.perf_counter()
+        idle = time.perf_counter() - self._free
+        self.watch.start()
+        self.meter.start()
+        outcome.stages |= {"idle_s": idle, "started": time.time(), "gpus": self.gpus}
         before = self._counters()
         self.decoder.forgive()
         try:
-            seeding.prepare(payload["imports"], payload["threads"])
+            with self.watch.stage("setup"):
+                seeding.prepare(payload["imports"], payload["threads"])
             done = payload["kind"] != "evaluate" and self.store.has(payload["kind"], payload["key"])
             if done:
                 outcome.reused = True
@@ -124,11 +133,14 @@ class Worker:
             self._forget(payload)
         after = self._counters()
         outcome.stages |= {name: after[name] - before[name] for name in after}
-        outcome.stages["task_s"] = time.perf_counter() - began
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        outcome.stages["peak_mb"] = peak / 1024
+        outcome.stages |= self.meter.stop()
         if not outcome.missing:  # else the task is given out again: told with the next one
             outcome.shared = self.counter.take()
+        seconds = self.watch.stop()
+        self._free = time.perf_counter()
+        outcome.stages |= by_stage(seconds)
+        asked = {n: made + reused for n, (made, _, reused) in outcome.shared.items()}
+        outcome.pools = by_pool(seconds, asked)
         return outcome
 
     # One method per kind of task.
@@ -154,12 +166,16 @@ class Worker:
             )
         seed = seeding.seed(payload["key"], payload["imports"])
         auxiliary = Auxiliary(tuple(categories), payload["shots"], seed)
-        self._put(payload, method.train(auxiliary))
+        with self.watch.stage("work"):
+            state = method.train(auxiliary)
+        self._put(payload, state)
 
     def _prepare(self, payload: Payload, outcome: Outcome) -> None:
         generator = self._generator(payload)
         seed = seeding.seed(payload["key"], payload["imports"])
-        self._put(payload, generator.prepare(payload["object_name"], seed))
+        with self.watch.stage("work"):
+            state = generator.prepare(payload["object_name"], seed)
+        self._put(payload, state)
 
     def _customize(self, payload: Payload, outcome: Outcome) -> None:
         generator = self._generator(payload)
@@ -167,13 +183,16 @@ class Worker:
         support = self._support(payload)
         self._fitted.pop(payload["generator"]["id"], None)
         seeding.seed(payload["key"], payload["imports"])
-        self._put(payload, generator.customize(support, prior))
+        with self.watch.stage("work"):
+            state = generator.customize(support, prior)
+        self._put(payload, state)
 
     def _generate(self, payload: Payload, outcome: Outcome) -> None:
         generator = self._customized(payload)
         seed = seeding.seed(payload["key"], payload["imports"])
         n = payload["n"]
-        made = list(generator.generate(n, seed)) if n else []
+        with self.watch.stage("work"):
+            made = list(generator.generate(n, seed)) if n else []
         if len(made) != n:
             raise ValueError(f"generate({n}) returned {len(made)} images")
         arrays = {f"{i:04d}": rgb(p, "generate") for i, p in enumerate(made)}
@@ -184,7 +203,8 @@ class Worker:
         dataset = self._dataset(payload["dataset"])
         images = self._references(dataset, payload["queries"])
         seed = seeding.seed(payload["customize"], payload["imports"])  # the same in every shard
-        made = generator.personalize(images, seed)
+        with self.watch.stage("work"):
+            made = generator.personalize(images, seed)
         shape = np.shape(made.images)
         if len(shape) != 4 or shape[0] != len(images):
             raise ValueError(f"personalize returned images of shape {shape} for {len(images)}")
@@ -197,9 +217,7 @@ class Worker:
 
     def _predict(self, payload: Payload, outcome: Outcome) -> None:
         method = self._method(payload)
-        began = time.perf_counter()
         self._fit(method, payload)
-        outcome.stages["fit_s"] = time.perf_counter() - began
         dataset = self._dataset(payload["dataset"])
         images = self._references(dataset, payload["queries"])
         personalized: tuple[Image, ...] = ()
@@ -208,9 +226,8 @@ class Worker:
             keys = (f"{payload['personalize']}/{i}" for i in range(len(made)))
             personalized = tuple(map(Image, keys, made))
         seeding.seed(payload["key"], payload["imports"])
-        began = time.perf_counter()
-        given = method.predict(Queries(images, personalized, payload["maps"]))
-        outcome.stages["predict_s"] = time.perf_counter() - began
+        with self.watch.stage("work"):
+            given = method.predict(Queries(images, personalized, payload["maps"]))
         outcome.stages["queries"] = len(images)
         arrays = evaluation.predicted(
             checked(given, len(images)), payload["gallery"], payload["masks"]
@@ -221,7 +238,8 @@ class Worker:
 
     def _evaluate(self, payload: Payload, outcome: Outcome) -> None:
         try:
-            arrays, meta = self.store.get("evaluate", payload["key"])
+            with self.watch.stage("read"):
+                arrays, meta = self.store.get("evaluate", payload["key"])
             outcome.reused = True
         except (FileNotFoundError, ValueError):
             dataset = self._dataset(payload["dataset"])
@@ -230,17 +248,20 @@ class Worker:
                 for image, box, key, label, mask, defect in payload["truth"]
             ]
             parts = [self._get("predict", key) for key in payload["predict"]]
-            arrays, meta = evaluation.evaluate(
-                parts,
-                [sample for sample, _ in items],
-                self.decoder.images(dataset, items),
-                lambda sample: self.decoder.mask(dataset, sample),
-                payload["evaluation_size"],
-                payload["gallery"],
-            )
-            self.store.put("evaluate", payload["key"], arrays, meta)
-        for folder in payload["publish"]:
-            evaluation.publish(self.store, folder, arrays, meta)
+            with self.watch.stage("work"):
+                arrays, meta = evaluation.evaluate(
+                    parts,
+                    [sample for sample, _ in items],
+                    self.decoder.images(dataset, items),
+                    lambda sample: self.decoder.mask(dataset, sample),
+                    payload["evaluation_size"],
+                    payload["gallery"],
+                )
+            with self.watch.stage("write"):
+                self.store.put("evaluate", payload["key"], arrays, meta)
+        with self.watch.stage("write"):
+            for folder in payload["publish"]:
+                evaluation.publish(self.store, folder, arrays, meta)
         outcome.row = meta["row"]
 
     # What they share.
@@ -252,9 +273,10 @@ class Worker:
             return
         self._fitted.pop(name, None)
         seeding.seed(wanted, payload["imports"])
-        if payload["train"]:
-            method.load(self._get("train", payload["train"]))
-        method.fit(self._support(payload))
+        with self.watch.stage("fit"):
+            if payload["train"]:
+                method.load(self._get("train", payload["train"]))
+            method.fit(self._support(payload))
         self._fitted[name] = wanted
 
     def _support(self, payload: Payload) -> Support:
@@ -277,7 +299,8 @@ class Worker:
             self._fitted.pop(name, None)
             seeding.seed(payload["customize"], payload["imports"])
             state = self._get("customize", payload["customize"])
-            generator.load(state, self._support({**payload, "customize": ""}))
+            with self.watch.stage("fit"):
+                generator.load(state, self._support({**payload, "customize": ""}))
             self._fitted[name] = payload["customize"]
         return generator
 
@@ -293,8 +316,9 @@ class Worker:
         """The plug-in, set up; made once per process."""
         if about["id"] not in self._plugins:
             seeding.seed(about["id"], imports)
-            made = config.build(kind, about["use"], about["params"])
-            made.setup(seeding.device(self.gpus), self.features)
+            with self.watch.stage("setup"):
+                made = config.build(kind, about["use"], about["params"])
+                made.setup(seeding.device(self.gpus), self.features)
             self._plugins[about["id"]] = made
         return self._plugins[about["id"]]
 
@@ -330,7 +354,8 @@ class Worker:
             self.counter.hit(f"read {kind}")
             return arrays
         try:
-            arrays, _ = self.store.get(kind, key)
+            with self.watch.stage("read"):
+                arrays, _ = self.store.get(kind, key)
         except (FileNotFoundError, Damaged) as error:
             raise Missing(key, error) from error
         self.counter.miss(f"read {kind}", [key])
@@ -342,12 +367,11 @@ class Worker:
             raise self.decoder.failure
         if not isinstance(arrays, Mapping):
             raise TypeError(f"expected a dict of arrays, got {type(arrays).__name__}")
-        self.store.put(payload["kind"], payload["key"], arrays, meta)
+        with self.watch.stage("write"):
+            self.store.put(payload["kind"], payload["key"], arrays, meta)
 
     def _counters(self) -> dict[str, float]:
         return {
-            "encode_s": self.features.seconds,
-            "decode_s": self.decoder.seconds,
             "encoded": self.features.computed,
             "encodings_reused": self.features.reused,
             "decoded": self.decoder.decoded,

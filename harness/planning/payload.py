@@ -34,6 +34,19 @@ class Payloads:
         """Cells whose result an evaluate task is; several when methods differ by label only."""
         return self._cells.get(key, [])
 
+    def names(self, task: Task) -> dict[str, Any]:
+        """What a task is, for people: its kind, affinity, numbers, and labels of its method,
+        generator, dataset and category as far as it has them.
+        """
+        shown = ("key", "kind", "affinity", "generator", "shots", "seed", "shard")
+        names = {name: getattr(task, name) for name in shown}
+        if task.kind in ("train", "predict", "evaluate"):
+            names["method"] = str(self._sweep.methods[task.method].label)
+        if task.category >= 0 and task.kind not in ("train", "prepare"):
+            category = self._inputs.plan_inputs.categories[task.category]
+            names |= {"dataset": category.dataset, "category": category.name}
+        return names
+
     def write(self, task: Task) -> dict[str, Any]:
         """The payload for a task."""
         sweep, kind = self._sweep, task.kind

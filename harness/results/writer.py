@@ -6,11 +6,12 @@ key of each cell's result, it is also the memory by which a sweep is resumed.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -18,6 +19,7 @@ import yaml
 from harness.config import Sweep
 from harness.errors import InputError, Problem, one_line
 from harness.keys import Cell
+from harness.results.accounting import Account, TaskBook, costs_text
 from harness.results.aggregate import CELL, csv_text, results_frame, summary_frame
 from harness.results.metrics import METRICS
 from harness.storage.store import Store
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TIMINGS = [*CELL, "key", "fit_s", "predict_s", "encode_s", "decode_s", "evaluate_s", "queries"]
-TIMINGS += ["images_per_s", "encoded", "decoded", "peak_mb"]
+TIMINGS += ["personalize_s", "images_per_s", "encoded", "decoded", "peak_mb", "gpu_mb", "cpu_s"]
+TIMINGS += ["started", "ended", "own_s", "shared_s", "total_s", "whole_s", "gpu_s", "unknown_tasks"]
 FAILURES = [*CELL, "key", "task", "bad_data", "error", "traceback"]
 
 
@@ -64,6 +67,8 @@ class ResultsWriter:
             cell = _cell(row)
             if cell not in self.rows and row["key"] == keys.get(cell, row["key"]):
                 self.failures[cell] = row
+        self.tasks = self._taskbook()
+        self.costs: list[dict[str, Any]] = []  # rows of costs.csv, once they are settled
         self._written = 0.0  # when, and how long writing takes: the two set the pace
         self._pause = 1.0
         self._dirty = False
@@ -124,12 +129,44 @@ class ResultsWriter:
         frame = results_frame(self.rows.values())
         self._write("results.csv", csv_text(frame))
         self._write("timings.csv", _csv(TIMINGS, self.timings))
+        self._write("tasks.csv", self.tasks.text())
         if self.failures:
             self._write("failures.csv", _csv(FAILURES, self.failures))
         else:
             self.store.delete(f"{self.folder}/failures.csv")
         if final:
             self._write("summary.csv", csv_text(self.summary()))
+
+    def settle(self, keys: Mapping[Cell, str], needs: Mapping[str, Sequence[str]]) -> None:
+        """Divide what tasks cost among the cells that have a result.
+
+        Parameters
+        ----------
+        keys : cell -> key of its result
+        needs : key of a task -> keys of those it needs
+        """
+        cells = {cell: key for cell, key in keys.items() if cell in self.rows}
+        account = Account(cells, needs, self.tasks.records)
+        unknown = account.needed() - self.tasks.records.keys()
+        if unknown:
+            self._adopt(unknown)
+            account = Account(cells, needs, self.tasks.records)
+        for cell in cells:
+            cost = {n: round(value, 6) for n, value in account.cell(cell).items()}
+            self.timings[cell] |= cost
+        queries = {
+            cell: int(row["n_normal"]) + int(row["n_anomalous"]) for cell, row in self.rows.items()
+        }
+        self.costs = account.rows(queries)
+        self._write("costs.csv", costs_text(self.costs))
+
+    def _adopt(self, unknown: set[str]) -> None:
+        """Take records of these tasks from other sweeps of the storage, which made them."""
+        for name in self.store.folders("tasks.csv"):
+            if name != self.folder and unknown:
+                text = self.store.read_text(f"{name}/tasks.csv") or ""
+                with contextlib.suppress(KeyError, TypeError, ValueError):  # damaged: not ours
+                    unknown = unknown - self.tasks.adopt(text, unknown)
 
     def summary(self) -> pd.DataFrame:
         """Means over categories and seeds; what the plan has and the rows lack is named in it."""
@@ -166,6 +203,14 @@ class ResultsWriter:
             return [_typed(row) if name == "results.csv" else _named(row) for row in rows]
         except (KeyError, TypeError, ValueError):
             message = "damaged; remove it and run again, finished work is kept elsewhere"
+            raise InputError(Problem(self.store.path(file), message)) from None
+
+    def _taskbook(self) -> TaskBook:
+        file = f"{self.folder}/tasks.csv"
+        try:
+            return TaskBook(self.store.read_text(file), self.folder)
+        except (KeyError, TypeError, ValueError):
+            message = "damaged; remove it and run again: only what tasks cost is lost"
             raise InputError(Problem(self.store.path(file), message)) from None
 
     def _write(self, name: str, text: str) -> None:

@@ -116,6 +116,12 @@ class Store:
             for p in sorted(p for p in local.rglob("*") if p.is_file() and p not in old):
                 self.write(f"{name}/{p.relative_to(local).as_posix()}", p.read_bytes())
 
+    def folders(self, name: str) -> list[str]:
+        """Folders of the root, sorted, that hold a file of this name: such as all sweeps."""
+        with _plain_errors():
+            paths = self._fs.glob(self.path(f"*/{name}"))
+        return sorted(str(p).split("/")[-2] for p in paths)
+
     def delete(self, name: str) -> None:
         """Remove a file if it is there."""
         with _plain_errors():
