@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
-import platform
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -28,6 +25,8 @@ from harness.planning.graph import Plan, Task, plan
 from harness.planning.inputs import SweepInputs, collect_inputs
 from harness.planning.payload import Payloads
 from harness.reporting import report
+from harness.reporting.environment import environment
+from harness.reporting.lineage import lineage
 from harness.reporting.progress import Display
 from harness.reporting.tracking import Tracker
 from harness.results.accounting import PER_QUERY, ended, moment
@@ -37,7 +36,6 @@ from harness.storage.store import Store
 
 REPORT = "report.html"
 LEAVE = 3.0  # seconds that an interrupted run waits for workers that are still starting
-LIBRARIES = ("torch", "timm", "open_clip_torch", "diffusers", "ray", "mlflow", "numpy", "pillow")
 
 
 @dataclass(frozen=True)
@@ -110,11 +108,15 @@ def _run(options: Options, ready: Prepared, workers: _Workers) -> int:
         store.tidy(".artifacts")
         store.tidy(sweep.name)
     schedule = Schedule(graph.tasks, targets, existing(store, kinds))
-    writer.begin(ready.inputs.supports, environment(), ready.inputs.notes)
-    tracker = Tracker(store, sweep.name, _about(sweep, len(graph.cells)), options.mlflow)
+    found = environment()
+    writer.begin(ready.inputs.supports, found, ready.inputs.notes)
+    about = lineage(sweep, ready.inputs.plan_inputs, graph.cells, found)
+    tracker = Tracker(store, sweep.name, about, options.mlflow)
     finished_before = [c for c in graph.cells if c in writer.rows]
     for cell in finished_before:
         tracker.cell(cell, graph.cells[cell], writer.rows[cell], _numbers(writer.timings[cell]))
+    for cell in writer.failures.keys() & graph.cells.keys():
+        tracker.failed(cell, graph.cells[cell], writer.failures[cell])
     work = sum(COSTS[graph.tasks[key].kind] for key in schedule.todo)
     display = Display(len(graph.cells), len(finished_before), work, COSTS, options.quiet)
     payloads = Payloads(sweep, ready.inputs, graph)
@@ -198,6 +200,7 @@ class _Driver:
         for key in dropped:
             for cell in self._payloads.cells_of(key):
                 self._writer.fail(cell, key, about)
+                self._tracker.failed(cell, key, about)
                 self._display.failed(cell, f"{what}: {outcome.error}")
         self.tick()
 
@@ -247,40 +250,6 @@ class _Driver:
         times = {"started": min(r["started"] for r in every)}
         times["ended"] = moment(max(map(ended, every)))
         return {n: round(value, 4) for n, value in total.items()} | times
-
-
-def environment() -> dict[str, Any]:
-    """Versions and machine: what a reader needs to judge a number."""
-    versions = {}
-    for name in LIBRARIES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    found: dict[str, Any] = {
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "processor": _processor(),
-        "versions": versions,
-    }
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        cwd=plugins.HOME,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if git.returncode == 0:
-        found["commit"] = git.stdout.strip()
-    return found
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(x.partition(":")[2].strip() for x in lines if x.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
 
 
 class _Workers:
@@ -339,17 +308,6 @@ def _settings(options: Options, sweep: Sweep) -> Settings:
     )
 
 
-def _about(sweep: Sweep, cells: int) -> dict[str, Any]:
-    return {
-        "datasets": [d.label for d in sweep.datasets],
-        "methods": [m.label for m in sweep.methods],
-        "shots": sweep.shots,
-        "seeds": sweep.seeds,
-        "cells": cells,
-        "config": sweep.digest()[:16],
-    }
-
-
 def _finish(
     store: Store,
     sweep: Sweep,
@@ -360,11 +318,12 @@ def _finish(
 ) -> bool:
     """Report, MLflow, and the table on the terminal; whether the report could be written."""
     summary = writer.summary()
-    whole = True
+    whole, files = True, {}
     try:
         with store.folder(sweep.name) as folder:
             html = report.render(folder, "html")
             store.write(f"{sweep.name}/{REPORT}", html.encode())
+            files = {REPORT: html.encode(), **report.artifacts(folder)}
             if not options.quiet:
                 print(report.render(folder, "text"), flush=True)
     except BrokenPipeError:
@@ -372,7 +331,7 @@ def _finish(
     except OSError as error:
         whole = False
         print(f"{store.path(sweep.name)}: no report: {one_line(error)}", file=sys.stderr)
-    tracker.close(summary.to_dict("records"), complete)
+    tracker.close(summary.to_dict("records"), writer.costs, complete, files)
     if tracker.problem:
         print(f"not everything was logged: {tracker.problem}", file=sys.stderr)
     if not options.quiet:
@@ -399,9 +358,9 @@ def _verdict(graph: Plan, writer: ResultsWriter, whole: bool) -> int:
     return 2 if bad else 1 if failed or not whole else 0
 
 
-def _numbers(timing: Mapping[str, Any]) -> dict[str, float]:
-    """Numbers of a row of timings.csv."""
-    out = {}
+def _numbers(timing: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers of a row of timings.csv, and when it began and ended."""
+    out = {name: timing.get(name) for name in ("started", "ended")}
     for name, value in timing.items():
         try:
             out[name] = float(value)

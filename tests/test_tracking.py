@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import socket
+import subprocess
+import sys
 import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +19,10 @@ import pytest
 
 from harness.keys import Cell
 from harness.reporting import tracking
+from harness.reporting.lineage import Group, GroupKey, Lineage
 from harness.reporting.tracking import EXPERIMENT, Tracker
 from harness.storage.store import Store
-from tests.sweeps import Runner, rows, sweep
+from tests.sweeps import HOME, Runner, rows, sweep
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -25,6 +33,8 @@ SUMMARY = [
         "method": "m",
         "dataset": "d",
         "shots": 2,
+        "n_seeds": 1,
+        "complete": True,
         **{f"{m}_{s}": 0.5 for m in ("image_auroc", "image_auprc") for s in ("mean", "std")},
         **{
             f"{m}_{s}": float("nan")
@@ -33,6 +43,11 @@ SUMMARY = [
         },
     }
 ]
+
+
+COSTS = [{"method": "m", "dataset": "d", "shots": 2, "cells": 1, "total_ms": 7.5}]
+GROUP = GroupKey("m", "d", 2)
+ABOUT = Lineage({"shots": "2"}, {"commit": "abc"}, {GROUP: Group("g", {"params.power": "2.0"})})
 
 
 def cells(n: int) -> list[Cell]:
@@ -51,12 +66,30 @@ def logged(uri: str, name: str) -> tuple[list[Any], list[Any]]:
     return parents, [r for r in found if r.data.tags["harness.kind"] == "cell"]
 
 
+def grouped(uri: str, name: str) -> list[Any]:
+    """Runs of a sweep's groups, by fewest shots."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    wanted = f"tags.`harness.sweep` = '{name}' AND tags.`harness.kind` = 'group'"
+    found = client.search_runs([experiment.experiment_id], wanted)
+    return sorted(found, key=lambda r: int(r.data.tags["shots"]))
+
+
+def history(uri: str, run: Any, metric: str) -> list[Any]:
+    from mlflow import MlflowClient
+
+    return list(MlflowClient(tracking_uri=uri).get_metric_history(run.info.run_id, metric))
+
+
 def log(store: Store, name: str, uri: str, seeds: int, close: bool = True) -> Tracker:
-    tracker = Tracker(store, name, {"shots": [2]}, uri)
+    tracker = Tracker(store, name, ABOUT, uri)
     for cell in cells(seeds):
         tracker.cell(cell, f"key{cell.seed}", ROW, TIMING)
     if close:
-        tracker.close(SUMMARY, True)
+        tracker.close(SUMMARY, COSTS, True, {"tables/results.csv": b"1"})
     return tracker
 
 
@@ -69,19 +102,44 @@ def test_a_sweep_is_a_parent_and_a_child_for_each_cell(
     (parent,) = parents
     assert parent.info.status == "FINISHED"
     assert len(children) == 4
+    groups = {r.info.run_id: r for r in grouped(mlflow_uri, "tracked")}
+    (group,) = groups.values()
     by_cell = {(r["category"], r["seed"]): r for r in rows(tmp_path / "runs" / "tracked")}
     for run in children:
-        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.data.tags["mlflow.parentRunId"] == group.info.run_id
         assert run.info.status == "FINISHED"
+        took = run.info.end_time - run.info.start_time
+        assert 0 < took < 60_000
+        assert run.info.start_time < parent.info.end_time - took
         row = by_cell[run.data.params["category"], run.data.params["seed"]]
         assert run.data.metrics["image_auroc"] == float(row["image_auroc"])
         assert "pixel_auroc" not in run.data.metrics, "an undefined value was logged"
         assert {"method", "dataset", "category", "shots", "seed"} <= set(run.data.params)
     means = parent.data.metrics
     mean = sum(float(r["image_auroc"]) for r in by_cell.values()) / 4
-    assert means["Near/Squares/k2/image_auroc"] == pytest.approx(mean)
+    assert means["image_auroc/Near/Squares"] == pytest.approx(mean)
+    whole_group(group, parent, mean)
     assert run_sweep(config) == 0
     assert [len(found) for found in logged(mlflow_uri, "tracked")] == [1, 4], "logged twice"
+    assert len(history(mlflow_uri, group, "image_auroc")) == 1
+
+
+def whole_group(group: Any, parent: Any, mean: float) -> None:
+    assert group.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert group.info.status == "FINISHED"
+    assert group.data.metrics["image_auroc"] == pytest.approx(mean)
+    assert group.data.metrics["image_auroc_std"] >= 0
+    assert group.data.metrics["total_ms"] > group.data.metrics["encode_ms"] > 0
+    assert group.data.params["params.power"] == "2.0", "a default"
+    for run in (group, parent):
+        assert {"commit", "dirty", "host", "profile", "versions.numpy"} <= set(run.data.tags)
+        (used,) = run.inputs.dataset_inputs
+        assert used.dataset.digest == run.data.tags["data.Squares"]
+        assert json.loads(used.dataset.profile) == {
+            "categories": ["ant", "bee"],
+            "normal": 10,
+            "anomalous": 10,
+        }
 
 
 def test_a_killed_driver_is_gone_on_with(tmp_path: Path, mlflow_uri: str) -> None:
@@ -150,13 +208,13 @@ def test_a_server_that_is_away_costs_no_result(
 
 def test_labels_of_generators_and_grids_are_logged(tmp_path: Path, mlflow_uri: str) -> None:
     """MLflow takes neither + nor = in the name of a metric; labels made by the engine have both."""
-    tracker = Tracker(Store(str(tmp_path)), "labels", {}, mlflow_uri)
+    tracker = Tracker(Store(str(tmp_path)), "labels", Lineage(), mlflow_uri)
     cell = Cell("Near+g-power=1.0", "d", "c", 2, 0)
     tracker.cell(cell, "key", ROW, TIMING)
-    tracker.close([{**SUMMARY[0], "method": cell.method}], True)
+    tracker.close([{**SUMMARY[0], "method": cell.method}], [], True, {})
     assert tracker.problem == ""
     (parent,), (child,) = logged(mlflow_uri, "labels")
-    assert "Near_g-power_1.0/d/k2/image_auroc" in parent.data.metrics
+    assert "image_auroc/Near_g-power_1.0/d" in parent.data.metrics
     assert child.data.params["method"] == cell.method
 
 
@@ -165,3 +223,135 @@ def test_no_run_is_left_active(tmp_path: Path, mlflow_uri: str) -> None:
     import mlflow
 
     assert mlflow.active_run() is None
+
+
+def test_a_group_has_a_point_for_each_number_of_shots_up_to_its_own(
+    tmp_path: Path, mlflow_uri: str
+) -> None:
+    keys = [GroupKey("m", "d", shots) for shots in (8, 2, 4)]
+    groups = {key: Group(str(key), {"shots": str(key.shots)}) for key in keys}
+    tracker = Tracker(Store(str(tmp_path)), "lines", Lineage(groups=groups), mlflow_uri)
+    summary = []
+    for key in keys:
+        tracker.cell(Cell("m", "d", "c", key.shots, 0), f"key{key.shots}", ROW, TIMING)
+        summary.append({**SUMMARY[0], "shots": key.shots, "image_auroc_mean": key.shots / 10})
+    tracker.close(summary, [], True, {})
+    assert tracker.problem == ""
+    found = [
+        [(m.step, m.value) for m in sorted(history(mlflow_uri, run, "image_auroc"), key=str)]
+        for run in grouped(mlflow_uri, "lines")
+    ]
+    assert [sorted(points) for points in found] == [
+        [(2, 0.2)],
+        [(2, 0.2), (4, 0.4)],
+        [(2, 0.2), (4, 0.4), (8, 0.8)],
+    ]
+    last = [run.data.metrics["image_auroc"] for run in grouped(mlflow_uri, "lines")]
+    assert last == [0.2, 0.4, 0.8], "what is searched for is the group's own"
+
+
+def test_changed_code_is_a_new_group_and_the_old_one_stays(tmp_path: Path, mlflow_uri: str) -> None:
+    store = Store(str(tmp_path))
+    for commit in ("old", "new"):
+        about = Lineage(tags={"commit": commit}, groups={GROUP: Group(commit, {"shots": "2"})})
+        tracker = Tracker(store, "changed", about, mlflow_uri)
+        tracker.cell(cells(1)[0], f"key-{commit}", ROW, TIMING)
+        value = {"old": 0.5, "new": 0.75}[commit]
+        tracker.close([{**SUMMARY[0], "image_auroc_mean": value}], COSTS, True, {})
+    found = {r.data.tags["commit"]: r for r in grouped(mlflow_uri, "changed")}
+    assert {c: r.data.metrics["image_auroc"] for c, r in found.items()} == {"old": 0.5, "new": 0.75}
+
+
+def test_a_failed_cell_is_logged_until_it_has_a_result(tmp_path: Path, mlflow_uri: str) -> None:
+    store, cell = Store(str(tmp_path)), cells(1)[0]
+    failure = {"task": "predict d/c/0", "error": "ValueError: no", "traceback": "Trace", "key": "k"}
+    for _ in range(2):
+        tracker = Tracker(store, "failing", ABOUT, mlflow_uri)
+        tracker.failed(cell, "k", failure)
+        tracker.close([{**SUMMARY[0], "complete": False}], COSTS, False, {})
+        assert tracker.problem == ""
+    (parent,), (run,) = logged(mlflow_uri, "failing")
+    assert (parent.info.status, run.info.status) == ("FAILED", "FAILED")
+    assert run.data.tags["error"] == "ValueError: no"
+    (group,) = grouped(mlflow_uri, "failing")
+    assert group.info.status == "FAILED"
+    tracker = Tracker(store, "failing", ABOUT, mlflow_uri)
+    tracker.cell(cell, "k", ROW, TIMING)
+    tracker.close(SUMMARY, COSTS, True, {})
+    (parent,), (run,) = logged(mlflow_uri, "failing")
+    assert (parent.info.status, run.info.status) == ("FINISHED", "FINISHED")
+
+
+def test_the_questions_of_the_documentation_have_answers(
+    run_sweep: Runner, tmp_path: Path, server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each block of docs/mlflow.md, against a server over HTTP."""
+    methods = [
+        {"use": "toys.methods:Near"},
+        {"use": "toys.trouble:Trouble", "params": {"how": "raise"}},
+    ]
+    config = sweep(name="asked", methods=methods, shots=[2, 8])
+    assert run_sweep(config, mlflow=server) == 1
+    text = (HOME / "docs/mlflow.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert len(blocks) == 6
+    (parent,), _ = logged(server, "asked")
+    commit = parent.data.tags["commit"]
+    answers: dict[str, Any] = {"old": commit, "new": commit}
+    for block in blocks:
+        exec(block.replace("sqlite:///runs/mlflow.db", server), answers)
+    kept = Path(tmp_path / "runs" / "asked")
+    near = [
+        float(r["image_auroc_mean"]) for r in rows(kept, "summary.csv") if r["method"] == "Near"
+    ]
+    best = answers["best"].iloc[0]
+    assert best["params.method"] in ("Near", "Trouble")
+    assert best["metrics.image_auroc"] >= near[1]
+    assert (answers["change"] == 0).all()
+    assert len(answers["change"]) >= 2
+    times = answers["cost"]["metrics.total_ms"].dropna().to_list()
+    assert times == sorted(times)
+    assert min(times) > 0
+    assert len(answers["cells"]) == 4
+    assert set(answers["failed"]["params.category"]) == {"bee"}
+    assert answers["failed"]["tags.error"].str.contains("RuntimeError").all()
+    printed = capsys.readouterr().out
+    assert "RuntimeError" in printed
+    assert "View run" not in printed
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=server)
+    names = [f.path for f in client.list_artifacts(parent.info.run_id)]
+    assert {"report.html", "tables", "config", "failures.csv"} <= set(names)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """A real tracking server, over HTTP."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--workers", "1"]
+    command += ["--artifacts-destination", str(tmp_path / "kept")]
+    variables = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (tmp_path / "server.log").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=variables, stdout=log, stderr=log, start_new_session=True
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        end = time.monotonic() + 150
+        while True:
+            try:
+                with urllib.request.urlopen(f"{url}/health", timeout=5):
+                    break
+            except OSError:
+                assert process.poll() is None, (tmp_path / "server.log").read_text()
+                assert time.monotonic() < end, (tmp_path / "server.log").read_text()
+                time.sleep(0.2)
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(20)

@@ -7,6 +7,12 @@ from pathlib import Path
 from harness.reporting import text
 from harness.results import aggregate, published, reader
 
+#: Files of a sweep's folder that a tracking server keeps, by the folder it shows them in.
+KEPT = {
+    "tables": ("results.csv", "summary.csv", "costs.csv", "timings.csv", "tasks.csv"),
+    "config": ("sweep.yaml", "environment.json", "support.json", "notes.json"),
+    "": ("failures.csv",),
+}
 FORMATS = ("text", "markdown", "latex", "csv", "html")
 
 
@@ -43,3 +49,9 @@ def render(sweep_dir: Path | str, format: str, against: str | None = None) -> st
         return page(sweep, comparison)
     writers = {"text": text.text, "markdown": text.markdown}
     return writers.get(format, text.latex)(sweep, comparison)
+
+
+def artifacts(sweep_dir: Path) -> dict[str, bytes]:
+    """Tables and configuration of a sweep by the path a tracking server keeps them under."""
+    paths = [(Path(folder) / name, sweep_dir / name) for folder in KEPT for name in KEPT[folder]]
+    return {str(kept): path.read_bytes() for kept, path in paths if path.is_file()}
