@@ -349,7 +349,7 @@ def test_comparison_takes_the_difference_and_names_the_source(sweep: Path) -> No
 
 def test_nothing_heavy_is_loaded_before_a_report_is_asked_for() -> None:
     heavy = {"pandas", "matplotlib", "jinja2", "yaml", "PIL", "scipy", "torch"}
-    code = f"import sys, harness.report; print({heavy} & set(sys.modules))"
+    code = f"import sys, harness.reporting.report; print({heavy} & set(sys.modules))"
     root = Path(__file__).resolve().parents[1]
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
