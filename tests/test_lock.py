@@ -20,8 +20,8 @@ from tests.sweeps import NEAR, Runner, Tally, command, rows, sweep, written
 
 HOLDER = """
 import sys, time
-from harness import lock
-from harness.store import Store
+from harness.storage import lock
+from harness.storage.store import Store
 lock.BEAT = 0.1
 if sys.argv[2] == "note":
     lock.Lock._lock = lambda self: False

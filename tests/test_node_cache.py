@@ -19,7 +19,7 @@ NAME = ".artifacts/customize/ab/abc.safetensors"
 READER = """
 import sys, tempfile, time
 from pathlib import Path
-from harness.node_cache import NodeCache
+from harness.storage.node_cache import NodeCache
 tempfile.tempdir = sys.argv[1]
 print("ready", flush=True)
 sys.stdin.readline()

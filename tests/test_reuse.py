@@ -96,7 +96,7 @@ def test_counts_of_tasks_are_added_by_worker() -> None:
     found.add("w1", {"decode": [1, 1, 0]})
     assert found
     assert found.text().splitlines() == [
-        "worker,what,made,again,reused",
+        "worker,what,misses,recomputed,hits",
         'w0,"a,b",1,1,1',
         "w0,decode,1,0,0",
         "w1,decode,3,1,1",

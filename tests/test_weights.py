@@ -241,7 +241,7 @@ def test_inventory_tells_what_is_here_from_what_is_not(cache, tmp_path):
 def test_naming_files_needs_no_torch():
     import subprocess
 
-    code = "import sys; from methods import _weights; print('torch' in sys.modules)"
+    code = "import sys; from methods._encoders import weights; print('torch' in sys.modules)"
     root = Path(__file__).parents[1]
     out = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert out.stdout.strip() == "False", out.stderr
