@@ -1,25 +1,25 @@
-# Every target makes or refreshes .venv first. PYTHON may name another interpreter (3.11 or newer).
+# Every target makes or refreshes .venv first. PYTHON may name another interpreter (3.11 to 3.13).
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types check bench
+.PHONY: help setup demo test quick lint types check format bench
 
 help:
-	@echo "make setup   install everything into .venv"
-	@echo "make demo    run conf/demo.yaml and print the table"
-	@echo "make test    run the test suite"
-	@echo "make lint    style;  make types: static types;  make check: lint, types and tests"
-	@echo "make bench   measure speed against the figures in benchmarks/README.md"
+	@echo "make setup   install everything into .venv (uv where it is installed, else pip)"
+	@echo "make demo    run conf/demo.yaml on real photographs and print the table"
+	@echo "make test    run the test suite;  make quick: its unit tests alone, no cluster, no training"
+	@echo "make lint    style and import contracts;  make types: static types"
+	@echo "make check   lint, types and tests;  make format: mend style in place"
+	@echo "make bench   measure the speed of a small sweep"
 
 setup: $(READY)
 
 # A set-up that was cut short leaves no 'ready' and is gone on with.
 $(READY): requirements.txt
-	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh tools/setup.sh
 	@touch $@
 
 demo: $(READY)
@@ -28,6 +28,9 @@ demo: $(READY)
 test: $(READY)
 	$(RUN) -m pytest
 
+quick: $(READY)
+	$(RUN) -m pytest -m "not slow"
+
 lint: $(READY)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -35,6 +38,10 @@ lint: $(READY)
 
 types: $(READY)
 	$(RUN) -m mypy
+
+format: $(READY)
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
 
 check: lint types test
 
