@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -96,13 +96,13 @@ def check(use: str, params: dict[str, Any] | None = None, data_root: str | None 
     return 1 if broken else 0
 
 
-def kind_of(use: str) -> str:
-    """Which kind of plug-in a name stands for."""
+def kind_of(use: str, others: Sequence[str] = ()) -> str:
+    """Which kind of plug-in a name stands for; ``others`` are suggested beside the known ones."""
     for kind in plugins.KINDS:
         if use in plugins.names(kind):
             return kind
     if ":" not in use and "." not in use:
-        known = [n for kind in plugins.KINDS for n in plugins.names(kind)]
+        known = [*others, *(n for kind in plugins.KINDS for n in plugins.names(kind))]
         raise InputError(Problem("", f"no plug-in {use!r}.{suggest(use, known)}"))
     errors = []
     for kind in plugins.KINDS:

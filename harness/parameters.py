@@ -9,6 +9,7 @@ but where a field says ``allow_inf_nan=True``; a truth value is no number.
 from __future__ import annotations
 
 import inspect
+import json
 import math
 import re
 import textwrap
@@ -155,8 +156,9 @@ def describe(annotation: Any) -> str:
         return _PLAIN[types.NoneType if annotation is None else annotation]
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
-        words = [describe(parts[0]), *_constraints(parts[1:])]
-        return f"{words[0]} {' and '.join(words[1:])}" if len(words) > 1 else words[0]
+        base, limits = describe(parts[0]), " and ".join(_constraints(parts[1:]))
+        kind, comma, each = base.partition(", each ")
+        return f"{kind} {limits}{comma}{each}" if limits else base
     if origin is Literal:
         return f"one of {', '.join(map(str, parts))}"
     if origin in (typing.Union, types.UnionType):
@@ -253,6 +255,14 @@ def shown(value: Any, most: int = 80) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
+def _as_yaml(default: Any) -> str:
+    """A default as one would write it in a sweep."""
+    try:
+        return json.dumps(default)
+    except (TypeError, ValueError):
+        return shown(default)
+
+
 def meanings(cls: type) -> dict[str, str]:
     """What the docstring's section of parameters says of each, in one line."""
     lines = (inspect.getdoc(cls) or "").splitlines()
@@ -285,7 +295,7 @@ def render(use: str, cls: type) -> str:
     about = (inspect.getdoc(cls) or "").splitlines()
     lines = [f"{use}: {about[0] if about else cls.__name__}", ""]
     for name, parameter in known.items():
-        default = "needed" if parameter.needed else f"default {shown(parameter.default)}"
+        default = "needed" if parameter.needed else f"default {_as_yaml(parameter.default)}"
         lines.append(f"{name} ({default}): {describe(parameter.annotation)}")
         lines += textwrap.wrap(
             words.get(name, ""), 92, initial_indent="    ", subsequent_indent="    "

@@ -101,7 +101,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("mode", "fats", "expected one of fast, slow. Got 'fats'. Did you mean 'fast'?"),
     ("mode", 1, "expected one of fast, slow. Got 1"),
     ("side", 4, "expected an integer >= 1 and odd. Got 4"),
-    ("levels", [], "expected a list, each an integer >= 1 of at least 1. Got []"),
+    ("levels", [], "expected a list of at least 1, each an integer >= 1. Got []"),
     ("levels", [1, 0], "each an integer >= 1"),
     ("levels", [1, True], "Got [1, True]"),
     ("levels", 1, "Got 1"),
