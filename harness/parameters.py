@@ -167,10 +167,10 @@ def describe(annotation: Any) -> str:
     if inspect.isclass(kind) and issubclass(kind, Mapping):
         return "keys and values"
     if inspect.isclass(kind) and issubclass(kind, Sequence | Set):
-        each = [p for p in parts if p is not Ellipsis]
+        inner = [p for p in parts if p is not Ellipsis]
         if kind is tuple and parts and Ellipsis not in parts:
             return f"a list of {len(parts)}: {', '.join(describe(p) for p in parts)}"
-        return f"a list, each {describe(each[0])}" if each else "a list"
+        return f"a list, each {describe(inner[0])}" if inner else "a list"
     return str(getattr(annotation, "__name__", annotation))
 
 
