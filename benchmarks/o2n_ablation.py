@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from harness.results import aggregate, metrics
+from harness.results import aggregate, intervals, metrics, significance
 
 BRANCHES = ("S_P", "S_N", "S_text")
 ALL = "+".join(BRANCHES)
@@ -113,9 +113,10 @@ def table(frame: pd.DataFrame) -> Iterator[str]:
     """Lines of text: means, spreads and paired differences, per dataset and shots."""
     summary = aggregate.summary_frame(frame).set_index(["dataset", "shots", "method"])
     paired = {}
+    runs = {m: intervals.runs(frame, None, m) for m in ("image_auroc", "image_auprc")}
     for name in FUSIONS:
         if name != ALL:
-            found = aggregate.paired_frame(frame, ALL, name)
+            found = significance.paired_frame(frame, ALL, name, runs)
             paired[name] = found.set_index(["dataset", "shots", "metric"])
     for dataset, shots in sorted({key[:2] for key in summary.index}):
         row = summary.loc[(dataset, shots, ALL)]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from datasets._listed import Listed, Partition, images, pictured
+from datasets._listed import Listed, Partition, images, option, pictured
 from harness.interface import Sample
 
 _DISEASES = ("CNV", "DME", "DRUSEN")
@@ -39,10 +39,10 @@ class OCT2017(Listed):
     def __init__(
         self,
         root: str | Path,
-        split: Literal["published", "patient"] = "published",
+        split: str = "published",
     ) -> None:
         super().__init__(root)
-        self.split = split
+        self.split = option("split", split, ("published", "patient"))
         self._dropped = 0
 
     def _recognises(self, folder: Path) -> bool:

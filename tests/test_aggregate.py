@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
 from harness.results import aggregate
-from harness.results.aggregate import csv_text, paired_frame, read_csv, results_frame, summary_frame
+from harness.results.aggregate import csv_text, read_csv, results_frame, summary_frame
 
 
 def cell(method: str, category: str, seed: int, auroc: float | None, **more: object) -> dict:
@@ -166,49 +165,6 @@ def test_undefined_values() -> None:
 
 def test_nothing_finished_is_an_empty_summary() -> None:
     assert list(summary_frame(results_frame([])).columns) == aggregate.SUMMARY_COLUMNS
-
-
-def test_pairs_agree_with_scipy() -> None:
-    rows = toys(seeds=5)
-    frame = results_frame(rows)
-    row = paired_frame(frame, "a", "b", ["image_auroc"]).iloc[0]
-    a, b = by_hand(rows, "a", list(range(5))), by_hand(rows, "b", list(range(5)))
-    interval = stats.ttest_rel(a, b).confidence_interval(0.95)
-    assert (row["low"], row["high"]) == pytest.approx(tuple(interval))
-    differences = np.subtract(a, b)
-    assert row["mean"] == pytest.approx(differences.mean())
-    assert row["std"] == pytest.approx(differences.std(ddof=1))
-    assert row["effect_size"] == pytest.approx(differences.mean() / differences.std(ddof=1))
-    table = frame.pivot_table(index="category", columns="method", values="image_auroc")
-    assert (row["wins"], row["ties"], row["losses"]) == (
-        (table["a"] > table["b"]).sum(),
-        0,
-        (table["a"] < table["b"]).sum(),
-    )
-    mirrored = paired_frame(frame, "b", "a", ["image_auroc"]).iloc[0]
-    assert (mirrored["mean"], mirrored["wins"]) == (pytest.approx(-row["mean"]), row["losses"])
-
-
-def test_pairs_use_only_seeds_that_both_have_in_full() -> None:
-    gone = {("a", "y", 2), ("b", "x", 0)}
-    rows = [row for row in toys() if (row["method"], row["category"], row["seed"]) not in gone]
-    row = paired_frame(results_frame(rows), "a", "b", ["image_auroc"]).iloc[0]
-    a, b = by_hand(rows, "a", [1, 3]), by_hand(rows, "b", [1, 3])
-    assert row["n_seeds"] == 2
-    assert row["mean"] == pytest.approx(np.subtract(a, b).mean())
-
-
-def test_a_pair_of_one_seed_or_no_spread_claims_nothing() -> None:
-    rows = [cell(m, c, 0, v) for m, c, v in [("a", "x", 0.9), ("b", "x", 0.8)]]
-    row = paired_frame(results_frame(rows), "a", "b", ["image_auroc"]).iloc[0]
-    assert row["mean"] == pytest.approx(0.1)
-    assert row[["std", "low", "high", "effect_size"]].isna().all()
-    same = [cell(m, "x", seed, 0.5) for m, seed in product("ab", range(3))]
-    row = paired_frame(results_frame(same), "a", "b", ["image_auroc"]).iloc[0]
-    assert (row["mean"], row["low"], row["ties"]) == (0, 0, 1)
-    assert math.isnan(row["effect_size"])
-    with pytest.raises(ValueError, match="no results of method 'c'"):
-        paired_frame(results_frame(rows), "a", "c")
 
 
 def test_long_lists_of_names_are_cut_short() -> None:

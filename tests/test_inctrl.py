@@ -10,7 +10,6 @@ import open_clip
 import pytest
 import torch
 
-from harness import config
 from harness.contract import check
 from harness.interface import Auxiliary, AuxiliaryCategory, Image, Prediction, Queries, Support
 from methods import inctrl
@@ -301,14 +300,14 @@ def test_state_of_another_size_is_refused(tiny: str) -> None:
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"loss": "focal"}, "loss: expected"),
-        ({"batch": 5}, "batch: expected"),
-        ({"steps": 0}, "steps: expected"),
+        ({"loss": "focal"}, "loss must be one of"),
+        ({"batch": 5}, "batch must be even"),
+        ({"steps": 0}, "at least 1"),
     ],
 )
 def test_parameters_are_checked(parameters: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        config.build("method", "inctrl", parameters)
+        Inctrl(**parameters)
 
 
 def test_auxiliary_data_is_checked(tiny: str) -> None:

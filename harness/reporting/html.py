@@ -18,7 +18,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.reporting import plots, tables
+from harness.reporting import certainty, plots, tables
 from harness.reporting.plots import Line
 from harness.results import aggregate, published
 
@@ -50,7 +50,7 @@ def page(sweep: SweepFolder, comparison: pd.DataFrame | None) -> str:
     leader = tables.leader(sweep.summary, sweep.uses)
     differences = None
     if leader:
-        differences = tables.paired(sweep.results, sweep.summary, leader, False, sweep.expected)
+        differences = certainty.differences(sweep, leader, nearest=False)
     drawn = _drawn(sweep)
     pictures, left_out = _gallery(sweep)
     return environment.get_template("report.html.j2").render(
@@ -59,6 +59,10 @@ def page(sweep: SweepFolder, comparison: pd.DataFrame | None) -> str:
         headlines=_headlines(sweep),
         trends=_trends(sweep),
         differences=differences,
+        intervals=certainty.intervals(sweep),
+        ranks=certainty.ranked(sweep),
+        diagram=certainty.diagram(sweep.ranks) if sweep.ranks else None,
+        uncertain=certainty.remarks(sweep),
         comparison=None if comparison is None else tables.against(comparison),
         caveat=published.CAVEAT,
         sources=sorted(set([] if comparison is None else comparison["source"])),
@@ -82,9 +86,10 @@ def _headlines(sweep: SweepFolder) -> list[tables.Table]:
         ("Pixels", ["pixel_auroc", "pixel_aupro"]),
         ("With a threshold chosen by the labels", ["image_f1_max", "pixel_f1_max"]),
     ]
+    near = certainty.near(sweep)
     reported = [(title, tables.reported(sweep.summary, metrics)) for title, metrics in parts]
     return [
-        tables.headline(sweep.summary, metrics, sweep.methods, title)
+        tables.headline(sweep.summary, metrics, sweep.methods, title, near)
         for title, metrics in reported
         if metrics
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ class Table:
     names : how many of the first columns are words; the others are figures
     groups : headings over the columns after the names: (text, columns it spans); may be empty
     best : (row, column) of the cells to set off
+    near : (row, column) of the cells that cannot be told from the best of their kind
     """
 
     title: str
@@ -44,6 +45,7 @@ class Table:
     names: int = 1
     groups: list[tuple[str, int]] = field(default_factory=list)
     best: set[tuple[int, int]] = field(default_factory=set)
+    near: set[tuple[int, int]] = field(default_factory=set)
 
 
 def percent(value: float, digits: int = 1) -> str:
@@ -67,7 +69,11 @@ def reported(summary: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
 
 
 def headline(
-    summary: pd.DataFrame, metrics: Sequence[str], methods: Sequence[str], title: str
+    summary: pd.DataFrame,
+    metrics: Sequence[str],
+    methods: Sequence[str],
+    title: str,
+    near: Mapping[str, set[tuple[str, int, str]]] | None = None,
 ) -> Table:
     """Datasets and methods down, metrics and shots across.
 
@@ -77,6 +83,7 @@ def headline(
     metrics : some of ``harness.metrics.METRICS``
     methods : every method, in the order to show them in
     title : str
+    near : metric -> (dataset, shots, method) of those not told from the best
 
     Returns
     -------
@@ -90,6 +97,7 @@ def headline(
     fields = [(metric, count) for metric in metrics for count in counts]
     rows: list[list[str]] = []
     best: set[tuple[int, int]] = set()
+    level: set[tuple[int, int]] = set()
     valued = {r["dataset"] for r in records if any(r[f"{name}_n"] for name in metrics)}
     for dataset in sorted({str(key[0]) for key in by_key} & valued):
         ran = [m for m in methods if any((dataset, m, count) in by_key for count in counts)]
@@ -110,9 +118,13 @@ def headline(
             cells = [by_key.get((dataset, method, count)) for method in ran]
             means = [percent(float(c[f"{metric}_mean"])) if c else NOTHING for c in cells]
             best |= {(first + i, column) for i in _highest(means)}
+            close = (near or {}).get(metric, set())
+            level |= {
+                (first + i, column) for i, m in enumerate(ran) if (dataset, count, m) in close
+            }
     groups = [(f"{TITLES[metric]} %", len(counts)) for metric in metrics]
     columns = ["dataset", "method", *(aggregate.shots_title(count) for _, count in fields)]
-    return Table(title, columns, rows, names=2, groups=groups, best=best)
+    return Table(title, columns, rows, names=2, groups=groups, best=best, near=level)
 
 
 def categories(results: pd.DataFrame, metric: str, methods: Sequence[str]) -> list[Table]:
@@ -139,54 +151,6 @@ def leader(summary: pd.DataFrame, uses: dict[str, str]) -> str | None:
         return None
     ours = sorted(name for name in means.index if uses.get(name, name) == "o2n")
     return str(ours[0] if ours else means.idxmax())
-
-
-def paired(
-    results: pd.DataFrame, summary: pd.DataFrame, a: str, nearest: bool, expected: pd.DataFrame
-) -> Table:
-    """``a`` minus the other methods in AUROC points, on the same supports, seed by seed.
-
-    Parameters
-    ----------
-    results, summary : frames
-    a : name of a method
-    nearest : bool
-        Only the other method with the highest mean, for each dataset and number of shots.
-    expected : frame of the cells there should be
-    """
-    others = sorted(set(results["method"]) - {a})
-    means = {
-        (r["dataset"], r["shots"], r["method"]): r["image_auroc_mean"]
-        for r in summary.dropna(subset=["image_auroc_mean"]).to_dict("records")
-    }
-    rows = []
-    for b in others:
-        for row in aggregate.paired_frame(
-            results, a, b, ["image_auroc"], expected=expected
-        ).to_dict("records"):
-            place = (row["dataset"], row["shots"])
-            rivals = {m: means[*place, m] for m in others if (*place, m) in means}
-            if not nearest or (rivals and b == max(rivals, key=lambda m: rivals[m])):
-                rows.append((*place, b, row))
-    rows.sort(key=lambda row: row[:3])
-    body = [[dataset, str(count), b, *_difference(row)] for dataset, count, b, row in rows]
-    columns = ["dataset", "shots", "against", "difference", "95 % interval", "effect", "seeds"]
-    return Table(
-        f"{a} minus {'the best other method' if nearest else 'each other method'}, AUROC points",
-        [*columns, "categories won-tied-lost"],
-        body,
-        names=3,
-    )
-
-
-def _difference(row: Any) -> list[str]:
-    interval = NOTHING
-    if not math.isnan(row["low"]):
-        interval = f"{points(row['low'])} to {points(row['high'])}"
-    std = "" if math.isnan(row["std"]) else f" ± {percent(row['std'])}"
-    effect = NOTHING if math.isnan(row["effect_size"]) else f"{row['effect_size']:+.2f}"
-    won = f"{row['wins']}-{row['ties']}-{row['losses']}"
-    return [points(row["mean"]) + std, interval, effect, str(row["n_seeds"]), won]
 
 
 def against(comparison: pd.DataFrame) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.reporting import tables
+from harness.reporting import certainty, tables
 from harness.reporting.tables import Table
 from harness.results import published
 
@@ -29,6 +29,7 @@ def text(sweep: SweepFolder, comparison: pd.DataFrame | None) -> str:
     chosen = sections(sweep, comparison, WIDTH)
     blocks += ["\n".join(text_lines(table)) for table in chosen]
     marks = ["mean ± sample standard deviation over seeds", "* highest"]
+    marks += [f"{certainty.NEAR} not told from it"] * any(table.near for table in chosen)
     blocks.append("\n".join(["; ".join(marks), *remarks(sweep, comparison)]))
     return "\n\n".join(blocks) + "\n"
 
@@ -37,7 +38,8 @@ def text_lines(table: Table) -> list[str]:
     """A table in columns: words to the left, figures to the right."""
     marks = [
         [
-            cell[len(cell.rstrip(tables.INCOMPLETE)) :] + "*" * ((i, j) in table.best)
+            cell[len(cell.rstrip(tables.INCOMPLETE)) :]
+            + ("*" if (i, j) in table.best else certainty.NEAR * ((i, j) in table.near))
             for j, cell in enumerate(row)
         ]
         for i, row in enumerate(table.rows)
@@ -145,17 +147,19 @@ def _tex(text: str) -> str:
 
 def sections(sweep: SweepFolder, comparison: pd.DataFrame | None, width: int) -> list[Table]:
     """The tables to read, in order; the headline one metric at a time where it is too wide."""
-    summary, chosen = sweep.summary, []
+    summary, chosen, near = sweep.summary, [], certainty.near(sweep)
     for metrics, title in ((IMAGE, "Images"), (PIXEL, "Pixels")):
         there = tables.reported(summary, metrics)
-        whole = tables.headline(summary, there, sweep.methods, title)
+        whole = tables.headline(summary, there, sweep.methods, title, near)
         if there and max(map(len, text_lines(whole))) <= width:
             chosen.append(whole)
         else:
-            chosen += [tables.headline(summary, [m], sweep.methods, title) for m in there]
+            chosen += [tables.headline(summary, [m], sweep.methods, title, near) for m in there]
     leader = tables.leader(summary, sweep.uses)
     if leader:
-        chosen.append(tables.paired(sweep.results, summary, leader, True, sweep.expected))
+        chosen.append(certainty.differences(sweep, leader, nearest=True))
+    ranked = certainty.ranked(sweep)
+    chosen += [ranked] if ranked else []
     if comparison is not None and len(comparison):
         chosen.append(tables.against(comparison))
     return [table for table in [*chosen, tables.data(sweep.results)] if table.rows]
@@ -169,6 +173,7 @@ def remarks(sweep: SweepFolder, comparison: pd.DataFrame | None) -> list[str]:
         lines.append(f"{tables.INCOMPLETE} over fewer seeds; missing are:")
         lines += [f"  {gap}" for gap in gaps[:20]]
         lines += [f"  and {len(gaps) - 20} more, see summary.csv"] if len(gaps) > 20 else []
+    lines += certainty.remarks(sweep)
     lines += [f"{note['method']}: {note['note']}" for note in sweep.notes]
     if comparison is not None:
         if not len(comparison):

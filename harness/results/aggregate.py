@@ -1,4 +1,4 @@
-"""Rows of results to frames, means with their spread, and paired comparisons.
+"""Rows of results to frames, and means with their spread.
 
 How runs are averaged: a metric is averaged over the categories of a dataset within a seed, without
 weights; those means are then averaged over the seeds, with the sample standard deviation (ddof 1).
@@ -32,11 +32,6 @@ SUMMARY_COLUMNS = [
     "complete",
     *(f"{metric}_{statistic}" for metric in METRICS for statistic in ("mean", "std", "n")),
     "missing",
-]
-PAIRED_COLUMNS = [
-    *("dataset", "shots", "metric", "n_seeds"),
-    *("mean", "std", "low", "high", "effect_size"),
-    *("wins", "ties", "losses"),
 ]
 _WORDS = {"method", "dataset", "category", "status", "missing"}
 _WORDS |= {"task", "error", "traceback", "query", "defect", "metric"}
@@ -220,73 +215,6 @@ def summary_frame(results: pd.DataFrame, expected: pd.DataFrame | None = None) -
             row |= {f"{metric}_{name}": value for name, value in values.items()}
         rows.append(row)
     return pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
-
-
-def paired_frame(
-    results: pd.DataFrame,
-    a: str,
-    b: str,
-    metrics: Sequence[str] = ("image_auroc", "image_auprc"),
-    expected: pd.DataFrame | None = None,
-) -> pd.DataFrame:
-    """Method ``a`` minus method ``b`` on the same supports, per (dataset, shots).
-
-    Parameters
-    ----------
-    results : frame of ``results_frame``
-    a, b : names in the column ``method``
-    metrics : some of ``METRICS``
-    expected : as in ``seed_means``
-
-    Returns
-    -------
-    frame with ``PAIRED_COLUMNS``
-        ``mean`` and ``std`` (ddof 1) of the difference over the seeds that both have in full;
-        ``low`` and ``high`` its 95 % interval by Student's t, which takes the differences of seeds
-        for independent and roughly normal; ``effect_size`` is mean / std (Cohen's d of pairs).
-        ``wins`` counts the categories where ``a`` is higher, averaged over those seeds. With
-        few seeds the interval is wide: read the effect, no verdict. NaN: one seed cannot tell.
-
-    Raises
-    ------
-    ValueError
-        When a method is not in the results.
-    """
-    import pandas as pd
-    from scipy.special import stdtrit
-
-    for name in (a, b):
-        if name not in set(results["method"]):
-            raise ValueError(
-                f"no results of method {name!r}, only {sorted(set(results['method']))}"
-            )
-    rows = []
-    for metric in metrics:
-        means = seed_means(results, metric, expected)
-        join = ["dataset", "shots", "seed"]
-        pairs = means[means["method"] == a].merge(means[means["method"] == b], on=join)
-        both = _by_category(results, a, metric).merge(
-            _by_category(results, b, metric), on=[*join, "category"]
-        )
-        both = both.merge(pairs[join], on=join)
-        for key, group in pairs.groupby(["dataset", "shots"]):
-            difference = group["value_x"] - group["value_y"]
-            count, mean, std = len(group), float(difference.mean()), float(difference.std())
-            reach = float(stdtrit(count - 1, 0.975)) * std / math.sqrt(count)
-            match = both[(both["dataset"] == key[0]) & (both["shots"] == key[1])]
-            gaps = match.groupby("category")[["value_x", "value_y"]].mean()
-            gap = gaps["value_x"] - gaps["value_y"]
-            effect = mean / std if std > 0 else math.nan
-            wins = int((gap > 0).sum()), int((gap == 0).sum()), int((gap < 0).sum())
-            spread = (mean, std, mean - reach, mean + reach, effect)
-            rows.append((*key, metric, count, *spread, *wins))
-    frame = pd.DataFrame(rows, columns=PAIRED_COLUMNS)
-    return frame.sort_values(["dataset", "shots", "metric"], ignore_index=True)
-
-
-def _by_category(results: pd.DataFrame, method: str, metric: str) -> pd.DataFrame:
-    rows = results[results["method"] == method].dropna(subset=[metric])
-    return rows.rename(columns={metric: "value"})[["dataset", "shots", "seed", "category", "value"]]
 
 
 def _missing(group: pd.DataFrame, counting: dict[str, set[tuple[str, str]]]) -> str:

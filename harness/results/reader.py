@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.results import aggregate
+from harness.results import aggregate, intervals, significance
 from harness.results.metrics import FPR_LIMIT
 
 if TYPE_CHECKING:
@@ -27,8 +27,17 @@ DEFINITIONS = {
     "AUPRO": "Overlap with each 8-connected region of the masks, averaged over regions, against "
     f"the false positive rate of all normal pixels up to {FPR_LIMIT}; exact at every threshold.",
     "Scores": "Ranked as the method gave them: never squashed, clamped or normalised.",
-    "Differences": "Seed by seed on the same support images. The interval is Student's t over the "
-    "seeds, effect is mean / deviation. Few seeds make a weak test: read sizes, not verdicts.",
+    "Intervals": "95 %, over the seeds and over the queries: the queries are drawn anew, paired "
+    "over seeds and methods, and the seeds come in by Student's t. They speak of other supports "
+    "and other queries of these categories, not of other categories.",
+    "Differences": "On the same support images and queries. p is the chance of such a difference, "
+    "were there none, corrected for all pairs of methods of that dataset and shots (Holm).",
+    "Few seeds": "One seed shows no spread, so there is no interval. Three show a difference of "
+    "about two and a half deviations between seeds, five one of one and a quarter; correction for "
+    "many pairs asks for more. Not told apart does not mean alike.",
+    "Ranks": "Datasets count once each. Nemenyi's critical difference of mean ranks, and "
+    "Wilcoxon's signed ranks corrected for all pairs (Holm): fewer than six datasets can never "
+    "show p < 0.05.",
 }
 
 
@@ -67,6 +76,24 @@ class SweepFolder:
         if len(self.failed) or not path.is_file():
             return aggregate.summary_frame(self.results, self.expected)
         return aggregate.read_csv(path, aggregate.SUMMARY_COLUMNS)
+
+    @cached_property
+    def runs(self) -> dict[str, intervals.Runs]:
+        """Image metrics with their queries drawn anew, by metric: what intervals are made of."""
+        return {
+            metric: intervals.runs(self.results, self.path, metric, self.expected)
+            for metric in intervals.METRIC
+        }
+
+    @cached_property
+    def pairs(self) -> pd.DataFrame:
+        """Every pair of methods; see ``significance.pairs_frame``."""
+        return significance.pairs_frame(self.results, self.runs)
+
+    @cached_property
+    def ranks(self) -> significance.Ranks | None:
+        """Mean ranks in image AUROC over datasets, None where there are too few."""
+        return significance.ranks(self.results, "image_auroc", self.expected)
 
     @property
     def uses(self) -> dict[str, str]:
