@@ -1,0 +1,44 @@
+"""Files that ``new`` writes keep the promises of a plug-in."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.__main__ import main
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("method", ()), ("method", ("--encoder",)), ("dataset", ()), ("generator", ())],
+)
+def test_what_is_written_keeps_its_promises(
+    kind: str, options: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["new", kind, "my_own", "--folder", str(tmp_path), *options]) == 0
+    path = tmp_path / "my_own.py"
+    assert f"check {path}" in capsys.readouterr().out
+    assert main(["check", str(path)]) == 0, capsys.readouterr().out
+    style = [sys.executable, "-m", "ruff", "check", "--isolated", "--line-length", "100", str(path)]
+    assert subprocess.run(style, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("method", "My-Own"), "as in my_method"),
+        (("method", "class"), "as in my_method"),
+        (("method", "patchcore"), "is there already"),
+        (("dataset", "mine", "--encoder"), "is for methods"),
+        (("method", "mine", "--folder", "/nowhere"), "no such folder"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    words: tuple[str, ...], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["new", *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert expected in line
