@@ -162,19 +162,6 @@ def three_quarters(items: Sequence[T]) -> tuple[list[T], list[T]]:
     return train, test
 
 
-def option(name: str, value: str, options: Sequence[str]) -> str:
-    """Return the value, or say which there are.
-
-    Raises
-    ------
-    ValueError
-        If the value is none of the options.
-    """
-    if value not in options:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}. Got {value!r}.")
-    return value
-
-
 def by_folder(
     base: Path,
     *,

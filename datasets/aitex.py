@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from datasets._listed import Listed, Partition, child, folders, images, option, three_quarters
+from datasets._listed import Listed, Partition, child, folders, images, three_quarters
 from datasets._pictures import marked, size
 from harness.interface import Sample
 
@@ -57,10 +57,10 @@ class AITEX(Listed):
     def __init__(
         self,
         root: str | Path,
-        split: str = "published",
+        split: Literal["published", "source"] = "published",
     ) -> None:
         super().__init__(root)
-        self.split = option("split", split, ("published", "source"))
+        self.split = split
         self._unmarked: list[str] = []
 
     def _recognises(self, folder: Path) -> bool:

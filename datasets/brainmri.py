@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from datasets._listed import Listed, Partition, child, images, option, three_quarters
+from datasets._listed import Listed, Partition, child, images, three_quarters
 from datasets._pictures import opened
 from harness.data.thumbnails import alike, joined, thumbnail, unit
 from harness.interface import Sample
@@ -47,10 +47,10 @@ class BrainMRI(Listed):
     def __init__(
         self,
         root: str | Path,
-        split: str = "published",
+        split: Literal["published", "deduplicated"] = "published",
     ) -> None:
         super().__init__(root)
-        self.split = option("split", split, ("published", "deduplicated"))
+        self.split = split
 
     def _recognises(self, folder: Path) -> bool:
         found = [child(folder, "no"), child(folder, "yes")]

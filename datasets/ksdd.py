@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from datasets._listed import Listed, Partition, folders, images, option, three_quarters
+from datasets._listed import Listed, Partition, folders, images, three_quarters
 from datasets._pictures import marked, size
 from harness.interface import Sample
 
@@ -44,10 +44,10 @@ class KSDD(Listed):
     def __init__(
         self,
         root: str | Path,
-        split: str = "published",
+        split: Literal["published", "item"] = "published",
     ) -> None:
         super().__init__(root)
-        self.split = option("split", split, ("published", "item"))
+        self.split = split
         self._unmarked: list[str] = []
 
     def _recognises(self, folder: Path) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from datasets._listed import Listed, Partition, images, option, pictured
+from datasets._listed import Listed, Partition, images, pictured
 from harness.interface import Sample
 
 _DISEASES = ("CNV", "DME", "DRUSEN")
@@ -39,10 +39,10 @@ class OCT2017(Listed):
     def __init__(
         self,
         root: str | Path,
-        split: str = "published",
+        split: Literal["published", "patient"] = "published",
     ) -> None:
         super().__init__(root)
-        self.split = option("split", split, ("published", "patient"))
+        self.split = split
         self._dropped = 0
 
     def _recognises(self, folder: Path) -> bool:

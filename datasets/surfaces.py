@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from datasets._rendering.defects import DEFECTS
 from datasets._rendering.render import EVALUATION, VERSION, Rendering, render
@@ -43,23 +44,12 @@ class Surfaces(Dataset):
 
     def __init__(
         self,
-        n_train: int = 40,
-        n_test: int = 60,
-        size: int = 128,
-        seed: int = 0,
+        n_train: Annotated[int, Field(ge=1, le=100_000)] = 40,
+        n_test: Annotated[int, Field(ge=2, le=100_000)] = 60,
+        size: Annotated[int, Field(ge=32, le=1024)] = 128,
+        seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0,
         categories: Sequence[str] | None = None,
     ) -> None:
-        for name, value, low, high in (
-            ("n_train", n_train, 1, 100_000),
-            ("n_test", n_test, 2, 100_000),
-            ("size", size, 32, 1024),
-            ("seed", seed, 0, 2**31 - 1),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise ValueError(
-                    f"The {name} parameter of surfaces must be an integer from {low} to {high}. "
-                    f"Got {value!r} instead."
-                )
         chosen = list(EVALUATION) if categories is None else list(categories)
         for category in chosen:
             _known(category)

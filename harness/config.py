@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness import plugins
 from harness.errors import InputError, Problem, one_line, suggest
+from harness.parameters import describe, parameters
 
 #: A plain file name: it becomes a folder or file below the storage folder and must stay there.
 PLAIN = r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}"
@@ -285,40 +286,51 @@ def check_plugin(kind: str, use: str, params: Params, where: str) -> list[Proble
     """Mistakes in a plug-in's name and parameters; datasets are built later, with their root."""
     try:
         cls = plugins.find(kind, use, f"{where}.use")
-        known = plugins.parameters(cls, f"{where}.use")
+        known = parameters(cls, f"{where}.use")
     except InputError as error:
         return list(error.problems)
-    problems = []
+    problems, values = [], {}
     for key, value in params.items():
         at = f"{where}.params.{key}"
         if key not in known:
             problems.append(Problem(at, f"{use} has no such parameter.{suggest(key, known)}"))
             continue
         try:
-            pydantic.TypeAdapter(known[key][0]).validate_python(value)
-        except pydantic.ValidationError as error:
-            message = error.errors()[0]["msg"].replace("Input should be", "expected")
-            problems.append(Problem(at, f"{message}. Got {value!r}"))
-        except (pydantic.PydanticUserError, NameError):
-            continue  # an annotation that is no schema is not checked
-    if not problems and kind != "dataset":
+            values[key] = known[key].read(value)
+        except ValueError as error:
+            problems.append(Problem(at, str(error)))
+    filled = {"root"} if kind == "dataset" else set()
+    for key, parameter in known.items():
+        if parameter.needed and key not in params and key not in filled:
+            message = f"{use} needs it: {describe(parameter.annotation)}"
+            problems.append(Problem(f"{where}.params.{key}", message))
+    refused = known.keys() & params.keys() - values.keys()
+    if kind != "dataset" and all(p.name in values for p in known.values() if p.needed):
         try:
-            build(kind, use, params)
+            cls(**values)
         except (Exception, SystemExit) as error:  # what the plug-in says is the message
-            problems.append(Problem(f"{where}.params", one_line(error)))
+            message = one_line(error)
+            if not any(re.search(rf"\b{re.escape(key)}\b", message) for key in refused):
+                problems.append(Problem(f"{where}.params", message))
     return problems
 
 
 def build(kind: str, use: str, params: Params) -> Any:
-    """Make a plug-in, its values converted to the annotated types (1e-3 is a string in YAML)."""
+    """Make a plug-in, its values converted to the annotated types (1e-3 is a string in YAML).
+
+    Raises
+    ------
+    ValueError
+        A parameter's value is not what its annotation asks for.
+    """
     cls = plugins.find(kind, use)
-    known = plugins.parameters(cls)
+    known = parameters(cls)
     values = {}
     for key, value in params.items():
         try:
-            values[key] = pydantic.TypeAdapter(known[key][0]).validate_python(value)
-        except (pydantic.PydanticUserError, NameError):
-            values[key] = value
+            values[key] = known[key].read(value) if key in known else value
+        except ValueError as error:
+            raise ValueError(f"{plain(use)}: {key}: {error}") from None
     return cls(**values)
 
 

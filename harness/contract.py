@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from harness.interface import (
     Support,
 )
 from harness.keys import hashed
+from harness.parameters import parameters
 
 SIZE = 96  # of the made-up images, pixels
 #: promises without which the ones that follow cannot be tried
@@ -63,7 +64,7 @@ def check(use: str, params: dict[str, Any] | None = None, data_root: str | None 
     problems = config.check_plugin(kind, use, params or {}, use)
     if problems and kind != "dataset":
         raise InputError(*problems)
-    plugins.parameters(plugins.find(kind, use), use)
+    parameters(plugins.find(kind, use), use)
     if kind == "method":
         promises = _method(use, params or {})
     elif kind == "generator":
@@ -95,13 +96,13 @@ def check(use: str, params: dict[str, Any] | None = None, data_root: str | None 
     return 1 if broken else 0
 
 
-def kind_of(use: str) -> str:
-    """Which kind of plug-in a name stands for."""
+def kind_of(use: str, others: Sequence[str] = ()) -> str:
+    """Which kind of plug-in a name stands for; ``others`` are suggested beside the known ones."""
     for kind in plugins.KINDS:
         if use in plugins.names(kind):
             return kind
     if ":" not in use and "." not in use:
-        known = [n for kind in plugins.KINDS for n in plugins.names(kind)]
+        known = [*others, *(n for kind in plugins.KINDS for n in plugins.names(kind))]
         raise InputError(Problem("", f"no plug-in {use!r}.{suggest(use, known)}"))
     errors = []
     for kind in plugins.KINDS:
@@ -206,7 +207,7 @@ def _method(use: str, params: dict[str, Any]) -> Iterator[tuple[str, Callable[[]
         _expect(bool(doc), "the class has no docstring")
 
     def keeps_parameters() -> None:
-        known = plugins.parameters(type(trial.method))
+        known = parameters(type(trial.method))
         missing = [name for name in known if not hasattr(trial.method, name)]
         _expect(not missing, f"__init__ does not keep {', '.join(missing)} under its own name")
 
@@ -290,7 +291,7 @@ def _generator(use: str, params: dict[str, Any]) -> Iterator[tuple[str, Callable
         seen["state"] = made.customize(support, prior)
         wrong = [n for n, a in seen["state"].items() if not isinstance(a, np.ndarray)]
         _expect(not wrong, f"the state must hold numpy arrays, not so: {', '.join(wrong)}")
-        unknown = set(made.sampling_parameters) - set(plugins.parameters(type(made)))
+        unknown = set(made.sampling_parameters) - set(parameters(type(made)))
         _expect(
             not unknown,
             f"``sampling_parameters`` names what is no parameter: {', '.join(sorted(unknown))}",

@@ -9,7 +9,6 @@ import importlib.util
 import inspect
 import sys
 import types
-import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,23 +92,6 @@ def find(kind: str, use: str, where: str = "") -> Any:
         missing = ", ".join(sorted(getattr(chosen, "__abstractmethods__", ())))
         raise InputError(Problem(where, f"{kind} {use!r} does not define {missing}"))
     return chosen
-
-
-def parameters(cls: type, where: str = "") -> dict[str, tuple[Any, Any]]:
-    """Parameters of a plug-in: name -> (annotation, default or ``inspect.Parameter.empty``)."""
-    init = cls.__init__  # type: ignore[misc]
-    if init is object.__init__:
-        return {}
-    found = list(inspect.signature(init).parameters.values())[1:]
-    for p in found:
-        if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
-            message = f"{cls.__name__}.__init__ takes {p}: every parameter must be a named keyword"
-            raise InputError(Problem(where, message))
-    try:
-        hints = typing.get_type_hints(init)
-    except Exception:  # annotations may name what only type checkers import: unchecked then
-        hints = {}
-    return {p.name: (hints.get(p.name, Any), p.default) for p in found}
 
 
 @dataclass(frozen=True)

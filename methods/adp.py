@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field, PositiveFloat
 
 from harness.interface import Features, Image, Method, Prediction, Queries, Support
 from methods._encoders.encoding import Encoding
-from methods._encoders.load import caveat, described
+from methods._encoders.load import EncoderSpec, caveat, described
 from methods._encoders.pictures import encoder_files
 from methods._learned import concepts as adp
+from methods._ops.parameters import Size
 from methods._ops.prompts import anomalous_probability, unit
 from methods._ops.windows import nearest, spread, upsample
 
@@ -73,14 +75,14 @@ class Adp(Method):
     def __init__(
         self,
         *,
-        encoder: Mapping[str, Any] | None = None,
-        size: int = 224,
-        temperature: float | None = None,
-        concepts: Sequence[str] = _CONCEPTS,
+        encoder: EncoderSpec | None = None,
+        size: Size = 224,
+        temperature: PositiveFloat | None = None,
+        concepts: Sequence[Literal["normal", "anomalous"]] = _CONCEPTS,
         label: bool = False,
         self_tuning: bool = True,
         association: bool = True,
-        windows: Sequence[int] = (),
+        windows: Sequence[Annotated[int, Field(ge=2)]] = (),
     ) -> None:
         self.encoder = described(encoder or _ENCODER)
         self.note = caveat(self.encoder, "ViT-H/14")
@@ -92,16 +94,12 @@ class Adp(Method):
         self.association = association
         self.windows = tuple(windows)
         self.generator = bool(self.concepts)
-        if size < 1:
-            raise _wrong("size", "at least 1", size)
-        if temperature is not None and not 0 < temperature < float("inf"):
-            raise _wrong("temperature", "a finite number above 0", temperature)
-        if not set(self.concepts) <= set(_CONCEPTS) or len(set(self.concepts)) < len(self.concepts):
-            raise _wrong("concepts", f"some of {', '.join(_CONCEPTS)}, each once", list(concepts))
+        if len(set(self.concepts)) < len(self.concepts):
+            raise _wrong("concepts", "different ones", list(concepts))
         if not self.concepts and not label:
             raise _wrong("concepts", "at least one, or `label` be true", list(concepts))
-        if windows and (not association or min(windows) < 2):
-            raise _wrong("windows", "sides of 2 or more, with `association`", list(windows))
+        if windows and not association:
+            raise _wrong("windows", "none without `association`", list(windows))
 
     def files(self) -> Sequence[Path]:
         """The encoder's local files."""

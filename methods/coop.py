@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from harness.interface import (
     Arrays,
@@ -23,8 +24,9 @@ from harness.interface import (
     Queries,
     Support,
 )
-from methods._encoders.load import caveat, described
+from methods._encoders.load import EncoderSpec, caveat, described
 from methods._encoders.pictures import encoder_files
+from methods._ops.parameters import Momentum, Size, SomeShare
 from methods._ops.prompts import anomalous_probability, unit
 
 _ENCODER = {"model": "ViT-B-16-plus-240", "weights": "laion400m_e31"}
@@ -75,16 +77,16 @@ class Coop(Method):
     def __init__(
         self,
         *,
-        encoder: Mapping[str, Any] | None = None,
-        size: int = 240,
-        context: int = 16,
-        epochs: int | None = None,
-        batch: int = 32,
-        learning_rate: float = 0.002,
-        momentum: float = 0.9,
-        weight_decay: float = 5e-4,
-        views: int = 8,
-        crop: float = 0.5,
+        encoder: EncoderSpec | None = None,
+        size: Size = 240,
+        context: PositiveInt = 16,
+        epochs: NonNegativeInt | None = None,
+        batch: PositiveInt = 32,
+        learning_rate: PositiveFloat = 0.002,
+        momentum: Momentum = 0.9,
+        weight_decay: NonNegativeFloat = 5e-4,
+        views: NonNegativeInt = 8,
+        crop: SomeShare = 0.5,
     ) -> None:
         self.encoder = described(encoder or _ENCODER)
         self.note = ", ".join(filter(None, (self.note, caveat(self.encoder, "ViT-B/16+"))))
@@ -97,15 +99,6 @@ class Coop(Method):
         self.weight_decay = weight_decay
         self.views = views
         self.crop = crop
-        for name, value, least in (
-            ("context", context, 1),
-            ("batch", batch, 1),
-            ("views", views, 0),
-        ):
-            if value < least:
-                raise ValueError(f"coop: {name} must be at least {least}, got {value}")
-        if not 0 < crop <= 1:
-            raise ValueError(f"coop: crop must be above 0 and at most 1, got {crop}")
 
     def files(self) -> Sequence[Path]:
         """The encoder's local files."""

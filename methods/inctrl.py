@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from harness.interface import (
     Arrays,
@@ -23,14 +24,14 @@ from harness.interface import (
     Support,
 )
 from methods._encoders.encoding import Encoding
-from methods._encoders.load import caveat, described
+from methods._encoders.load import EncoderSpec, caveat, described
 from methods._encoders.pictures import centred, encoder_files, shapes, uncropped
 from methods._encoders.weights import seeded
+from methods._ops.parameters import LevelNumbers, Size
 from methods._ops.prompts import anomalous_probability, inctrl_prompts, prototypes, unit
 from methods._ops.windows import nearest, upsample
 
 _TEMPERATURE = 0.01
-_LOSSES = ("published", "probability")
 _ENCODER = {"model": "ViT-B-16-plus-240", "weights": "laion400m_e32"}
 
 
@@ -83,16 +84,16 @@ class Inctrl(Method):
     def __init__(
         self,
         *,
-        encoder: Mapping[str, Any] | None = None,
-        size: int = 240,
+        encoder: EncoderSpec | None = None,
+        size: Size = 240,
         crop: bool = True,
-        levels: Sequence[int] | None = None,
-        epochs: int = 10,
-        steps: int = 100,
-        batch: int = 16,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 0.01,
-        loss: str = "published",
+        levels: LevelNumbers | None = None,
+        epochs: PositiveInt = 10,
+        steps: PositiveInt = 100,
+        batch: Annotated[int, Field(ge=4, multiple_of=2)] = 16,
+        learning_rate: PositiveFloat = 1e-3,
+        weight_decay: NonNegativeFloat = 0.01,
+        loss: Literal["published", "probability"] = "published",
         checkpoint: str | None = None,
     ) -> None:
         self.encoder = described(encoder or _ENCODER)
@@ -107,12 +108,6 @@ class Inctrl(Method):
         self.weight_decay = weight_decay
         self.loss = loss
         self.checkpoint = checkpoint
-        if loss not in _LOSSES:
-            raise ValueError(f"inctrl: loss must be one of {', '.join(_LOSSES)}, got {loss}")
-        if batch < 4 or batch % 2:
-            raise ValueError(f"inctrl: batch must be even and at least 4, got {batch}")
-        if epochs * steps < 1:
-            raise ValueError(f"inctrl: epochs and steps must be at least 1, got {epochs}, {steps}")
 
     def files(self) -> Sequence[Path]:
         """The encoder's local files, and the checkpoint's."""

@@ -8,9 +8,11 @@ may be imported at the top as a plain ``import torch``; everything else is as yo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from harness.interface import Features, Image, Method, Prediction, Queries, Support
 
@@ -29,10 +31,9 @@ class MeanColor(Method):
     # What a method declares stands on the class; harness.interface.Method lists all of it.
     shots = range(1, 1_000_000)
 
-    def __init__(self, *, grid: int = 8) -> None:
-        # Keep the parameters under their own names, check them, load nothing.
-        if grid < 1:
-            raise ValueError(f"mean_color: grid must be at least 1, got {grid}")
+    def __init__(self, *, grid: Annotated[int, Field(ge=1, le=256)] = 8) -> None:
+        # Keep the parameters under their own names, load nothing. The engine checks every value
+        # by its annotation; what concerns two parameters at once is checked here: ValueError.
         self.grid = grid
 
     def setup(self, device: str, features: Features) -> None:

@@ -9,10 +9,11 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from harness.interface import (
     Arrays,
@@ -24,15 +25,15 @@ from harness.interface import (
     Queries,
     Support,
 )
-from methods._encoders.load import caveat, described
+from methods._encoders.load import EncoderSpec, caveat, described
 from methods._encoders.pictures import encoder_files, shapes
-from methods._o2n import parameters
 from methods._o2n.branches import Comparison, Levels
 from methods._o2n.compare import default_levels, mean_map, score_of
 from methods._o2n.fusion import Weights, best_weights, fused
 from methods._o2n.rehearsal import Personalizer, acts
 from methods._o2n.views import shaped, unstacked
 from methods._ops.crop import centres, framed
+from methods._ops.parameters import LevelNumbers, OddSide, Share, Sigma, Size
 from methods._ops.prompts import anomalous_probability, compose, prototypes, unit
 
 _log = logging.getLogger(__name__)
@@ -153,31 +154,31 @@ class O2n(Method):
     def __init__(
         self,
         *,
-        encoder: Mapping[str, Any] | None = None,
-        size: int = 240,
+        encoder: EncoderSpec | None = None,
+        size: Size = 240,
         crop: bool = False,
-        levels: Sequence[int] | None = None,
-        alpha: float = 1.0,
-        beta: float = 0.5,
-        selection: str = "generator",
-        against: str = "query",
-        fusion: str = "sum",
-        weights: str = "fixed",
+        levels: LevelNumbers | None = None,
+        alpha: NonNegativeFloat = 1.0,
+        beta: NonNegativeFloat = 0.5,
+        selection: Literal["generator", "mean", "min"] = "generator",
+        against: Literal["query", "reconstruction", "excess", "bank"] = "query",
+        fusion: Literal["sum", "min"] = "sum",
+        weights: Literal["fixed", "synthetic"] = "fixed",
         personalizer: Mapping[str, Any] | None = None,
-        rehearsals: int = 12,
+        rehearsals: PositiveInt = 12,
         autoencoder: str | None = None,
-        autoencoder_size: int | None = None,
-        search: int = 1,
-        bank: str = "pool",
-        scope: str = "all",
-        maximum: str = "per-level",
-        text: str = "adapter",
-        temperature: float = 0.01,
-        epochs: int | None = None,
-        batch: int = 8,
-        learning_rate: float = 1e-3,
-        mosaic: float | None = None,
-        sigma: float = 4.0,
+        autoencoder_size: Size | None = None,
+        search: OddSide = 1,
+        bank: Literal["pool", "support"] = "pool",
+        scope: Literal["all", "same-cell"] = "all",
+        maximum: Literal["per-level", "of-mean"] = "per-level",
+        text: Literal["adapter", "class-token"] = "adapter",
+        temperature: PositiveFloat = 0.01,
+        epochs: PositiveInt | None = None,
+        batch: PositiveInt = 8,
+        learning_rate: PositiveFloat = 1e-3,
+        mosaic: Share | None = None,
+        sigma: Sigma = 4.0,
     ) -> None:
         self.encoder = described(encoder or {"model": "ViT-L-14-336", "weights": "openai"})
         self.size = size
@@ -206,7 +207,13 @@ class O2n(Method):
         self.sigma = sigma
         self.auxiliary = text == "adapter"
         self.note = caveat(self.encoder, "ViT-L/14")
-        parameters.check(self)
+        rebuilt = against in ("reconstruction", "excess")
+        if autoencoder is None and (rebuilt or autoencoder_size):
+            name = f"against: {against}" if rebuilt else "autoencoder_size"
+            raise ValueError(f"o2n: {name} needs `autoencoder`, the generator's base")
+        if (personalizer is None) != (weights == "fixed"):
+            both = "`weights: synthetic` and `personalizer`, the generator's parameters"
+            raise ValueError(f"o2n: {both}, belong together")
         self._comparison = Comparison(against, fusion, scope, selection, search)
         self._personalizer = None if personalizer is None else Personalizer(personalizer)
 

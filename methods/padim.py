@@ -7,14 +7,16 @@ Detection and Localization", ICPR Workshops 2021.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from harness.interface import Features, Image, Method, Prediction, Queries, Support
-from methods._encoders.load import LITE0, caveat, described, packages
+from methods._encoders.load import LITE0, EncoderSpec, caveat, described, packages
 from methods._encoders.pictures import encoder_files
+from methods._ops.parameters import LevelNumbers, Sigma, Size
 
 #: size of the random subset of channels, by model; 100 for those not named
 _CHANNELS = {"wide_resnet50_2": 550, "resnet18": 100}
@@ -56,23 +58,15 @@ class Padim(Method):
     def __init__(
         self,
         *,
-        encoder: Mapping[str, str] | None = None,
-        levels: Sequence[int] = (1, 2, 3),
-        channels: int | None = None,
-        channel_seed: int = 1024,
-        ridge: float = 0.01,
-        size: int = 256,
-        crop: int | None = None,
-        sigma: float = 4.0,
+        encoder: EncoderSpec | None = None,
+        levels: LevelNumbers = (1, 2, 3),
+        channels: PositiveInt | None = None,
+        channel_seed: NonNegativeInt = 1024,
+        ridge: PositiveFloat = 0.01,
+        size: Size = 256,
+        crop: PositiveInt | None = None,
+        sigma: Sigma = 4.0,
     ) -> None:
-        if not levels:
-            raise ValueError("padim: levels must name at least one, got none")
-        if channels is not None and channels < 1:
-            raise ValueError(f"padim: channels must be at least 1, got {channels}")
-        if ridge <= 0:
-            raise ValueError(f"padim: ridge must be above 0, got {ridge}")
-        if sigma < 0:
-            raise ValueError(f"padim: sigma must be at least 0, got {sigma}")
         if crop is not None and not 1 <= crop <= size:
             raise ValueError(f"padim: crop must be 1 to size = {size}, got {crop}")
         self.encoder = described(encoder or LITE0)

@@ -6,14 +6,17 @@ Detection", CVPR 2022.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
+from pydantic import PositiveInt
 
 from harness.interface import Features, Image, Method, Prediction, Queries, Support
-from methods._encoders.load import LITE0, caveat, described, packages
+from methods._encoders.load import LITE0, EncoderSpec, caveat, described, packages
 from methods._encoders.pictures import encoder_files
+from methods._ops.parameters import LevelNumbers, OddSide, Sigma, Size, SomeShare
 
 _BLOCK = 25  # queries whose patches are held at a time
 
@@ -60,31 +63,17 @@ class Patchcore(Method):
     def __init__(
         self,
         *,
-        encoder: Mapping[str, str] | None = None,
-        levels: Sequence[int] = (2, 3),
-        coreset: float = 1.0,
-        neighbours: int = 1,
-        scoring: str = "reweighted",
-        neighbourhood: int = 3,
-        dims: int | None = None,
-        size: int = 256,
-        crop: int | None = None,
-        sigma: float = 4.0,
+        encoder: EncoderSpec | None = None,
+        levels: LevelNumbers = (2, 3),
+        coreset: SomeShare = 1.0,
+        neighbours: PositiveInt = 1,
+        scoring: Literal["reweighted", "mean"] = "reweighted",
+        neighbourhood: OddSide = 3,
+        dims: PositiveInt | None = None,
+        size: Size = 256,
+        crop: PositiveInt | None = None,
+        sigma: Sigma = 4.0,
     ) -> None:
-        if not levels:
-            raise ValueError("patchcore: levels must name at least one, got none")
-        if not 0 < coreset <= 1:
-            raise ValueError(f"patchcore: coreset must be above 0 and at most 1, got {coreset}")
-        if neighbours < 1:
-            raise ValueError(f"patchcore: neighbours must be at least 1, got {neighbours}")
-        if scoring not in ("reweighted", "mean"):
-            raise ValueError(f"patchcore: scoring must be reweighted or mean, got {scoring!r}")
-        if neighbourhood < 1 or neighbourhood % 2 == 0:
-            raise ValueError(f"patchcore: neighbourhood must be odd, got {neighbourhood}")
-        if dims is not None and dims < 1:
-            raise ValueError(f"patchcore: dims must be at least 1, got {dims}")
-        if sigma < 0:
-            raise ValueError(f"patchcore: sigma must be at least 0, got {sigma}")
         if crop is not None and not 1 <= crop <= size:
             raise ValueError(f"patchcore: crop must be 1 to size = {size}, got {crop}")
         self.encoder = described(encoder or LITE0)

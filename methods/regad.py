@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from harness.interface import (
     Arrays,
@@ -27,8 +28,9 @@ from harness.interface import (
     Support,
 )
 from methods._encoders import weights
-from methods._encoders.load import caveat, described
+from methods._encoders.load import EncoderSpec, caveat, described
 from methods._encoders.pictures import encoder_files
+from methods._ops.parameters import Momentum, Sigma
 
 _BLOCK = 25  # queries whose maps are held at a time
 
@@ -71,6 +73,7 @@ class Regad(Method):
         Of the spatial transformers' learning rate, as a multiple of the others'; 1 in the paper.
         Rates at which a random network learns drive the transformers away: there it is best 0.
     momentum : float
+        Of stochastic gradient descent.
     ridge : float
         Added to the diagonal of every covariance.
     sigma : float
@@ -85,29 +88,18 @@ class Regad(Method):
     def __init__(
         self,
         *,
-        encoder: Mapping[str, Any] | None = None,
-        size: int = 224,
+        encoder: EncoderSpec | None = None,
+        size: Annotated[int, Field(ge=64, le=4096)] = 224,
         normalise: bool = False,
-        epochs: int = 50,
-        steps: int | None = None,
-        batch: int = 32,
-        learning_rate: float = 1e-4,
-        transformers: float = 1.0,
-        momentum: float = 0.9,
-        ridge: float = 0.01,
-        sigma: float = 4.0,
+        epochs: NonNegativeInt = 50,
+        steps: PositiveInt | None = None,
+        batch: PositiveInt = 32,
+        learning_rate: PositiveFloat = 1e-4,
+        transformers: NonNegativeFloat = 1.0,
+        momentum: Momentum = 0.9,
+        ridge: PositiveFloat = 0.01,
+        sigma: Sigma = 4.0,
     ) -> None:
-        if size < 64:
-            raise ValueError(f"regad: size must be at least 64, got {size}")
-        if epochs < 0 or batch < 1 or (steps is not None and steps < 1):
-            raise ValueError(
-                f"regad: epochs must be at least 0, batch and steps at least 1, "
-                f"got {epochs}, {batch} and {steps}"
-            )
-        if transformers < 0:
-            raise ValueError(f"regad: transformers must be at least 0, got {transformers}")
-        if ridge <= 0:
-            raise ValueError(f"regad: ridge must be above 0, got {ridge}")
         self.encoder = described(encoder or {"model": "resnet18", "weights": "imagenet"})
         self.note = caveat(self.encoder, "ResNet18")
         self.size = size

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import PositiveFloat
 
 from harness.interface import Features, Image, Method, Prediction, Queries, Support
 from methods._encoders.encoding import Encoding
-from methods._encoders.load import caveat, described
+from methods._encoders.load import EncoderSpec, caveat, described
 from methods._encoders.pictures import centred, encoder_files, shapes, uncropped
+from methods._ops.parameters import LevelNumbers, Size
 from methods._ops.prompts import (
     LINEAGE_TEMPLATES,
     TEMPLATES,
@@ -78,15 +80,15 @@ class Winclip(Method):
     def __init__(
         self,
         *,
-        encoder: Mapping[str, Any] | None = None,
-        size: int = 240,
+        encoder: EncoderSpec | None = None,
+        size: Size = 240,
         crop: bool = False,
-        temperature: float = 0.01,
-        windows: Sequence[int] = (2, 3),
-        templates: str = "published",
+        temperature: PositiveFloat = 0.01,
+        windows: LevelNumbers = (2, 3),
+        templates: Literal["published", "lineage"] = "published",
         normalize: bool = True,
-        score: str = "mean",
-        map: str = "sum",
+        score: Literal["mean", "text", "association"] = "mean",
+        map: Literal["sum", "mean", "text", "association"] = "sum",
     ) -> None:
         self.encoder = described(encoder or _ENCODER)
         self.note = caveat(self.encoder, "ViT-B/16+")
@@ -98,17 +100,6 @@ class Winclip(Method):
         self.normalize = normalize
         self.score = score
         self.map = map
-        for name, value, known in (
-            ("templates", templates, tuple(_TEMPLATES)),
-            ("score", score, _SCORES),
-            ("map", map, _MAPS),
-        ):
-            if value not in known:
-                raise ValueError(f"winclip: {name} must be one of {', '.join(known)}, got {value}")
-        if not temperature > 0:
-            raise ValueError(f"winclip: temperature must be above 0, got {temperature}")
-        if not self.windows:
-            raise ValueError("winclip: windows must name at least one side, such as [2, 3]")
 
     def files(self) -> Sequence[Path]:
         """The encoder's local files."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+import yaml
 
 from harness.__main__ import main
 from tests.sweeps import FAKES, HOME, NEAR, Tally, command, rows, sweep, written
@@ -99,7 +102,6 @@ def test_yaml_that_does_not_parse(
         ("run", "c.yaml", "--workers", "many"),
         ("run", "c.yaml", "--runner", "other"),
         ("report",),
-        ("list", "things"),
     ],
 )
 def test_wrong_words(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,6 +115,36 @@ def test_list_names_every_plugin(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = said(capsys, "list", "methods")
     assert status == 0
     assert {"mean_color", "padim", "patchcore"} <= {line.split()[0] for line in out.splitlines()}
+
+
+def test_list_tells_the_parameters_of_a_plugin(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = said(capsys, "list", "patchcore")
+    assert status == 0
+    assert 'scoring (default "reweighted"): one of reweighted, mean' in out
+    assert "size (default 256): an integer >= 8 and <= 4096" in out
+    assert "Side in pixels that pictures are stretched to" in out
+    status, out, err = said(capsys, "list", "things")
+    assert (status, out) == (2, "")
+    assert "no plug-in 'things'" in err
+    assert "generators" in err
+
+
+def test_editors_get_a_schema_that_all_configs_follow(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = said(capsys, "schema")
+    assert status == 0
+    follows = jsonschema.Draft202012Validator(json.loads(out))
+    follows.check_schema(follows.schema)
+    configs = {p.name: p.read_text() for p in (HOME / "conf").glob("*.yaml")}
+    sweeps = {n: yaml.safe_load(text) for n, text in configs.items() if "\ndatasets:" in text}
+    assert len(sweeps) > 9
+    for name, whole in sweeps.items():
+        assert not list(follows.iter_errors(whole)), name
+    params: dict[str, object]
+    for params in ({"size": 0}, {"siez": 64}, {"scoring": "max"}):
+        bad = sweep(methods=[{"use": "patchcore", "params": params}])
+        assert list(follows.iter_errors(bad)), params
+    own = sweep(methods=[{"use": "mine.py:Mine", "params": {"anything": 1}}])
+    assert not list(follows.iter_errors(own))
 
 
 def test_a_report_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

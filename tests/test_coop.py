@@ -9,6 +9,7 @@ import open_clip
 import pytest
 import torch
 
+from harness import config
 from harness.contract import check
 from harness.interface import Auxiliary, AuxiliaryCategory, Image, Queries, Support
 from methods import coop
@@ -189,14 +190,14 @@ def test_state_of_another_encoder_is_refused(tiny: str) -> None:
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"context": 0}, "context must be at least 1"),
-        ({"views": -1}, "views must be at least 0"),
-        ({"crop": 0}, "crop must be above 0"),
+        ({"context": 0}, "context: expected"),
+        ({"views": -1}, "views: expected"),
+        ({"crop": 0}, "crop: expected"),
     ],
 )
 def test_parameters_are_checked(parameters: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        Coop(**parameters)
+        config.build("method", "coop", parameters)
 
 
 def test_it_says_that_it_is_an_adaptation() -> None:

@@ -16,6 +16,7 @@ from datasets.folder import Folder
 from datasets.ksdd import KSDD
 from datasets.mvtec import MVTec
 from datasets.visa import VisA
+from harness import config
 from harness.data.contents import Stamps
 from harness.data.images import crop, decode, decode_mask
 from harness.interface import Dataset, Sample, content_hash
@@ -279,8 +280,8 @@ def test_ksdd_by_item_shares_none(tmp_path: Path) -> None:
     assert not {s.group for s in train} & {s.group for s in test}
     assert len({s.group for s in train}) == 3
     assert len(test) == 9 * 8 * 3  # every band of the others
-    with pytest.raises(ValueError, match=r"split must be one of 'published', 'item'. Got 'kos'"):
-        KSDD(tmp_path, split="kos")
+    with pytest.raises(ValueError, match=r"split: expected one of published, item. Got 'kos'"):
+        config.build("dataset", "ksdd", {"root": tmp_path, "split": "kos"})
 
 
 def test_ksdd_surface_without_mask_is_clean_and_said(tmp_path: Path) -> None:

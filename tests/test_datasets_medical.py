@@ -13,6 +13,7 @@ from datasets.brainmri import BrainMRI
 from datasets.headct import HeadCT
 from datasets.oct2017 import OCT2017
 from datasets.resc import RESC
+from harness import config
 from harness.data.images import decode, decode_mask
 from harness.interface import Dataset, Sample
 
@@ -201,8 +202,8 @@ def test_brainmri_deduplicated(tmp_path: Path) -> None:
     assert copied.name in names
     assert not any(name.startswith("zz") for name in names)
     assert len(tumour) == 155
-    with pytest.raises(ValueError, match=r"split must be one of 'published', 'deduplicated'\."):
-        BrainMRI(tmp_path, split="unique")
+    with pytest.raises(ValueError, match=r"split: expected one of published, deduplicated\."):
+        config.build("dataset", "brainmri", {"root": tmp_path, "split": "unique"})
 
 
 # --- HeadCT -----------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import pytest
 import torch
 from scipy import ndimage
 
+from harness import config
 from harness.execution.cache import FeatureMemory
 from harness.interface import Arrays, Image, Support
 from methods._o2n import prompts as o2n_prompts
@@ -233,23 +234,23 @@ def test_prompts_are_those_of_figure_5() -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"tune": "half"}, "tune parameter of dreambooth must be one of full, lora. Got 'half'"),
-        ({"strength": 1.5}, "strength .* between 0 and 1. Got 1.5"),
-        ({"prompts": 4}, "prompts .* one of 0, 1, 3, 5, 10, 30. Got 4"),
-        ({"scheduler": "euler"}, "scheduler .* ddim, dpmpp"),
-        ({"select": "best"}, "select .* similar, dissimilar, support, all"),
-        ({"start": "late"}, "start .* exact, diffusers"),
-        ({"augment": "shear"}, "augment must be made of"),
-        ({"steps": 0}, "steps .* at least 1"),
-        ({"train_steps": 0}, "train_steps .* at least 1"),
-        ({"learning_rate": 0.0}, "learning_rate .* at least"),
-        ({"batch": 0}, "batch .* at least 1"),
-        ({"precision": "int8"}, "precision .* auto, fp32, bf16, fp16"),
+        ({"tune": "half"}, "tune: expected"),
+        ({"strength": 1.5}, "strength: expected"),
+        ({"prompts": 4}, "prompts: expected"),
+        ({"scheduler": "euler"}, "scheduler: expected"),
+        ({"select": "best"}, "select: expected"),
+        ({"start": "late"}, "start: expected"),
+        ({"augment": "shear"}, "augment: expected"),
+        ({"steps": 0}, "steps: expected"),
+        ({"train_steps": 0}, "train_steps: expected"),
+        ({"learning_rate": 0.0}, "learning_rate: expected"),
+        ({"batch": 0}, "batch: expected"),
+        ({"precision": "int8"}, "precision: expected"),
     ],
 )
 def test_wrong_parameters_are_refused(params: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
-        DreamBooth(**params)
+        config.build("generator", "dreambooth", params)
     assert "\n" not in str(caught.value)
 
 
@@ -272,7 +273,7 @@ def test_other_sizes_than_the_native_one(make: Make) -> None:
 
 def test_declarations_are_read_without_heavy_libraries() -> None:
     code = (
-        "import sys; from harness.plugins import find, parameters; "
+        "import sys; from harness.plugins import find; from harness.parameters import parameters; "
         "cls = find('generator', 'dreambooth'); "
         "assert cls.prior and 'strength' in parameters(cls); cls(base='micro').files(); "
         "bad = {'torch', 'diffusers', 'transformers', 'peft'} & set(sys.modules); "

@@ -10,6 +10,7 @@ import open_clip
 import pytest
 import torch
 
+from harness import config
 from harness.contract import check
 from harness.interface import Auxiliary, AuxiliaryCategory, Image, Prediction, Queries, Support
 from methods import inctrl
@@ -300,14 +301,14 @@ def test_state_of_another_size_is_refused(tiny: str) -> None:
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"loss": "focal"}, "loss must be one of"),
-        ({"batch": 5}, "batch must be even"),
-        ({"steps": 0}, "at least 1"),
+        ({"loss": "focal"}, "loss: expected"),
+        ({"batch": 5}, "batch: expected"),
+        ({"steps": 0}, "steps: expected"),
     ],
 )
 def test_parameters_are_checked(parameters: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        Inctrl(**parameters)
+        config.build("method", "inctrl", parameters)
 
 
 def test_auxiliary_data_is_checked(tiny: str) -> None:

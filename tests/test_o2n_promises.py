@@ -190,30 +190,30 @@ def test_what_is_missing_is_said(tiny: str, base: str) -> None:
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"text": "clip"}, "text parameter of o2n must be one of adapter, class-token. Got 'clip'"),
-        ({"scope": "cell"}, "scope parameter of o2n must be one of all, same-cell"),
-        ({"bank": "refs"}, "bank parameter of o2n must be one of pool, support"),
-        ({"maximum": "mean"}, "maximum parameter of o2n must be one of per-level, of-mean"),
-        ({"selection": "ssim"}, "selection parameter of o2n must be one of generator, mean, min"),
-        ({"against": "vae"}, "against parameter of o2n must be one of query, reconstruction"),
+        ({"text": "clip"}, "text: expected"),
+        ({"scope": "cell"}, "scope: expected"),
+        ({"bank": "refs"}, "bank: expected"),
+        ({"maximum": "mean"}, "maximum: expected"),
+        ({"selection": "ssim"}, "selection: expected"),
+        ({"against": "vae"}, "against: expected"),
         ({"against": "reconstruction"}, "against: reconstruction needs `autoencoder`"),
         ({"autoencoder_size": 64}, "autoencoder_size needs `autoencoder`"),
-        ({"alpha": -1.0}, "alpha parameter of o2n must be at least 0"),
-        ({"beta": float("nan")}, "beta parameter of o2n must be at least 0"),
-        ({"sigma": float("inf")}, "sigma parameter of o2n must be at least 0, and finite"),
-        ({"temperature": 0.0}, "temperature parameter of o2n must be a finite number above 0"),
-        ({"mosaic": 1.5}, "mosaic parameter of o2n must be between 0 and 1"),
-        ({"search": 2}, "search parameter of o2n must be odd"),
-        ({"levels": []}, "levels parameter of o2n must be a list of blocks"),
-        ({"levels": [0, 3]}, "levels parameter of o2n must be a list of blocks"),
-        ({"epochs": 0}, "epochs parameter of o2n must be at least 1"),
-        ({"size": 0}, "size parameter of o2n must be at least 1"),
+        ({"alpha": -1.0}, "alpha: expected"),
+        ({"beta": float("nan")}, "beta: expected"),
+        ({"sigma": float("inf")}, "sigma: expected"),
+        ({"temperature": 0.0}, "temperature: expected"),
+        ({"mosaic": 1.5}, "mosaic: expected"),
+        ({"search": 2}, "search: expected"),
+        ({"levels": []}, "levels: expected"),
+        ({"levels": [0, 3]}, "levels: expected"),
+        ({"epochs": 0}, "epochs: expected"),
+        ({"size": 0}, "size: expected"),
         ({"encoder": {"weights": "openai"}}, "encoder must be"),
     ],
 )
 def test_wrong_values_are_refused_before_anything_is_loaded(parameters, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        O2n(**parameters)
+        config.build("method", "o2n", parameters)
 
 
 def test_defaults_are_the_papers() -> None:
@@ -253,7 +253,7 @@ def test_a_sweep_must_name_a_generator_and_an_auxiliary_dataset(tmp_path: Path) 
     assert problems(tmp_path, ", generator: g, params: {text: class-token}") == ""
     wrong = ", generator: g, params: {alpa: 1}"
     assert "no such parameter" in problems(tmp_path, wrong, auxiliary)
-    assert "expected a valid number" in problems(
+    assert "expected a number" in problems(
         tmp_path, ", generator: g, params: {alpha: much}", auxiliary
     )
 

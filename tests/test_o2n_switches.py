@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness import config
 from harness.interface import Image, Support
 from methods._o2n.branches import Comparison
 from methods._o2n.defects import KINDS, damaged
@@ -214,18 +215,18 @@ def test_one_shot_and_plain_supports(tiny: str, base: str) -> None:
         ({"against": "excess"}, "against: excess needs `autoencoder`"),
         ({"weights": "synthetic"}, "belong together"),
         ({"personalizer": {"base": "micro"}}, "belong together"),
-        ({"fusion": "max"}, "fusion parameter of o2n must be one of sum, min"),
-        ({"weights": "best"}, "weights parameter of o2n must be one of fixed, synthetic"),
+        ({"fusion": "max"}, "fusion: expected one of sum, min"),
+        ({"weights": "best"}, "weights: expected one of fixed, synthetic"),
         ({"rehearsals": 0, "weights": "fixed"}, "rehearsals"),
         (
             {"weights": "synthetic", "personalizer": {"strength": 2}},
-            "strength parameter of dreambooth must be between 0 and 1",
+            "personalizer: strength: Input should be less than or equal to 1",
         ),
     ],
 )
-def test_wrong_switches_are_refused(tiny: str, parameters: dict, words: str) -> None:
+def test_wrong_switches_are_refused(parameters: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        o2n(tiny, **parameters)
+        config.build("method", "o2n", parameters)
 
 
 def test_files_name_the_personalizers_base(tiny: str, base: str) -> None:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
+from harness import config
 from harness.execution.cache import FeatureMemory
 from harness.interface import Image, Queries, Support
 from methods._encoders.cnn import build
@@ -170,17 +171,17 @@ def test_drawn_channels_are_the_released_codes_subset():
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"levels": ()}, "levels must name at least one"),
-        ({"channels": 0}, "channels must be at least 1, got 0"),
-        ({"ridge": 0}, "ridge must be above 0, got 0"),
-        ({"sigma": -1}, "sigma must be at least 0, got -1"),
+        ({"levels": ()}, "levels: expected"),
+        ({"channels": 0}, "channels: expected"),
+        ({"ridge": 0}, "ridge: expected"),
+        ({"sigma": -1}, "sigma: expected"),
         ({"crop": 300}, "crop must be 1 to size = 256, got 300"),
         ({"encoder": {"model": "resnet18"}}, "encoder must be {model: ..., weights: ...}"),
     ],
 )
 def test_bad_parameters_are_named(parameters, message):
     with pytest.raises(ValueError, match=message):
-        Padim(**parameters)
+        config.build("method", "padim", parameters)
 
 
 def test_a_level_that_is_not_there_and_a_single_image_are_named(method):

@@ -100,13 +100,6 @@ def test_a_class_that_is_not_there(package: Callable[..., Path]) -> None:
     assert "cannot be imported" in said("method", "out_nowhere:Mine")
 
 
-def test_parameters_must_be_named(package: Callable[..., Path]) -> None:
-    package(out_sink=METHOD.replace("*, a: int = 1", "**options").replace("self.a = a", "..."))
-    cls = plugins.find("method", "out_sink:Mine")
-    with pytest.raises(InputError, match="named keyword"):
-        plugins.parameters(cls)
-
-
 def digest(package: Callable[..., Path], use: str = "out_a:Mine", **modules: str) -> str:
     package(**modules)
     return plugins.source(plugins.find("method", use)).digest

@@ -1,8 +1,9 @@
-"""``check`` and ``list``: plug-ins and their promises."""
+"""``check``, ``list`` and ``schema``: plug-ins, their promises and their parameters."""
 
 from __future__ import annotations
 
 import argparse
+import json
 
 from harness import plugins
 from harness.commands.arguments import Subparsers, add_params, params
@@ -15,10 +16,12 @@ def register(commands: Subparsers) -> None:
     check.add_argument("--data-root", metavar="DIR", help="folder that holds the datasets")
     add_params(check)
     check.set_defaults(do=_check)
-    show = commands.add_parser("list", help="built-in plug-ins")
-    kinds = ["methods", "datasets", "generators"]
-    show.add_argument("kind", choices=kinds, nargs="?", help="default: all kinds")
+    show = commands.add_parser("list", help="built-in plug-ins, or the parameters of one")
+    about = "methods, datasets, generators (default: all), or a plug-in whose parameters to tell"
+    show.add_argument("name", nargs="?", metavar="KIND|NAME|module:Class", help=about)
     show.set_defaults(do=_list)
+    schema = commands.add_parser("schema", help="JSON schema of sweeps, for editors")
+    schema.set_defaults(do=_schema)
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -28,11 +31,26 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    kinds = [arguments.kind] if arguments.kind else ["methods", "datasets", "generators"]
+    kinds = ["methods", "datasets", "generators"]
+    if arguments.name in kinds:
+        kinds = [arguments.name]
+    elif arguments.name is not None:
+        from harness.contract import kind_of
+        from harness.parameters import render
+
+        print(render(arguments.name, plugins.find(kind_of(arguments.name, kinds), arguments.name)))
+        return 0
     for kind in kinds:
         if len(kinds) > 1:
             print(f"{kind}:")
         for name in plugins.names(kind[:-1]):
             about = (plugins.find(kind[:-1], name).__doc__ or "").strip().splitlines()
             print(f"  {name:<20}{about[0] if about else ''}")
+    return 0
+
+
+def _schema(_: argparse.Namespace) -> int:
+    from harness.schema import sweep_schema
+
+    print(json.dumps(sweep_schema(), indent=1))
     return 0

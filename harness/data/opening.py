@@ -8,6 +8,7 @@ from typing import Any
 
 from harness import config, plugins
 from harness.interface import Dataset
+from harness.parameters import parameters
 
 
 def open_dataset(use: str, params: Mapping[str, Any], data_root: str | None) -> Dataset:
@@ -19,12 +20,12 @@ def open_dataset(use: str, params: Mapping[str, Any], data_root: str | None) -> 
         With one line that says what was looked for.
     """
     cls = plugins.find("dataset", use)
-    known = plugins.parameters(cls)
+    known = parameters(cls)
     given = dict(params)
     if "root" in known:
         wanted = given.get("root")
         base = Path(data_root or ".")
-        needed = known["root"][1] is not None  # no default of its own, such as a package's folder
+        needed = known["root"].default is not None  # its files come with no package
         if wanted is not None:
             given["root"] = str(base / str(wanted))
         elif data_root is not None:

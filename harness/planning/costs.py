@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from harness import plugins
 from harness.config import Sweep, plain
 from harness.errors import InputError, Problem, one_line, suggest
+from harness.parameters import parameters as parameters_of
 from harness.planning.graph import KINDS, Category, Kind, Plan, Task, shards
 
 TABLE = plugins.HOME / "conf" / "costs.yaml"
@@ -87,8 +88,8 @@ def parameters(sweep: Sweep) -> tuple[list[Values], dict[str, Values]]:
     """Parameters, with their defaults, of each method and, by name, of each generator."""
 
     def full(kind: str, use: str, given: Values) -> Values:
-        known = plugins.parameters(plugins.find(kind, use))
-        return {name: default for name, (_, default) in known.items()} | dict(given)
+        known = parameters_of(plugins.find(kind, use))
+        return {name: p.default for name, p in known.items()} | dict(given)
 
     methods = [full("method", m.use, m.params) for m in sweep.methods]
     return methods, {n: full("generator", g.use, g.params) for n, g in sweep.generators.items()}

@@ -6,7 +6,6 @@ dataset with a number of shots, the unit people compare.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 from harness import plugins
 from harness.config import DatasetEntry, MethodEntry, Sweep
 from harness.keys import Cell, hashed
+from harness.parameters import parameters
 from harness.planning.graph import VERSION, PlanInputs
 from harness.results.metrics import METRICS
 
@@ -124,8 +124,8 @@ def _params(sweep: Sweep, method: MethodEntry, dataset: DatasetEntry) -> dict[st
 
 
 def _effective(kind: str, use: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    known = plugins.parameters(plugins.find(kind, use))
-    defaults = {n: d for n, (_, d) in known.items() if d is not inspect.Parameter.empty}
+    known = parameters(plugins.find(kind, use))
+    defaults = {name: p.default for name, p in known.items() if not p.needed}
     return defaults | dict(params)
 
 

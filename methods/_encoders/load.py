@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
+
+from pydantic import AfterValidator
 
 from harness.interface import Features, Image
 from methods._encoders.encoding import Encoding
@@ -49,6 +51,10 @@ def described(spec: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(spec[key], str):
             raise ValueError(f"encoder: {key} must be a text, got {spec[key]!r}")
     return dict(spec)
+
+
+#: a parameter that describes an encoder
+EncoderSpec = Annotated[Mapping[str, Any], AfterValidator(described)]
 
 
 def caveat(spec: Mapping[str, Any], paper: str) -> str:

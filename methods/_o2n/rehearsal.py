@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydantic
 
 from harness.interface import Features, Image, Pixels, Support
 from methods._o2n.defects import KINDS, damaged
@@ -52,7 +53,16 @@ class Personalizer:
     def __init__(self, parameters: Mapping[str, Any]) -> None:
         from methods.generators.dreambooth import DreamBooth
 
-        self._generator = DreamBooth(**parameters)
+        build = pydantic.validate_call(
+            DreamBooth.__init__, config=pydantic.ConfigDict(allow_inf_nan=False)
+        )
+        self._generator = DreamBooth.__new__(DreamBooth)
+        try:
+            build(self._generator, **parameters)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"]))
+            raise ValueError(f"o2n: personalizer: {name}: {first['msg']}") from None
 
     def files(self) -> Sequence[Path]:
         """Weights that results depend on."""

@@ -5,20 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from harness.interface import Arrays, Features, Generator, Image, Personalized, Pixels, Support
 from methods._diffusion import finetune, model, ssim
 from methods._diffusion.augment import augmented, operations_for
 from methods._o2n import prompts as o2n_prompts
+from methods._ops.parameters import Share, Size
 
 _log = logging.getLogger(__name__)
-TUNES = ("full", "lora")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-SELECTIONS = ("similar", "dissimilar", "support", "all")
+Operation = Literal["hflip", "vflip", "rotate", "translate", "colour"]
 _LATER = ("strength", "steps", "guidance", "prompts", "select", "text_share", "pool_strength")
 CPU_BATCH = 4  # images a CPU handles at once where the composition of batches is fixed
 
@@ -91,61 +91,60 @@ class DreamBooth(Generator):
     def __init__(
         self,
         base: str = "stable-diffusion-v1-5/stable-diffusion-v1-5",
-        tune: str = "full",
-        rank: int = 16,
-        targets: str = "attention",
-        train_steps: int | None = None,
-        train_batch: int = 1,
-        learning_rate: float | None = None,
-        train_until: float = 1.0,
-        prior_images: int = 200,
-        prior_weight: float = 1.0,
-        augment: str | list[str] = "auto",
-        copies: int = 16,
-        size: int | None = None,
-        strength: float = 0.3,
-        start: str = "exact",
-        steps: int = 50,
-        scheduler: str = "ddim",
-        guidance: float = 7.5,
-        prompts: int = 3,
-        select: str = "similar",
-        text_share: float = 0.5,
-        pool_strength: float = 0.3,
-        sample_steps: int = 50,
-        sample_guidance: float = 7.5,
-        precision: str = "auto",
+        tune: Literal["full", "lora"] = "full",
+        rank: PositiveInt = 16,
+        targets: Literal["attention", "all"] = "attention",
+        train_steps: PositiveInt | None = None,
+        train_batch: PositiveInt = 1,
+        learning_rate: PositiveFloat | None = None,
+        train_until: Share = 1.0,
+        prior_images: NonNegativeInt = 200,
+        prior_weight: NonNegativeFloat = 1.0,
+        augment: Literal["auto", "all", "none"] | Operation | list[Operation] = "auto",
+        copies: PositiveInt = 16,
+        size: Size | None = None,
+        strength: Share = 0.3,
+        start: Literal["exact", "diffusers"] = "exact",
+        steps: PositiveInt = 50,
+        scheduler: Literal["ddim", "dpmpp"] = "ddim",
+        guidance: NonNegativeFloat = 7.5,
+        prompts: Literal[0, 1, 3, 5, 10, 30] = 3,
+        select: Literal["similar", "dissimilar", "support", "all"] = "similar",
+        text_share: Share = 0.5,
+        pool_strength: Share = 0.3,
+        sample_steps: PositiveInt = 50,
+        sample_guidance: NonNegativeFloat = 7.5,
+        precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
         checkpointing: bool = False,
-        batch: int = 16,
+        batch: PositiveInt = 16,
     ) -> None:
         self.base = base
-        self.tune = _one_of("tune", tune, TUNES)
-        self.rank = _at_least("rank", rank, 1)
-        self.targets = _one_of("targets", targets, tuple(finetune.TARGETS))
-        self.train_steps = _at_least("train_steps", train_steps, 1)
-        self.train_batch = _at_least("train_batch", train_batch, 1)
-        self.learning_rate = _at_least("learning_rate", learning_rate, 1e-9)
-        self.train_until = _share("train_until", train_until)
-        self.prior_images = _at_least("prior_images", prior_images, 0)
-        self.prior_weight = _at_least("prior_weight", prior_weight, 0)
-        operations_for(augment, "object")
+        self.tune = tune
+        self.rank = rank
+        self.targets = targets
+        self.train_steps = train_steps
+        self.train_batch = train_batch
+        self.learning_rate = learning_rate
+        self.train_until = train_until
+        self.prior_images = prior_images
+        self.prior_weight = prior_weight
         self.augment = augment
-        self.copies = _at_least("copies", copies, 1)
-        self.size = _at_least("size", size, 8)
-        self.strength = _share("strength", strength)
-        self.start = _one_of("start", start, model.STARTS)
-        self.steps = _at_least("steps", steps, 1)
-        self.scheduler = _one_of("scheduler", scheduler, model.SCHEDULERS)
-        self.guidance = _at_least("guidance", guidance, 0)
-        self.prompts = _one_of("prompts", prompts, o2n_prompts.COUNTS)
-        self.select = _one_of("select", select, SELECTIONS)
-        self.text_share = _share("text_share", text_share)
-        self.pool_strength = _share("pool_strength", pool_strength)
-        self.sample_steps = _at_least("sample_steps", sample_steps, 1)
-        self.sample_guidance = _at_least("sample_guidance", sample_guidance, 0)
-        self.precision = _one_of("precision", precision, PRECISIONS)
+        self.copies = copies
+        self.size = size
+        self.strength = strength
+        self.start = start
+        self.steps = steps
+        self.scheduler = scheduler
+        self.guidance = guidance
+        self.prompts = prompts
+        self.select = select
+        self.text_share = text_share
+        self.pool_strength = pool_strength
+        self.sample_steps = sample_steps
+        self.sample_guidance = sample_guidance
+        self.precision = precision
         self.checkpointing = checkpointing
-        self.batch = _at_least("batch", batch, 1)
+        self.batch = batch
 
     def files(self) -> Sequence[Path]:
         """Weights of a local base; none for a hub id, which names its own."""
@@ -183,7 +182,10 @@ class DreamBooth(Generator):
         factor = model.factor(self._parts)
         depth = factor * 2 ** (len(self._unet.config.block_out_channels) - 1)
         if self._side % depth:
-            raise _wrong("size", f"a multiple of {depth} with base {self.base!r}", self._side)
+            raise ValueError(
+                f"dreambooth: size must be a multiple of {depth} "
+                f"with base {self.base!r}. Got {self._side}."
+            )
         self._shape = (self._unet.config.in_channels, self._side // factor, self._side // factor)
         self._space = f"vae:{self.base}:{self._side}:{self._vae_dtype}"
 
@@ -373,27 +375,3 @@ class DreamBooth(Generator):
     ) -> list[Any]:
         batch = self.batch if self._cuda else cpu_batch
         return model.in_batches(run, count, batch, f"dreambooth, {what}")
-
-
-def _wrong(name: str, constraint: str, value: Any) -> ValueError:
-    return ValueError(
-        f"The {name} parameter of dreambooth must be {constraint}. Got {value!r} instead."
-    )
-
-
-def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
-    if value not in allowed:
-        raise _wrong(name, f"one of {', '.join(map(str, allowed))}", value)
-    return value
-
-
-def _at_least(name: str, value: Any, least: float) -> Any:
-    if value is not None and not value >= least:
-        raise _wrong(name, f"at least {least}", value)
-    return value
-
-
-def _share(name: str, value: float) -> float:
-    if not 0 <= value <= 1:
-        raise _wrong(name, "between 0 and 1", value)
-    return value

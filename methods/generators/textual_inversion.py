@@ -7,20 +7,29 @@ Image is Worth One Word: Personalizing Text-to-Image Generation using Textual In
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+)
 
 from harness.interface import Arrays, Features, Generator, Image, Personalized, Pixels, Support
 from methods._diffusion import model
-from methods._encoders.load import caveat, described
+from methods._encoders.load import EncoderSpec, caveat, described
 from methods._encoders.pictures import encoder_files
+from methods._ops.parameters import Share, Size, SomeShare
 
-OBJECTIVES = ("adp", "inversion")
-PRECISIONS = ("auto", "fp32", "bf16")
+#: a text that is not blank
+Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 _CPU_BATCH = 4  # images a CPU handles at once where the composition of batches is fixed
 _NORMAL = "a photo of a flawless {}"  # what anomaly-free images are drawn under
 
@@ -96,64 +105,60 @@ class TextualInversion(Generator):
     def __init__(
         self,
         base: str = "stabilityai/stable-diffusion-2-1",
-        encoder: Mapping[str, Any] | None = None,
-        encoder_size: int = 224,
-        temperature: float | None = None,
-        objective: str = "adp",
-        word: str = "object",
-        vectors: int = 1,
-        train_steps: int = 3000,
-        anomaly_steps: int = 1000,
-        train_batch: int = 4,
-        learning_rate: float = 5e-4,
-        alpha: float = 0.1,
-        gamma: float = 0.5,
-        anomalies: int = 32,
-        validation: int = 32,
-        strength: float = 0.5,
-        crop: float = 0.5,
-        normal_strength: float = 0.3,
-        steps: int = 50,
-        guidance: float = 7.5,
-        scheduler: str = "ddim",
-        start: str = "exact",
-        size: int | None = None,
-        precision: str = "auto",
+        encoder: EncoderSpec | None = None,
+        encoder_size: Size = 224,
+        temperature: PositiveFloat | None = None,
+        objective: Literal["adp", "inversion"] = "adp",
+        word: Word = "object",
+        vectors: Annotated[int, Field(ge=1, le=60)] = 1,
+        train_steps: NonNegativeInt = 3000,
+        anomaly_steps: NonNegativeInt = 1000,
+        train_batch: PositiveInt = 4,
+        learning_rate: PositiveFloat = 5e-4,
+        alpha: NonNegativeFloat = 0.1,
+        gamma: Share = 0.5,
+        anomalies: PositiveInt = 32,
+        validation: PositiveInt = 32,
+        strength: SomeShare = 0.5,
+        crop: SomeShare = 0.5,
+        normal_strength: Share = 0.3,
+        steps: PositiveInt = 50,
+        guidance: NonNegativeFloat = 7.5,
+        scheduler: Literal["ddim", "dpmpp"] = "ddim",
+        start: Literal["exact", "diffusers"] = "exact",
+        size: Size | None = None,
+        precision: Literal["auto", "fp32", "bf16"] = "auto",
         checkpointing: bool = False,
-        batch: int = 8,
+        batch: PositiveInt = 8,
     ) -> None:
         default = {"model": "ViT-H-14", "weights": "laion2b_s32b_b79k"}
         self.base = base
         self.encoder = described(encoder or default)
         self.note = caveat(self.encoder, "ViT-H/14")
-        self.encoder_size = _between("encoder_size", encoder_size, 1)
+        self.encoder_size = encoder_size
         self.temperature = temperature
-        self.objective = _one_of("objective", objective, OBJECTIVES)
+        self.objective = objective
         self.word = word
-        self.vectors = _between("vectors", vectors, 1, 60)
-        self.train_steps = _between("train_steps", train_steps, 0)
-        self.anomaly_steps = _between("anomaly_steps", anomaly_steps, 0)
-        self.train_batch = _between("train_batch", train_batch, 1)
-        self.learning_rate = _above_zero("learning_rate", learning_rate)
-        self.alpha = _between("alpha", alpha, 0)
-        self.gamma = _between("gamma", gamma, 0, 1)
-        self.anomalies = _between("anomalies", anomalies, 1)
-        self.validation = _between("validation", validation, 1)
-        self.strength = _above_zero("strength", _between("strength", strength, 0, 1))
-        self.crop = _above_zero("crop", _between("crop", crop, 0, 1))
-        self.normal_strength = _between("normal_strength", normal_strength, 0, 1)
-        self.steps = _between("steps", steps, 1)
-        self.guidance = _between("guidance", guidance, 0)
-        self.scheduler = _one_of("scheduler", scheduler, model.SCHEDULERS)
-        self.start = _one_of("start", start, model.STARTS)
-        self.size = size if size is None else _between("size", size, 8)
-        self.precision = _one_of("precision", precision, PRECISIONS)
+        self.vectors = vectors
+        self.train_steps = train_steps
+        self.anomaly_steps = anomaly_steps
+        self.train_batch = train_batch
+        self.learning_rate = learning_rate
+        self.alpha = alpha
+        self.gamma = gamma
+        self.anomalies = anomalies
+        self.validation = validation
+        self.strength = strength
+        self.crop = crop
+        self.normal_strength = normal_strength
+        self.steps = steps
+        self.guidance = guidance
+        self.scheduler = scheduler
+        self.start = start
+        self.size = size
+        self.precision = precision
         self.checkpointing = checkpointing
-        self.batch = _between("batch", batch, 1)
-        if temperature is not None:
-            _above_zero("temperature", temperature)
-        if not word.strip():
-            raise _wrong("word", "a word", word)
+        self.batch = batch
 
     def files(self) -> Sequence[Path]:
         """Weights of a local base and of a local encoder; none for a hub id, which names its own.
@@ -193,7 +198,10 @@ class TextualInversion(Generator):
         side = self.size or model.native_size(self._parts, self._unet)
         depth = model.factor(self._parts) * 2 ** (len(self._unet.config.block_out_channels) - 1)
         if side % depth:
-            raise _wrong("size", f"a multiple of {depth} with base {self.base!r}", side)
+            raise ValueError(
+                f"textual_inversion: size must be a multiple of {depth} "
+                f"with base {self.base!r}. Got {side}."
+            )
         fast = self.precision == "auto" and torch.device(device).type == "cuda"
         half = torch.bfloat16 if self.precision == "bf16" else torch.float32
         self._recipe = inversion.Recipe(
@@ -334,28 +342,3 @@ class TextualInversion(Generator):
 
 def _digest(pixels: np.ndarray) -> str:
     return hashlib.sha256(pixels.tobytes()).hexdigest()
-
-
-def _wrong(name: str, constraint: str, value: Any) -> ValueError:
-    return ValueError(
-        f"The {name} parameter of textual_inversion must be {constraint}. Got {value!r} instead."
-    )
-
-
-def _one_of(name: str, value: str, allowed: Sequence[str]) -> str:
-    if value not in allowed:
-        raise _wrong(name, f"one of {', '.join(allowed)}", value)
-    return value
-
-
-def _between(name: str, value: Any, least: float, most: float = float("inf")) -> Any:
-    if not least <= value <= most or value == float("inf"):
-        limits = f"{least} to {most}" if most < float("inf") else f"at least {least}, and finite"
-        raise _wrong(name, limits, value)
-    return value
-
-
-def _above_zero(name: str, value: float) -> float:
-    if not 0 < value < float("inf"):
-        raise _wrong(name, "a finite number above 0", value)
-    return value
