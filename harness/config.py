@@ -60,6 +60,9 @@ class MethodEntry(_Frozen):
     label: Name | None = None
     shots: list[Count] | None = None  # instead of the sweep's
     auxiliary: Literal["leave-one-out"] | None = None  # other categories of the tested dataset
+    #: of a method that trains on auxiliary data: anew for each seed, so that its spread over seeds
+    #: is of training and of supports; or once for all of them, which leaves that of supports
+    training: Literal["per-seed", "once"] = "per-seed"
 
 
 class GeneratorEntry(_Frozen):

@@ -291,10 +291,12 @@ def _generator(use: str, params: dict[str, Any]) -> Iterator[tuple[str, Callable
         seen["state"] = made.customize(support, prior)
         wrong = [n for n, a in seen["state"].items() if not isinstance(a, np.ndarray)]
         _expect(not wrong, f"the state must hold numpy arrays, not so: {', '.join(wrong)}")
-        unknown = set(made.sampling_parameters) - set(parameters(type(made)))
+        named = {*made.generate_parameters, *made.personalize_parameters}
+        unknown = named - set(parameters(type(made)))
         _expect(
             not unknown,
-            f"``sampling_parameters`` names what is no parameter: {', '.join(sorted(unknown))}",
+            "``generate_parameters`` and ``personalize_parameters`` name what is no parameter: "
+            + ", ".join(sorted(unknown)),
         )
 
     def generates() -> None:

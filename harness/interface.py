@@ -219,6 +219,9 @@ class Method(ABC):
     personalized: bool = False  # wants Queries.personalized; implies a generator
     auxiliary: bool = False  # trains beforehand: ``train`` and ``load``
     auxiliary_per_shots: bool = False  # ... one state for each number of shots
+    #: ... and one for each seed, so that runs differ by training as by support; False where
+    #: training draws nothing at random
+    auxiliary_per_seed: bool = True
     gpus: float = 0.0  # share of a GPU it needs when the cluster has GPUs
     deterministic: bool = True  # same input, same bits
     note: str = ""  # a caveat printed under every table it appears in
@@ -264,9 +267,11 @@ class Generator(ABC):
     """A text-to-image model customized on a support; methods read the images it makes."""
 
     prior: bool = False  # ``prepare`` makes something shared by all supports of an object
-    #: parameters that only ``generate`` and ``personalize`` read: other values of them share what
-    #: ``prepare`` and ``customize`` made
-    sampling_parameters: tuple[str, ...] = ()
+    #: parameters that ``generate`` reads and ``prepare`` and ``customize`` do not, and those that
+    #: ``personalize`` does: other values of them share what the others made. One that both read is
+    #: in both; one that is in neither is taken to change everything
+    generate_parameters: tuple[str, ...] = ()
+    personalize_parameters: tuple[str, ...] = ()
     gpus: float = 1.0
     deterministic: bool = True
     note: str = ""

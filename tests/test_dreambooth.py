@@ -212,6 +212,31 @@ def test_pool_is_composed_as_asked(make: Make, base: str, customized: Any) -> No
 # -------------------------------------------------------------------------------------- the rest
 
 
+OTHERS = {
+    "strength": 0.5,
+    "guidance": 1.0,
+    "prompts": 1,
+    "select": "dissimilar",
+    "text_share": 0.0,
+    "pool_strength": 0.6,
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_generating_and_personalizing_read_is_what_is_declared(
+    make: Make, customized: tuple[DreamBooth, Arrays], name: str
+) -> None:
+    images = []
+    for params in ({}, {name: OTHERS[name]}):
+        generator = make(**params)
+        generator.load(customized[1], SUPPORT)
+        pool, kept = generator.generate(4, 0), generator.personalize(QUERIES[:2], 0).images
+        images.append((np.stack(pool), kept))
+    (pool, kept), (other_pool, other_kept) = images
+    assert np.array_equal(pool, other_pool) == (name not in DreamBooth.generate_parameters)
+    assert np.array_equal(kept, other_kept) == (name not in DreamBooth.personalize_parameters)
+
+
 def test_prompts_are_those_of_figure_5() -> None:
     prompts = o2n_prompts.normal_prompts
     assert prompts("cable", 0) == ("",)

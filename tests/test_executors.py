@@ -103,7 +103,7 @@ def test_the_serial_runner_and_any_number_of_ray_workers_agree(
     assert len(rows(tmp_path / "serial" / "mixed")) == 2 * (3 * 4 + 4 + 2 * 2)
     calls = Counter(module_tally.new())
     kinds = Counter(line.split()[0] for line in calls.elements())
-    assert kinds["train"] == 4, "per shots, and without each of two categories"
+    assert kinds["train"] == 2 * 2 * 2, "per shots and seed, and without each of two categories"
     assert kinds["prepare"] == 2
     assert kinds["customize"] == 4
     assert kinds["generate"] == 4

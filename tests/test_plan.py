@@ -102,6 +102,7 @@ GENERATED = [
     {"use": "toys.methods:Pooled", "generator": "blend"},
     {"use": "toys.methods:Compared", "generator": "blend"},
 ]
+BLEND = {"use": "toys.generators:Blend", "pool": 6}
 
 
 def everything(**changes: Any) -> dict[str, Any]:
@@ -110,7 +111,7 @@ def everything(**changes: Any) -> dict[str, Any]:
         datasets=[{"use": SQUARES, "params": {"masks": True}}],
         auxiliary=[{"use": "folder", "params": {"root": "AUX"}}],
         methods=GENERATED,
-        generators={"blend": {"use": "toys.generators:Blend", "pool": 6}},
+        generators={"blend": BLEND},
         shots=[1, 2],
         seeds=[0, 1],
         shard=4,
@@ -154,8 +155,8 @@ def test_tasks_come_after_their_needs_and_every_kind_is_there(
     count = {kind: len(found) for kind, found in keys(graph).items()}
     # 2 categories, 2 shots, 2 seeds, 7 methods of which 2 are the same, 10 queries in shards of 4.
     assert count == {
-        # one on the folder, one for each shots on it, one for each category on the other
-        "train": 1 + 2 + 2,
+        # for each seed: one on the folder, one for each shots on it, one for each category
+        "train": 2 * (1 + 2 + 2),
         "prepare": 2,
         "customize": 8,
         "generate": 8,
@@ -200,9 +201,21 @@ CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"generators": {"blend": {"use": "toys.generators:Blend", "params": {"fails": "-"}}}},
         {"prepare", "customize", "generate", "personalize"},
     ),
-    "parameter that its state does not depend on": (
-        {"generators": {"blend": {"use": "toys.generators:Blend", "params": {"share": 0.4}}}},
+    "parameter that personalizing alone reads": (
+        {"generators": {"blend": BLEND | {"params": {"share": 0.4}}}},
+        {"personalize"},
+    ),
+    "parameter that generating alone reads": (
+        {"generators": {"blend": BLEND | {"params": {"spread": 3.0}}}},
+        {"generate"},
+    ),
+    "parameter that both read": (
+        {"generators": {"blend": BLEND | {"params": {"light": 1.5}}}},
         {"generate", "personalize"},
+    ),
+    "training once": (
+        {"methods": [m | {"training": "once"} for m in GENERATED]},
+        {"train"},
     ),
 }
 #: kinds of which some keys are allowed to change and others to stay
@@ -210,7 +223,10 @@ MIXED = {
     "pixels of the tested data": {"train"},
     "words": {"train"},
     "parameter of the generator": {"predict", "evaluate"},
-    "parameter that its state does not depend on": {"predict", "evaluate"},
+    "parameter that personalizing alone reads": {"predict", "evaluate"},
+    "parameter that generating alone reads": {"predict", "evaluate"},
+    "parameter that both read": {"predict", "evaluate"},
+    "training once": {"predict", "evaluate"},
 }
 
 
@@ -247,6 +263,24 @@ def test_the_order_of_the_config_is_no_matter(planned: Callable[..., Plan]) -> N
     again = planned(back)
     assert dict(again.cells) == dict(there.cells)
     assert set(again.tasks) == set(there.tasks)
+
+
+def test_training_is_per_seed_or_once_for_all(planned: Callable[..., Plan]) -> None:
+    def seeds_of_states(**method: Any) -> dict[str, set[int]]:
+        """State that predictions rest on -> seeds of the cells that do."""
+        taught = {"use": "toys.methods:Taught", **method}
+        graph = planned(everything(methods=[taught], shots=[1], seeds=[0, 1, 2]))
+        found: dict[str, set[int]] = defaultdict(set)
+        for cell, key in graph.cells.items():
+            for predict in graph.tasks[key].needs:
+                (train,) = graph.tasks[predict].needs
+                found[train].add(cell.seed)
+        return found
+
+    assert list(seeds_of_states().values()) == [{0}, {1}, {2}]
+    assert list(seeds_of_states(training="once").values()) == [{0, 1, 2}]
+    # One that declares that its training draws nothing is trained once in any case.
+    assert list(seeds_of_states(params={"random": False}).values()) == [{0, 1, 2}]
 
 
 def test_zero_shot_is_one_result_for_all_seeds(planned: Callable[..., Plan]) -> None:

@@ -189,7 +189,7 @@ class Worker:
 
     def _generate(self, payload: Payload, outcome: Outcome) -> None:
         generator = self._customized(payload)
-        seed = seeding.seed(payload["key"], payload["imports"])
+        seed = seeding.seed(payload["customize"], payload["imports"])  # whatever else is asked
         n = payload["n"]
         with self.watch.stage("work"):
             made = list(generator.generate(n, seed)) if n else []

@@ -60,10 +60,15 @@ class Code:
     """What a plug-in of the sweep is: hash of source, parameters and weights; what it declares."""
 
     digest: str
-    state: str = ""  # of a generator: the same, without the parameters its state is independent of
+    #: of a generator: the same without the parameters that customizing, or one of its two uses,
+    #: does not read
+    state: str = ""
+    generate: str = ""
+    personalize: str = ""
     gpus: float = 0.0
     auxiliary: bool = False
     auxiliary_per_shots: bool = False
+    auxiliary_per_seed: bool = False
     personalized: bool = False
     prior: bool = False
 
@@ -250,8 +255,10 @@ def _cell_tasks(
     if code.auxiliary:
         name, digest = inputs.auxiliary[cell.method, cell.dataset, cell.category]
         k = shots if code.auxiliary_per_shots else None
-        fields = {"method": m, "auxiliary": name, "gpus": code.gpus, "shots": k or 0, "seed": 0}
-        training = (code.digest, digest, k, sweep.seed)
+        run = seed if code.auxiliary_per_seed and entry.training == "per-seed" else None
+        fields = {"method": m, "auxiliary": name, "gpus": code.gpus}
+        fields |= {"shots": k or 0, "seed": run or 0}
+        training = (code.digest, digest, k, run, sweep.seed)
         before.append(add("train", f"auxiliary/{name}", (), *training, **fields))
     customize, g = "", Code("")
     if entry.generator is not None and shots:
@@ -263,7 +270,7 @@ def _cell_tasks(
             prior = [add("prepare", f"prior/{what}", (), g.state, what, sweep.seed, **fields)]
         customize = add("customize", affinity, prior, g.state, support, **fields)
         n = made.generated if made.generated is not None else max(0, made.pool - shots)
-        pool = add("generate", affinity, [customize], g.digest, n, state=customize, **fields)
+        pool = add("generate", affinity, [customize], g.generate, n, state=customize, **fields)
         before += [customize, pool]
     predicted = []
     for i, keys in enumerate(digests.shards):
@@ -271,7 +278,7 @@ def _cell_tasks(
         needs = list(before)
         if code.personalized and customize:
             new = {"state": customize, "shard": i, "gpus": g.gpus, "generator": entry.generator}
-            needs.append(add("personalize", shard, [customize], g.digest, keys, **new))
+            needs.append(add("personalize", shard, [customize], g.personalize, keys, **new))
         new = {"state": support, "shard": i, "gpus": code.gpus, "method": m}
         new["generator"] = entry.generator or ""
         asked = (code.digest, support, keys, sweep.maps, sweep.gallery, category.masked)

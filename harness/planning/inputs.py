@@ -7,6 +7,7 @@ remembered (``harness.data.contents``).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -204,15 +205,27 @@ def _code(kind: str, use: str, params: dict[str, Any]) -> tuple[Code, str]:
     cls = plugins.find(kind, use)
     made = config.build(kind, use, params)
     weights = [(p.name, _contents(p)) for p in made.files()]
-    # ``later`` is what generators of before call it.
-    sampling = {*getattr(made, "sampling_parameters", ()), *getattr(made, "later", ())}
-    digest, state = (
-        hashed(cls.__name__, some, plugins.source(cls).digest, weights)
-        for some in (params, {name: v for name, v in params.items() if name not in sampling})
+    # ``sampling_parameters`` and ``later`` are what generators of before call what both uses read.
+    both = {*getattr(made, "sampling_parameters", ()), *getattr(made, "later", ())}
+    generate, personalize = (
+        {*getattr(made, f"{use}_parameters", ()), *both} for use in ("generate", "personalize")
     )
-    names = ("gpus", "auxiliary", "auxiliary_per_shots", "personalized", "prior")
-    declared = {n: getattr(made, n) for n in names if hasattr(made, n)}
-    return Code(digest, state, **declared), str(getattr(made, "note", ""))
+    code = plugins.source(cls).digest
+
+    def digest(unread: Collection[str] = ()) -> str:
+        read = {name: value for name, value in params.items() if name not in unread}
+        return hashed(cls.__name__, read, code, weights)
+
+    names = ("gpus", "auxiliary", "auxiliary_per_shots", "auxiliary_per_seed", "personalized")
+    declared = {n: getattr(made, n) for n in (*names, "prior") if hasattr(made, n)}
+    made_of = Code(
+        digest(),
+        state=digest(generate | personalize),
+        generate=digest(personalize - generate),
+        personalize=digest(generate - personalize),
+        **declared,
+    )
+    return made_of, str(getattr(made, "note", ""))
 
 
 def _contents(path: Path) -> str:

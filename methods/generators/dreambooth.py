@@ -19,7 +19,6 @@ from methods._ops.parameters import Share, Size
 
 _log = logging.getLogger(__name__)
 Operation = Literal["hflip", "vflip", "rotate", "translate", "colour"]
-_LATER = ("strength", "steps", "guidance", "prompts", "select", "text_share", "pool_strength")
 CPU_BATCH = 4  # images a CPU handles at once where the composition of batches is fixed
 
 
@@ -86,7 +85,8 @@ class DreamBooth(Generator):
     """
 
     prior: ClassVar[bool] = True
-    sampling_parameters: ClassVar[tuple[str, ...]] = _LATER
+    generate_parameters = ("steps", "text_share", "pool_strength")
+    personalize_parameters = ("strength", "steps", "guidance", "prompts", "select")
 
     def __init__(
         self,

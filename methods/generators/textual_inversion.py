@@ -99,7 +99,8 @@ class TextualInversion(Generator):
     - Images are stretched to a square and not flipped; latents are posterior modes.
     """
 
-    sampling_parameters: ClassVar[tuple[str, ...]] = ("normal_strength",)
+    generate_parameters: ClassVar[tuple[str, ...]] = ("normal_strength",)
+    personalize_parameters: ClassVar[tuple[str, ...]] = ("normal_strength",)
     gpus: ClassVar[float] = 1.0
 
     def __init__(

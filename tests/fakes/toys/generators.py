@@ -16,15 +16,28 @@ class Blend(Generator):
     Parameters
     ----------
     share : of the mean in a one-to-normal image
+    spread : of the noise of generated images
+    light : factor of all images
     prior : whether something is prepared for each object
     fails : the call that raises
     """
 
     gpus = 0.0
-    sampling_parameters = ("share",)
+    generate_parameters = ("spread", "light")
+    personalize_parameters = ("share", "light")
 
-    def __init__(self, *, share: float = 0.5, prior: bool = True, fails: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        share: float = 0.5,
+        spread: float = 8.0,
+        light: float = 1.0,
+        prior: bool = True,
+        fails: str = "",
+    ) -> None:
         self.share = share
+        self.spread = spread
+        self.light = light
         self.prior = prior
         self.fails = fails
 
@@ -44,8 +57,8 @@ class Blend(Generator):
 
     def generate(self, n: int, seed: int) -> Sequence[Pixels]:
         self._call("generate", n)
-        noise = np.random.default_rng(seed).normal(0, 8, (n, *self.mean.shape))
-        return list(np.clip(self.mean + noise, 0, 255).astype(np.uint8))
+        noise = np.random.default_rng(seed).normal(0, self.spread, (n, *self.mean.shape))
+        return list(np.clip((self.mean + noise) * self.light, 0, 255).astype(np.uint8))
 
     def personalize(self, images: Sequence[Image], seed: int) -> Personalized:
         self._call("personalize", names(images))
@@ -54,7 +67,7 @@ class Blend(Generator):
         made = [self.share * (self.mean + noise) + (1 - self.share) * i.pixels for i in images]
         picked = np.zeros(len(images), dtype=np.int64)
         similar = np.zeros((len(images), 1), dtype=np.float32)
-        stacked = np.clip(np.stack(made), 0, 255).astype(np.uint8)
+        stacked = np.clip(np.stack(made) * self.light, 0, 255).astype(np.uint8)
         return Personalized(stacked, ("a thing",), picked, similar)
 
     def _call(self, what: str, *words: object) -> None:

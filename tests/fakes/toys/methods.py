@@ -75,9 +75,18 @@ class Near(Method):
 
 
 class Taught(Near):
-    """Learns a factor from the auxiliary data."""
+    """Learns a factor from the auxiliary data.
+
+    Parameters
+    ----------
+    random : whether the factor is drawn
+    """
 
     auxiliary = True
+
+    def __init__(self, *, power: float = 2.0, file: str | None = None, random: bool = True) -> None:
+        super().__init__(power=power, file=file)
+        self.auxiliary_per_seed = random
 
     def train(self, auxiliary: Auxiliary) -> Arrays:
         about = [
