@@ -17,10 +17,12 @@ from pathlib import Path
 from harness import config
 from harness.config import Sweep
 from harness.execution.executor import Settings
+from harness.execution.outcome import Outcome
 from harness.execution.schedule import Schedule
-from harness.execution.worker import Outcome
 from harness.interface import Sample
-from harness.planning.graph import Category, Code, Plan, PlanInputs, Reference, Task, plan
+from harness.planning.graph import Category, Code, Plan, PlanInputs, Reference, plan
+from harness.planning.kinds import Prepare
+from harness.planning.task import Payload, Task
 
 SECONDS, GIGABYTES, RATE = 10.0, 1.0, 200.0
 
@@ -85,8 +87,11 @@ class Meter:
 def chain(tasks: int) -> Plan:
     """Tasks of one kind whose artifacts are there, so that a worker has nothing to do."""
     keys = [f"{i:032x}" for i in range(tasks)]
-    made = {k: Task(k, "predict", (), f"d/c/{i % 8}", "", 0.0) for i, k in enumerate(keys)}
-    return Plan(made, {})
+    tasks: dict[str, Task] = {
+        key: Prepare(key=key, affinity=f"prior/{i % 8}", generator="", object_name="")
+        for i, key in enumerate(keys)
+    }
+    return Plan(tasks, {})
 
 
 def handed_out(tasks: int, workers: int) -> tuple[float, list[float]]:
@@ -98,16 +103,16 @@ def handed_out(tasks: int, workers: int) -> tuple[float, list[float]]:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
         for key in graph.tasks:
-            path = Path(store.path(artifact("predict", key)))
+            path = Path(store.path(artifact(Prepare.kind, key)))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
         runner = Executor(Settings(folder, None, workers, 1, 60.0, 1, 0.0))
         schedule = Schedule(graph.tasks, graph.tasks)
 
-        def order(task: Task) -> dict[str, object]:
-            return {"key": task.key, "kind": task.kind, "threads": 1, "imports": []}
+        def payload(task: Task) -> Payload:
+            return Payload(task=task, threads=1)
 
-        runner.run(schedule, order, meter)
+        runner.run(schedule, payload, meter)
         rate = (meter.count - 1) / (time.monotonic() - meter.first)
         runner.close()
     return rate, meter.memory

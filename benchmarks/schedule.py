@@ -25,7 +25,8 @@ from harness.config import Subset, Sweep
 from harness.execution.schedule import Schedule
 from harness.interface import Sample
 from harness.planning import costs
-from harness.planning.graph import Category, Code, Plan, PlanInputs, Reference, Task, plan
+from harness.planning.graph import Category, Code, Plan, PlanInputs, Reference, plan
+from harness.planning.task import Task
 
 HOME = Path(__file__).resolve().parents[1]
 WANTED = {8: 0.97, 64: 0.90}
@@ -114,7 +115,7 @@ def simulate(
     Workers 0 to gpus - 1 have a whole GPU each, the others a core.
     """
     rng = random.Random(seed)
-    schedule = Schedule(graph.tasks, graph.cells.values(), costs=seconds)
+    schedule = Schedule(graph.tasks, graph.cells.values(), seconds=seconds)
     events: list[tuple[float, int, str]] = []
     idle = list(range(gpus + cpus))
     spans: list[Span] = []

@@ -73,6 +73,10 @@ class GeneratorEntry(_Frozen):
     pool: Count = 30  # anomaly-free images in all, support included
     generated: Count | None = None  # instead of ``pool``: images added to the support
 
+    def added(self, shots: int) -> int:
+        """How many images it adds to a support of so many."""
+        return max(0, self.pool - shots) if self.generated is None else self.generated
+
 
 class Sweep(_Frozen):
     """One YAML file: the whole grid."""

@@ -18,7 +18,7 @@ from harness.data.opening import open_dataset
 from harness.errors import InputError, Problem, one_line, suggest
 from harness.execution import seeding
 from harness.execution.cache import FeatureMemory, read_image, read_mask
-from harness.execution.worker import checked
+from harness.execution.promises import checked
 from harness.interface import (
     Auxiliary,
     AuxiliaryCategory,

@@ -16,14 +16,16 @@ from typing import Any
 from harness import config, plugins
 from harness.config import GeneratorEntry, MethodEntry, Sweep
 from harness.errors import one_line
-from harness.execution.executor import Listener, Payload, Settings
+from harness.execution.executor import Listener, Settings, Write
+from harness.execution.outcome import Outcome
 from harness.execution.reuse import Sharing
-from harness.execution.schedule import COSTS, Schedule
-from harness.execution.worker import Outcome
+from harness.execution.schedule import Schedule
 from harness.keys import Cell
-from harness.planning.graph import Plan, Task, plan
+from harness.planning.graph import Plan, plan
 from harness.planning.inputs import SweepInputs, collect_inputs
+from harness.planning.kinds import Evaluate, Personalize
 from harness.planning.payload import Payloads
+from harness.planning.task import Task
 from harness.reporting import report
 from harness.reporting.environment import environment
 from harness.reporting.lineage import lineage
@@ -103,7 +105,7 @@ def _run(options: Options, ready: Prepared, workers: _Workers) -> int:
     open_cells = [c for c in graph.cells if c not in writer.rows and c not in writer.failures]
     targets = dict.fromkeys(graph.cells[c] for c in open_cells)
     # A finished sweep need not list the store, which may hold a million artifacts far away.
-    kinds = {t.kind for t in graph.tasks.values()} - {"evaluate"} if targets else set()
+    kinds = {t.kind for t in graph.tasks.values() if not t.final} if targets else set()
     if targets:
         store.tidy(".artifacts")
         store.tidy(sweep.name)
@@ -117,8 +119,8 @@ def _run(options: Options, ready: Prepared, workers: _Workers) -> int:
         tracker.cell(cell, graph.cells[cell], writer.rows[cell], _numbers(writer.timings[cell]))
     for cell in writer.failures.keys() & graph.cells.keys():
         tracker.failed(cell, graph.cells[cell], writer.failures[cell])
-    work = sum(COSTS[graph.tasks[key].kind] for key in schedule.todo)
-    display = Display(len(graph.cells), len(finished_before), work, COSTS, options.quiet)
+    work = sum(graph.tasks[key].seconds for key in schedule.todo)
+    display = Display(len(graph.cells), len(finished_before), work, options.quiet)
     payloads = Payloads(sweep, ready.inputs, graph)
     driver = _Driver(ready, payloads, writer, tracker, display)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -180,7 +182,7 @@ class _Driver:
 
     def finished(self, task: Task, outcome: Outcome) -> None:
         self._record(task, outcome)
-        if task.kind == "evaluate":
+        if isinstance(task, Evaluate):
             timing = self._timing(task)
             for cell in self._payloads.cells_of(task.key):
                 self._writer.finish(cell, task.key, outcome.row, timing)
@@ -234,7 +236,7 @@ class _Driver:
         predicted = [records[key] for key in task.needs if key in records]
         before = {key for needed in task.needs for key in tasks[needed].needs}
         personalized = [
-            records[k] for k in before if k in records and records[k]["kind"] == "personalize"
+            records[k] for k in before if k in records and isinstance(tasks[k], Personalize)
         ]
         every = [*personalized, *predicted, records[task.key]]
         names = ("fit_s", "encode_s", "decode_s", "queries", "encoded", "decoded")
@@ -274,7 +276,7 @@ class _Workers:
             self._runner.result().close()
         self._over.set()
 
-    def run(self, schedule: Schedule, write: Payload, listener: Listener) -> None:
+    def run(self, schedule: Schedule, write: Write, listener: Listener) -> None:
         """Do everything the schedule holds."""
         self._runner.result().run(schedule, write, listener)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from harness import config
 from harness.config import Sweep
 from harness.errors import InputError
 from harness.planning import costs
-from harness.planning.graph import KINDS, Plan, PlanInputs, plan
+from harness.planning.graph import Plan, PlanInputs, plan
+from harness.planning.kinds import KINDS, Predict
+from harness.planning.task import Task
 from tests.sweeps import HOME, SQUARES, sweep, written
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -47,6 +50,12 @@ def planned(tmp_path: Path) -> Callable[..., tuple[Sweep, PlanInputs, Plan]]:
     return go
 
 
+def generator_of(task: Task) -> str:
+    """Name of the generator a task has to do with, "" without one."""
+    generated = isinstance(task, Predict) and task.customized is not None
+    return "g" if generated or (task.plugin or ("",))[0] == "generator" else ""
+
+
 def estimator(
     path: Path, given: dict[str, Any], loaded: Sweep, inputs: PlanInputs
 ) -> costs.Estimator:
@@ -76,7 +85,7 @@ def test_terms_count_images_references_and_parameters(
     found = estimator(tmp_path / "t.yaml", table(plugins=entries), loaded, inputs)
     seconds: dict[str, list[float]] = {}
     for task in graph.tasks.values():
-        seconds.setdefault(f"{task.kind} {task.generator}", []).append(found.seconds(task))
+        seconds.setdefault(f"{task.kind} {generator_of(task)}", []).append(found.seconds(task))
     assert set(seconds["generate g"]) == {10 * 5 + 100 * 7}  # 7 in all, of which 2 are references
     assert set(seconds["customize g"]) == {6 * 2 * 0.5}
     # 10 queries in shards of 3, 4 and 3 or so
@@ -96,7 +105,7 @@ def test_stages_add_up_and_count_gpus_by_the_share_of_a_worker(
         assert stage.tasks == stage.seconds == stage.megabytes == kinds.count(stage.kind)
         assert stage.gpu_seconds == 0
     asking = {
-        key: task._replace(gpus={"customize": 0.5, "personalize": 0.25}.get(task.kind, 0.0))
+        key: replace(task, gpus={"customize": 0.5, "personalize": 0.25}.get(task.kind, 0.0))
         for key, task in graph.tasks.items()
     }
     shared = Plan(asking, graph.cells)
@@ -107,6 +116,17 @@ def test_stages_add_up_and_count_gpus_by_the_share_of_a_worker(
     text = costs.render(found.stages(graph, graph.tasks), [])
     count = len(kinds)
     assert text.splitlines()[-1].split() == ["together", str(count), "0", str(count), *["0.0"] * 3]
+
+
+def test_what_the_table_lacks_costs_what_the_kind_says(
+    tmp_path: Path, planned: Callable[..., tuple[Sweep, PlanInputs, Plan]]
+) -> None:
+    loaded, inputs, graph = planned()
+    default = {"seconds": {"predict": {"task": 7}}, "megabytes": {"predict": {"task": 8}}}
+    found = estimator(tmp_path / "t.yaml", table(default=default), loaded, inputs)
+    for task in graph.tasks.values():
+        expected = (7, 8) if task.kind == "predict" else (KINDS[task.kind].seconds, 0)
+        assert (found.seconds(task), found.megabytes(task)) == expected
 
 
 def test_a_term_that_is_nothing_is_named(
@@ -127,7 +147,7 @@ def test_a_term_that_is_nothing_is_named(
         ({"plugins": [{"use": "x", "kind": "methods"}]}, "plugins.0.kind"),
         ({"plugins": [{"use": "x", "kind": "method", "second": {}}]}, "plugins.0.second"),
         ({"plugins": [{"use": "x", "kind": "method", "seconds": {"fit": {}}}]}, "fit"),
-        ({"default": {"seconds": {}, "megabytes": {}}}, "seconds lacks train"),
+        ({"default": {"seconds": {"evalute": {}}}}, "Did you mean 'evaluate'"),
     ],
 )
 def test_a_broken_table_is_told_where(tmp_path: Path, change: dict[str, Any], words: str) -> None:

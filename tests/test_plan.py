@@ -16,7 +16,8 @@ from harness import config
 from harness.data.contents import Stamps
 from harness.interface import Sample
 from harness.planning import inputs
-from harness.planning.graph import KINDS, Plan, draw_support, plan, shard_queries, shards
+from harness.planning.graph import Plan, draw_support, plan, shard_queries, shards
+from harness.planning.kinds import KINDS
 from tests.sweeps import NEAR, SQUARES, sweep, written
 
 pytestmark = pytest.mark.usefixtures("toys")

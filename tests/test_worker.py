@@ -16,8 +16,11 @@ import pytest
 from harness.data.opening import open_dataset
 from harness.execution import seeding
 from harness.execution.forkserver import ForkServer, WorkerProcess
-from harness.execution.worker import Worker, checked
+from harness.execution.promises import checked
+from harness.execution.worker import Worker
 from harness.interface import Prediction
+from harness.planning.kinds import Prepare, PreparePayload
+from harness.planning.references import PluginUse
 
 F = np.float32
 
@@ -83,13 +86,16 @@ def test_torch_is_seeded_where_a_plugin_imports_it() -> None:
     assert torch.equal(first, torch.rand(3))
 
 
-def order(**changes: Any) -> dict[str, Any]:
-    return {"key": "ab" * 16, "kind": "prepare", "imports": [], "threads": 1} | changes
+def payload() -> PreparePayload:
+    """A task that fails, as there is no such generator."""
+    task = Prepare(key="ab" * 16, affinity="prior/x", generator="g", object_name="x")
+    generator = PluginUse("generator", "no_such", {}, "cd" * 16)
+    return PreparePayload(task=task, threads=1, generator=generator)
 
 
 def test_a_worker_never_raises(tmp_path: Path) -> None:
-    outcome = Worker(str(tmp_path)).run(order())
-    assert outcome.error.startswith("KeyError")
+    outcome = Worker(str(tmp_path)).run(payload())
+    assert outcome.error.startswith("InputError: unknown generator 'no_such'")
     assert "Traceback" in outcome.traceback
 
 
@@ -108,7 +114,7 @@ def forked(fork_server: ForkServer) -> WorkerProcess:
 
 
 def answer(child: WorkerProcess) -> str:
-    child.start(order())
+    child.start(payload())
     while (outcome := child.wait(1)) is None:
         pass
     return outcome.error
@@ -117,7 +123,7 @@ def answer(child: WorkerProcess) -> str:
 def test_a_process_answers_and_ends(fork_server: ForkServer) -> None:
     child = forked(fork_server)
     for _ in range(2):
-        assert answer(child).startswith("KeyError")
+        assert answer(child).startswith("InputError")
     assert child.end(patience=5.0) == "exited with status 0"  # its pipe was closed
 
 
@@ -134,7 +140,7 @@ def test_a_process_that_was_killed_is_noticed_and_another_forked(fork_server: Fo
         child.wait(10)
     assert "SIGKILL" in child.end(patience=2.0)
     for alive in (other, forked(fork_server)):
-        assert answer(alive).startswith("KeyError")
+        assert answer(alive).startswith("InputError")
 
 
 def test_a_template_that_was_killed_is_started_again(fork_server: ForkServer) -> None:
@@ -144,7 +150,7 @@ def test_a_template_that_was_killed_is_started_again(fork_server: ForkServer) ->
     with pytest.raises((EOFError, ConnectionError)):  # its workers go with it
         child.wait(10)
     assert "SIGKILL" in child.end()
-    assert answer(forked(fork_server)).startswith("KeyError")
+    assert answer(forked(fork_server)).startswith("InputError")
 
 
 def test_a_worker_dies_with_its_driver(tmp_path: Path) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
+from harness.execution.outcome import Outcome
 from harness.execution.schedule import Schedule
-from harness.execution.worker import Outcome
-from harness.planning.graph import Task
+from harness.planning.task import Payload, Task
 
 #: Set before python starts in every worker. glibc returns memory and takes it again on each large
 #: tensor, which makes the same task take twice as long on one day as on another; these stop it.
@@ -58,7 +58,7 @@ class Listener(Protocol):
         """Nothing happened for a moment."""
 
 
-Payload = Callable[[Task], dict[str, Any]]
+Write = Callable[[Task], Payload]  # what a worker is told of a task
 
 
 @dataclass

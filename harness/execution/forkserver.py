@@ -20,7 +20,9 @@ from multiprocessing.connection import Connection, Pipe
 from multiprocessing.reduction import recv_handle, send_handle
 from typing import Any
 
-from harness.execution.worker import Outcome, Worker
+from harness.execution.outcome import Outcome
+from harness.execution.worker import Worker
+from harness.planning.task import Payload
 
 READY = "ready"
 
@@ -102,7 +104,7 @@ class WorkerProcess:
             return bool(said == READY)
         return self._pid != 0
 
-    def start(self, payload: dict[str, Any]) -> None:
+    def start(self, payload: Payload) -> None:
         """Hand over a task; ConnectionError when the process is gone."""
         self.pipe.send(payload)
 

@@ -11,10 +11,10 @@ import time
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 
-from harness.execution.executor import Attempts, Listener, Payload, Settings
+from harness.execution.executor import Attempts, Listener, Settings, Write
 from harness.execution.forkserver import ForkServer, WorkerProcess
 from harness.execution.schedule import Schedule
-from harness.planning.graph import Task
+from harness.planning.task import Task
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Executor:
         count = settings.workers or max(1, (os.cpu_count() or 1) // settings.threads)
         self._slots = [self._slot() for _ in range(count)]
 
-    def run(self, schedule: Schedule, write: Payload, listener: Listener) -> None:
+    def run(self, schedule: Schedule, write: Write, listener: Listener) -> None:
         """Do everything the schedule holds; see ``ray_executor.Executor.run``."""
         attempts = Attempts(schedule, listener, self._settings.attempts)
         while schedule.todo:

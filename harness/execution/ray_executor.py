@@ -26,10 +26,11 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
 from harness.errors import InputError, Problem, one_line
-from harness.execution.executor import Attempts, Listener, Payload, Settings
+from harness.execution.executor import Attempts, Listener, Settings, Write
+from harness.execution.outcome import Outcome
 from harness.execution.schedule import Schedule
-from harness.execution.worker import Outcome, Worker
-from harness.planning.graph import Task
+from harness.execution.worker import Worker
+from harness.planning.task import Payload, Task
 
 CPU_WORKERS = 4  # beside each GPU worker, at most
 PATIENCE = 60.0  # seconds that workers may take to start before this is said
@@ -53,7 +54,7 @@ class _Actor:
         """Answer, once the constructor is through; the name of the node."""
         return str(ray.get_runtime_context().get_node_id())
 
-    def run(self, payload: dict[str, Any]) -> Outcome:
+    def run(self, payload: Payload) -> Outcome:
         """Do one task."""
         return self._worker.run(payload)
 
@@ -159,7 +160,7 @@ class Executor:
         self._said = PATIENCE  # seconds of waiting at which that is said next
         self._slots = [self._slot(share) for share in shares]
 
-    def run(self, schedule: Schedule, write: Payload, listener: Listener) -> None:
+    def run(self, schedule: Schedule, write: Write, listener: Listener) -> None:
         """Do everything the schedule holds.
 
         Parameters

@@ -18,19 +18,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from harness.planning.graph import Task
-
-#: Rough seconds of a task by kind: only their proportions matter, for the longest path.
-COSTS: Mapping[str, float] = {
-    "train": 600.0,
-    "prepare": 60.0,
-    "customize": 300.0,
-    "generate": 60.0,
-    "personalize": 60.0,
-    "predict": 5.0,
-    "evaluate": 1.0,
-}
-
+from harness.planning.task import Task
 
 Entry = tuple[float, int, str]  # minus the seconds of the longest path, position in the plan, key
 
@@ -71,9 +59,9 @@ class Schedule:
     Parameters
     ----------
     tasks : all tasks, each after its needs
-    targets : keys of the evaluate tasks whose results are wanted
+    targets : keys of the tasks whose results are wanted
     there : keys of artifacts that exist already
-    costs : estimated seconds of a task by its kind, or a function that estimates them
+    seconds : estimates how long a task takes; without it the task's own ``seconds``
     """
 
     def __init__(
@@ -81,10 +69,10 @@ class Schedule:
         tasks: Mapping[str, Task],
         targets: Iterable[str],
         there: Collection[str] = (),
-        costs: Mapping[str, float] | Callable[[Task], float] = COSTS,
+        seconds: Callable[[Task], float] | None = None,
     ) -> None:
         self._tasks = tasks
-        self._seconds = costs if callable(costs) else lambda task: costs[task.kind]
+        self._seconds = seconds or (lambda task: task.seconds)
         self._there = set(there)
         self._index = {key: i for i, key in enumerate(tasks)}
         self.todo: set[str] = set()
@@ -147,7 +135,7 @@ class Schedule:
     def finish(self, key: str, seconds: float = 0.0) -> None:
         """A task is done, in so many seconds if known: what waited for it may become ready."""
         worker, task = self.running.pop(key, ""), self._tasks[key]
-        if seconds and task.kind != "evaluate":
+        if seconds and not task.final:
             pace = task.kind, self._been.get(worker) != task.affinity
             # half of what is known is forgotten, for methods differ
             self._paces[pace] = (self._paces.get(pace, seconds) + seconds) / 2
@@ -233,7 +221,7 @@ class Schedule:
         if key not in self.todo:
             return
         task = self._tasks[key]
-        if task.kind == "evaluate":
+        if task.final:
             self._evaluations.append(key)
             return
         affinity = self._pools.setdefault(task.gpus, {}).setdefault(task.affinity, _Affinity())

@@ -1,7 +1,7 @@
 """Runs one task in one process and keeps warm what the next one may need. Plain Python, no Ray.
 
-A task comes as a mapping of plain values (``planning.payload`` writes it), reads the artifacts it
-needs from the store and leaves its own there; only a small outcome goes back.
+A task comes as a payload, reads the artifacts it needs from the store and leaves its own there;
+only a small outcome goes back.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import singledispatchmethod
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,9 @@ from harness.data.opening import open_dataset
 from harness.errors import DataError, one_line
 from harness.execution import seeding
 from harness.execution.cache import Decoder, FeatureMemory, Memory, read_mask
-from harness.execution.reuse import Counter, Counts
+from harness.execution.outcome import Missing, Outcome
+from harness.execution.promises import checked
+from harness.execution.reuse import Counter
 from harness.execution.stopwatch import Meter, Stopwatch, by_pool, by_stage
 from harness.interface import (
     Arrays,
@@ -31,43 +33,19 @@ from harness.interface import (
     Generator,
     Image,
     Method,
-    Prediction,
     Queries,
     Sample,
     Support,
 )
+from harness.keys import hashed
+from harness.planning import kinds
+from harness.planning.references import DatasetUse, PluginUse, Source, SupportUse
+from harness.planning.task import Payload, Task
 from harness.results import evaluation
 from harness.storage.store import Damaged, Store
 
-Payload = Mapping[str, Any]
 MB = 1 << 20
-
-
-class Missing(RuntimeError):
-    """An artifact that a task needs is not in the store, or damaged."""
-
-    def __init__(self, key: str, cause: Exception) -> None:
-        self.key = key
-        super().__init__(one_line(cause))
-
-
-@dataclass
-class Outcome:
-    """What became of a task: failure is a value."""
-
-    key: str
-    error: str = ""  # one line; empty when it was done
-    traceback: str = ""
-    bad_data: bool = False  # the error is a file that is missing or damaged
-    row: dict[str, Any] = field(default_factory=dict)  # evaluate: the metrics
-    #: seconds by stage (``<stage>_s``), which add up to ``task_s``; counts; processor and memory
-    stages: dict[str, float] = field(default_factory=dict)
-    #: what tasks share in a worker ("decode", or a space of features) -> how many were asked for,
-    #: and the seconds it took to make those that were not there
-    pools: dict[str, tuple[int, float]] = field(default_factory=dict)
-    reused: bool = False  # its artifact was there already
-    missing: list[str] = field(default_factory=list)  # keys of needed artifacts that are not there
-    shared: Counts = field(default_factory=dict)  # what was made and what was there; see sharing
+SHARED = tuple(name for name, task in kinds.KINDS.items() if task.shared)
 
 
 class Worker:
@@ -91,7 +69,7 @@ class Worker:
         pixels_mb: int = 1000,
         decode_threads: int = 1,
     ) -> None:
-        self.store = Store(storage)
+        self.store = Store(storage, SHARED)
         self.data_root = data_root
         self.gpus = gpus
         self.counter, self.watch, self.meter = Counter(), Stopwatch(), Meter()
@@ -105,7 +83,8 @@ class Worker:
 
     def run(self, payload: Payload) -> Outcome:
         """Do one task; never raises, except for what must end the process."""
-        outcome = Outcome(payload["key"])
+        task = payload.task
+        outcome = Outcome(task.key)
         idle = time.perf_counter() - self._free
         self.watch.start()
         self.meter.start()
@@ -114,12 +93,11 @@ class Worker:
         self.decoder.forgive()
         try:
             with self.watch.stage("setup"):
-                seeding.prepare(payload["imports"], payload["threads"])
-            done = payload["kind"] != "evaluate" and self.store.has(payload["kind"], payload["key"])
-            if done:
+                seeding.prepare(_imports(payload), payload.threads)
+            if not payload.publishes and self.store.has(task.kind, task.key):
                 outcome.reused = True
             else:
-                getattr(self, f"_{payload['kind']}")(payload, outcome)
+                self._do(payload, outcome)
         except KeyboardInterrupt:
             raise
         except BaseException as raised:  # also SystemExit: a plug-in must not end the sweep
@@ -143,16 +121,21 @@ class Worker:
         outcome.pools = by_pool(seconds, asked)
         return outcome
 
-    # One method per kind of task.
+    @singledispatchmethod
+    def _do(self, payload: Payload, outcome: Outcome) -> None:
+        """Make the task's artifact. One function per kind of task; this one is for none of them."""
+        raise NotImplementedError(f"no worker does {payload.task.kind}")
 
-    def _train(self, payload: Payload, outcome: Outcome) -> None:
-        method = self._method(payload)
-        dataset = self._dataset(payload["auxiliary"])
+    @_do.register
+    def _train(self, payload: kinds.TrainPayload, outcome: Outcome) -> None:
+        method = self._method(payload.method)
+        use = payload.auxiliary
+        dataset = self._dataset(use.dataset)
         categories = []
-        for name in payload["auxiliary"]["categories"]:
-            stem = f"{payload['auxiliary']['id']}/{name}"
+        for name in use.categories:
+            stem = f"{use.id}/{name}"
             train, test = dataset.train(name), dataset.test(name)
-            words = payload["auxiliary"]["object_names"].get(name) or dataset.object_name(name)
+            words = use.object_names.get(name) or dataset.object_name(name)
             labels = np.array([s.label for s in test], dtype=np.int64)
             categories.append(
                 AuxiliaryCategory(
@@ -164,191 +147,190 @@ class Worker:
                     lambda i, test=test: read_mask(dataset, test[i]),  # type: ignore[misc]
                 )
             )
-        seed = seeding.seed(payload["key"], payload["imports"])
-        auxiliary = Auxiliary(tuple(categories), payload["shots"], seed)
+        seed = _seed(payload.task.key, payload)
+        auxiliary = Auxiliary(tuple(categories), payload.task.shots, seed)
         with self.watch.stage("work"):
             state = method.train(auxiliary)
         self._put(payload, state)
 
-    def _prepare(self, payload: Payload, outcome: Outcome) -> None:
-        generator = self._generator(payload)
-        seed = seeding.seed(payload["key"], payload["imports"])
+    @_do.register
+    def _prepare(self, payload: kinds.PreparePayload, outcome: Outcome) -> None:
+        generator = self._generator(payload.generator)
+        seed = _seed(payload.task.key, payload)
         with self.watch.stage("work"):
-            state = generator.prepare(payload["object_name"], seed)
+            state = generator.prepare(payload.task.object_name, seed)
         self._put(payload, state)
 
-    def _customize(self, payload: Payload, outcome: Outcome) -> None:
-        generator = self._generator(payload)
-        prior = self._get("prepare", payload["prepare"]) if payload["prepare"] else {}
-        support = self._support(payload)
-        self._fitted.pop(payload["generator"]["id"], None)
-        seeding.seed(payload["key"], payload["imports"])
+    @_do.register
+    def _customize(self, payload: kinds.CustomizePayload, outcome: Outcome) -> None:
+        task, generator = payload.task, self._generator(payload.generator)
+        prior = self._get(kinds.Prepare, task.prepared) if task.prepared is not None else {}
+        support = self._support(payload.support)
+        self._fitted.pop(payload.generator.id, None)
+        _seed(task.key, payload)
         with self.watch.stage("work"):
             state = generator.customize(support, prior)
         self._put(payload, state)
 
-    def _generate(self, payload: Payload, outcome: Outcome) -> None:
+    @_do.register
+    def _generate(self, payload: kinds.GeneratePayload, outcome: Outcome) -> None:
         generator = self._customized(payload)
-        seed = seeding.seed(payload["customize"], payload["imports"])  # whatever else is asked
-        n = payload["n"]
+        seed = _seed(payload.task.customized, payload)  # whatever else is asked
+        n = payload.task.generated
         with self.watch.stage("work"):
-            made = list(generator.generate(n, seed)) if n else []
-        if len(made) != n:
-            raise ValueError(f"generate({n}) returned {len(made)} images")
-        arrays = {f"{i:04d}": rgb(p, "generate") for i, p in enumerate(made)}
+            pictures = list(generator.generate(n, seed)) if n else []
+        if len(pictures) != n:
+            raise ValueError(f"generate({n}) returned {len(pictures)} images")
+        arrays = {f"{i:04d}": rgb(p, "generate") for i, p in enumerate(pictures)}
         self._put(payload, arrays)
 
-    def _personalize(self, payload: Payload, outcome: Outcome) -> None:
+    @_do.register
+    def _personalize(self, payload: kinds.PersonalizePayload, outcome: Outcome) -> None:
         generator = self._customized(payload)
-        dataset = self._dataset(payload["dataset"])
-        images = self._references(dataset, payload["queries"])
-        seed = seeding.seed(payload["customize"], payload["imports"])  # the same in every shard
+        dataset = self._dataset(payload.support.dataset)
+        images = self._references(dataset, payload.queries)
+        seed = _seed(payload.task.customized, payload)  # the same in every shard
         with self.watch.stage("work"):
-            made = generator.personalize(images, seed)
-        shape = np.shape(made.images)
+            personalized = generator.personalize(images, seed)
+        shape = np.shape(personalized.images)
         if len(shape) != 4 or shape[0] != len(images):
             raise ValueError(f"personalize returned images of shape {shape} for {len(images)}")
-        arrays: Arrays = {"images": np.asarray(made.images, dtype=np.uint8)}
-        if made.chosen is not None:
-            arrays["chosen"] = np.asarray(made.chosen, dtype=np.int64)
-        if made.similarity is not None:
-            arrays["similarity"] = np.asarray(made.similarity, dtype=np.float32)
-        self._put(payload, arrays, {"prompts": list(made.prompts)})
+        arrays: Arrays = {"images": np.asarray(personalized.images, dtype=np.uint8)}
+        if personalized.chosen is not None:
+            arrays["chosen"] = np.asarray(personalized.chosen, dtype=np.int64)
+        if personalized.similarity is not None:
+            arrays["similarity"] = np.asarray(personalized.similarity, dtype=np.float32)
+        self._put(payload, arrays, {"prompts": list(personalized.prompts)})
 
-    def _predict(self, payload: Payload, outcome: Outcome) -> None:
-        method = self._method(payload)
+    @_do.register
+    def _predict(self, payload: kinds.PredictPayload, outcome: Outcome) -> None:
+        task, method = payload.task, self._method(payload.method)
         self._fit(method, payload)
-        dataset = self._dataset(payload["dataset"])
-        images = self._references(dataset, payload["queries"])
+        dataset = self._dataset(payload.support.dataset)
+        images = self._references(dataset, payload.queries)
         personalized: tuple[Image, ...] = ()
-        if payload["personalize"]:
-            made = self._get("personalize", payload["personalize"])["images"]
-            keys = (f"{payload['personalize']}/{i}" for i in range(len(made)))
-            personalized = tuple(map(Image, keys, made))
-        seeding.seed(payload["key"], payload["imports"])
+        if task.personalized is not None:
+            pictures = self._get(kinds.Personalize, task.personalized)["images"]
+            keys = (f"{task.personalized}/{i}" for i in range(len(pictures)))
+            personalized = tuple(map(Image, keys, pictures))
+        _seed(task.key, payload)
         with self.watch.stage("work"):
-            given = method.predict(Queries(images, personalized, payload["maps"]))
+            prediction = method.predict(Queries(images, personalized, payload.maps))
         outcome.stages["queries"] = len(images)
         arrays = evaluation.predicted(
-            checked(given, len(images)), payload["gallery"], payload["masks"]
+            checked(prediction, len(images)), payload.gallery, payload.masked
         )
         if personalized:
-            arrays["gallery.personalized"] = made[arrays["gallery.index"]]
+            arrays["gallery.personalized"] = pictures[arrays["gallery.index"]]
         self._put(payload, arrays)
 
-    def _evaluate(self, payload: Payload, outcome: Outcome) -> None:
+    @_do.register
+    def _evaluate(self, payload: kinds.EvaluatePayload, outcome: Outcome) -> None:
+        task = payload.task
         try:
             with self.watch.stage("read"):
-                arrays, meta = self.store.get("evaluate", payload["key"])
+                arrays, meta = self.store.get(task.kind, task.key)
             outcome.reused = True
         except (FileNotFoundError, ValueError):
-            dataset = self._dataset(payload["dataset"])
-            items = [
-                (Sample(image, label, mask, defect, "", box and tuple(box)), key)
-                for image, box, key, label, mask, defect in payload["truth"]
-            ]
-            parts = [self._get("predict", key) for key in payload["predict"]]
+            dataset = self._dataset(payload.dataset)
+            items = [(truth.sample, truth.key) for truth in payload.truth]
+            parts = [self._get(kinds.Predict, key) for key in task.predictions]
             with self.watch.stage("work"):
                 arrays, meta = evaluation.evaluate(
                     parts,
                     [sample for sample, _ in items],
                     self.decoder.images(dataset, items),
                     lambda sample: self.decoder.mask(dataset, sample),
-                    payload["evaluation_size"],
-                    payload["gallery"],
+                    payload.evaluation_size,
+                    payload.gallery,
                 )
             with self.watch.stage("write"):
-                self.store.put("evaluate", payload["key"], arrays, meta)
+                self.store.put(task.kind, task.key, arrays, meta)
         with self.watch.stage("write"):
-            for folder in payload["publish"]:
-                evaluation.publish(self.store, folder, arrays, meta)
+            for place in payload.places:
+                evaluation.publish(self.store, place, arrays, meta)
         outcome.row = meta["row"]
 
     # What they share.
 
-    def _fit(self, method: Method, payload: Payload) -> None:
-        """Fit the method to the order's support unless it is already."""
-        name, wanted = payload["method"]["id"], payload["fit"]
-        if self._fitted.get(name) == wanted:
+    def _fit(self, method: Method, payload: kinds.PredictPayload) -> None:
+        """Fit the method to the task's support unless it is already."""
+        task, name = payload.task, payload.method.id
+        fit = hashed(name, task.support, task.trained or "", task.pool or "")
+        if self._fitted.get(name) == fit:
             return
         self._fitted.pop(name, None)
-        seeding.seed(wanted, payload["imports"])
+        _seed(fit, payload)
         with self.watch.stage("fit"):
-            if payload["train"]:
-                method.load(self._get("train", payload["train"]))
-            method.fit(self._support(payload))
-        self._fitted[name] = wanted
+            if task.trained is not None:
+                method.load(self._get(kinds.Train, task.trained))
+            method.fit(self._support(payload.support))
+        self._fitted[name] = fit
 
-    def _support(self, payload: Payload) -> Support:
-        dataset = self._dataset(payload["dataset"])
-        images = self._references(dataset, payload["support"])
+    def _support(self, support: SupportUse) -> Support:
+        images = self._references(self._dataset(support.dataset), support.images)
         pool: tuple[Image, ...] = ()
         customized: Arrays = {}
-        if payload.get("generate"):
-            made = self._get("generate", payload["generate"])
-            pool = images + tuple(
-                Image(f"{payload['generate']}/{n}", made[n]) for n in sorted(made)
-            )
-        if payload["customize"]:
-            customized = self._get("customize", payload["customize"])
-        return Support(images, payload["object_name"], payload["seed"], pool, customized)
+        if support.pool is not None:
+            pictures = self._get(kinds.Generate, support.pool)
+            added = (Image(f"{support.pool}/{n}", pictures[n]) for n in sorted(pictures))
+            pool = (*images, *added)
+        if support.customized is not None:
+            customized = self._get(kinds.Customize, support.customized)
+        return Support(images, support.object_name, support.seed, pool, customized)
 
-    def _customized(self, payload: Payload) -> Generator:
-        generator, name = self._generator(payload), payload["generator"]["id"]
-        if self._fitted.get(name) != payload["customize"]:
+    def _customized(self, payload: kinds.GeneratePayload | kinds.PersonalizePayload) -> Generator:
+        """The generator with the state that the task needs."""
+        generator, name = self._generator(payload.generator), payload.generator.id
+        state = payload.task.customized
+        if self._fitted.get(name) != state:
             self._fitted.pop(name, None)
-            seeding.seed(payload["customize"], payload["imports"])
-            state = self._get("customize", payload["customize"])
+            _seed(state, payload)
+            changes = self._get(kinds.Customize, state)
             with self.watch.stage("fit"):
-                generator.load(state, self._support({**payload, "customize": ""}))
-            self._fitted[name] = payload["customize"]
+                generator.load(changes, self._support(payload.support))
+            self._fitted[name] = state
         return generator
 
-    def _method(self, payload: Payload) -> Method:
-        found: Method = self._plugin("method", payload["method"], payload["imports"])
-        return found
+    def _method(self, use: PluginUse) -> Method:
+        method: Method = self._plugin(use)
+        return method
 
-    def _generator(self, payload: Payload) -> Generator:
-        found: Generator = self._plugin("generator", payload["generator"], payload["imports"])
-        return found
+    def _generator(self, use: PluginUse) -> Generator:
+        generator: Generator = self._plugin(use)
+        return generator
 
-    def _plugin(self, kind: str, about: Mapping[str, Any], imports: Sequence[str]) -> Any:
+    def _plugin(self, use: PluginUse) -> Any:
         """The plug-in, set up; made once per process."""
-        if about["id"] not in self._plugins:
-            seeding.seed(about["id"], imports)
+        if use.id not in self._plugins:
+            seeding.seed(use.id, use.imports)
             with self.watch.stage("setup"):
-                made = config.build(kind, about["use"], about["params"])
-                made.setup(seeding.device(self.gpus), self.features)
-            self._plugins[about["id"]] = made
-        return self._plugins[about["id"]]
+                plugin = config.build(use.role, use.use, dict(use.params))
+                plugin.setup(seeding.device(self.gpus), self.features)
+            self._plugins[use.id] = plugin
+        return self._plugins[use.id]
 
     def _forget(self, payload: Payload) -> None:
         """After an error a plug-in may be in any state: make it anew next time."""
-        for role in ("method", "generator"):
-            if payload.get(role):
-                self._plugins.pop(payload[role]["id"], None)
-                self._fitted.pop(payload[role]["id"], None)
+        if payload.plugin is not None:
+            self._plugins.pop(payload.plugin.id, None)
+            self._fitted.pop(payload.plugin.id, None)
 
-    def _dataset(self, about: Mapping[str, Any]) -> Dataset:
-        name = json.dumps([about["use"], about["params"]], sort_keys=True)
+    def _dataset(self, use: DatasetUse) -> Dataset:
+        name = json.dumps([use.use, use.params], sort_keys=True)
         if name not in self._datasets:
-            self._datasets[name] = open_dataset(about["use"], about["params"], self.data_root)
+            self._datasets[name] = open_dataset(use.use, dict(use.params), self.data_root)
         return self._datasets[name]
 
     def _images(self, dataset: Dataset, samples: list[Sample], stem: str) -> tuple[Image, ...]:
         return self.decoder.images(dataset, [(s, f"{stem}/{s.name}") for s in samples])
 
-    def _references(
-        self, dataset: Dataset, items: Sequence[tuple[str, Sequence[int] | None, str]]
-    ) -> tuple[Image, ...]:
-        """Images of (source, box, key) as an order lists them."""
-        return self.decoder.images(
-            dataset,
-            [(Sample(image, box=box and tuple(box)), key) for image, box, key in items],  # type: ignore[arg-type]
-        )
+    def _references(self, dataset: Dataset, sources: Sequence[Source]) -> tuple[Image, ...]:
+        return self.decoder.images(dataset, [(s.sample, s.key) for s in sources])
 
-    def _get(self, kind: str, key: str) -> Arrays:
-        """Arrays of an artifact, which its task has left in the store."""
+    def _get(self, task: type[Task], key: str) -> Arrays:
+        """Arrays of the artifact that a task of this kind has left in the store."""
+        kind = task.kind
         arrays: Arrays | None = self._artifacts.get((kind, key))
         if arrays is not None:
             self.counter.hit(f"read {kind}")
@@ -368,7 +350,7 @@ class Worker:
         if not isinstance(arrays, Mapping):
             raise TypeError(f"expected a dict of arrays, got {type(arrays).__name__}")
         with self.watch.stage("write"):
-            self.store.put(payload["kind"], payload["key"], arrays, meta)
+            self.store.put(payload.task.kind, payload.task.key, arrays, meta)
 
     def _counters(self) -> dict[str, float]:
         return {
@@ -378,18 +360,10 @@ class Worker:
         }
 
 
-def checked(given: Prediction, n: int) -> Prediction:
-    """The prediction with float32 arrays; ValueError when its shapes are not those promised."""
-    scores = np.asarray(given.scores, dtype=np.float32)
-    if scores.shape != (n,):
-        raise ValueError(f"predict returned scores of shape {scores.shape}, expected ({n},)")
-    parts = {name: np.asarray(v, dtype=np.float32) for name, v in given.parts.items()}
-    for name, values in parts.items():
-        if values.shape != (n,):
-            raise ValueError(f"predict returned part {name!r} of shape {values.shape}, not ({n},)")
-    maps = None if given.maps is None else np.asarray(given.maps, dtype=np.float32)
-    part_maps = {name: np.asarray(v, dtype=np.float32) for name, v in given.part_maps.items()}
-    for what, m in [("maps", maps), *part_maps.items()]:
-        if m is not None and (m.ndim != 3 or len(m) != n):
-            raise ValueError(f"predict returned {what} of shape {m.shape}, expected ({n}, h, w)")
-    return Prediction(scores, maps, parts, part_maps)
+def _imports(payload: Payload) -> tuple[str, ...]:
+    return () if payload.plugin is None else payload.plugin.imports
+
+
+def _seed(key: str, payload: Payload) -> int:
+    """Seed all that the payload's plug-in may draw from."""
+    return seeding.seed(key, _imports(payload))

@@ -9,22 +9,32 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import pydantic
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from harness import plugins
 from harness.config import Sweep, plain
 from harness.errors import InputError, Problem, one_line, suggest
 from harness.parameters import parameters as parameters_of
-from harness.planning.graph import KINDS, Category, Kind, Plan, Task, shards
+from harness.planning.graph import Category, Plan, shards
+from harness.planning.kinds import KINDS
+from harness.planning.references import Role
+from harness.planning.task import Amounts, Sizes, Task
 
 TABLE = plugins.HOME / "conf" / "costs.yaml"
-UNITS = ("task", "image", "support", "pool", "masked")
-GENERATED: tuple[Kind, ...] = ("prepare", "customize", "generate", "personalize")
+UNITS = ("task", *Amounts._fields)
 
+
+def _known(kind: str) -> str:
+    if kind not in KINDS:
+        raise ValueError(f"no kind of task.{suggest(kind, KINDS)}")
+    return kind
+
+
+Kind = Annotated[str, AfterValidator(_known)]
 Terms = dict[str, Annotated[float, Field(ge=0)]]  # "image * steps" -> seconds or megabytes of each
 Values = Mapping[str, Any]
 
@@ -34,25 +44,20 @@ class _Frozen(BaseModel):
 
 
 class Default(_Frozen):
-    """What tasks of plug-ins cost that the table does not list: an entry for every kind."""
+    """What tasks of plug-ins cost that the table does not list.
 
-    seconds: dict[Kind, Terms]
-    megabytes: dict[Kind, Terms]
+    A kind that is left out takes the seconds that its class says, and leaves nothing.
+    """
 
-    @pydantic.model_validator(mode="after")
-    def _whole(self) -> Default:
-        for name in ("seconds", "megabytes"):
-            missing = [kind for kind in KINDS if kind not in getattr(self, name)]
-            if missing:
-                raise ValueError(f"{name} lacks {', '.join(missing)}")
-        return self
+    seconds: dict[Kind, Terms] = {}
+    megabytes: dict[Kind, Terms] = {}
 
 
 class Entry(_Frozen):
     """What tasks of a plug-in cost where its parameters are as in ``when``."""
 
     use: str
-    kind: Literal["method", "generator"]
+    kind: Role
     when: dict[str, Any] = {}
     assume: dict[str, float] = {}  # values of numeric parameters that are None
     seconds: dict[Kind, Terms] = {}
@@ -99,7 +104,7 @@ def parameters(sweep: Sweep) -> tuple[list[Values], dict[str, Values]]:
 class Stage:
     """Tasks of one kind."""
 
-    kind: Kind
+    kind: str
     tasks: int
     seconds: float  # of one worker
     gpu_seconds: float  # of whole GPUs, where the cluster has any
@@ -147,28 +152,29 @@ class Estimator:
         categories: Sequence[Category],
         values: tuple[Sequence[Values], Mapping[str, Values]],
     ) -> None:
-        self._sweep = sweep
         self._sizes = [
-            [s.stop - s.start for s in shards(len(c.queries), sweep.shard)] for c in categories
+            Sizes(
+                tuple(s.stop - s.start for s in shards(len(c.queries), sweep.shard)),
+                c.masked and sweep.maps,
+            )
+            for c in categories
         ]
-        self._masked = [float(c.masked and sweep.maps) for c in categories]
         methods, generators = values
-        self._methods = [
-            _Costs(table, "method", m.use, v) for m, v in zip(sweep.methods, methods, strict=True)
-        ]
-        self._generators = {
-            name: _Costs(table, "generator", g.use, generators[name])
-            for name, g in sweep.generators.items()
+        self._costs: dict[tuple[Role, int | str] | None, _Costs] = {
+            ("method", i): _Costs(table, "method", m.use, v)
+            for i, (m, v) in enumerate(zip(sweep.methods, methods, strict=True))
         }
-        self._nobody = _Costs(table, "method", "", {})
+        for name, g in sweep.generators.items():
+            self._costs["generator", name] = _Costs(table, "generator", g.use, generators[name])
+        self._costs[None] = _Costs(table, "method", "", {})  # of tasks that run no plug-in
 
     def seconds(self, task: Task) -> float:
         """Seconds that a worker takes, roughly."""
-        return self._costs(task).seconds(task.kind)(self._units(task))
+        return self._costs[task.plugin].seconds(task.kind)(self._units(task))
 
     def megabytes(self, task: Task) -> float:
         """Size of the artifact, roughly."""
-        return self._costs(task).megabytes(task.kind)(self._units(task))
+        return self._costs[task.plugin].megabytes(task.kind)(self._units(task))
 
     def stages(self, graph: Plan, keys: Collection[str]) -> list[Stage]:
         """Estimates by kind, in the order of the graph, of the tasks with these keys.
@@ -186,25 +192,8 @@ class Estimator:
             row[3] += self.megabytes(task)
         return [Stage(k, int(n), *rest) for k, (n, *rest) in found.items() if n]
 
-    def _costs(self, task: Task) -> _Costs:
-        if task.kind in GENERATED:
-            return self._generators[task.generator]
-        return self._methods[task.method] if task.kind != "evaluate" else self._nobody
-
     def _units(self, task: Task) -> dict[str, float]:
-        made = 0
-        if task.generator and task.kind != "prepare":
-            g = self._sweep.generators[task.generator]
-            made = g.generated if g.generated is not None else max(0, g.pool - task.shots)
-        images = 0
-        if task.kind == "generate":
-            images = made
-        elif task.category >= 0 and task.kind in ("personalize", "predict", "evaluate"):
-            sizes = self._sizes[task.category]
-            images = sizes[task.shard] if task.shard >= 0 else sum(sizes)
-        masked = self._masked[task.category] if task.category >= 0 else 0.0
-        counts = (1.0, images, task.shots, task.shots + made, masked)
-        return dict(zip(UNITS, counts, strict=True))
+        return {"task": 1.0, **task.amounts(self._sizes)._asdict()}
 
 
 Formula = Callable[[Mapping[str, float]], float]
@@ -213,12 +202,12 @@ Formula = Callable[[Mapping[str, float]], float]
 class _Costs:
     """Formulas of one plug-in."""
 
-    def __init__(self, table: Table, kind: str, use: str, values: Values) -> None:
+    def __init__(self, table: Table, role: Role, use: str, values: Values) -> None:
         name = plain(use) if use else ""
         fits = (
             e
             for e in table.plugins
-            if (e.kind, e.use) == (kind, name) and e.when.items() <= dict(values).items()
+            if (e.kind, e.use) == (role, name) and e.when.items() <= dict(values).items()
         )
         entry = next(fits, None)
         self._use = use
@@ -228,13 +217,14 @@ class _Costs:
             self._values |= missing
         self._own = entry
         self._default = table.default
-        self.seconds: Callable[[Kind], Formula] = cache(lambda kind: self._formula("seconds", kind))
-        self.megabytes: Callable[[Kind], Formula] = cache(
+        self.seconds: Callable[[str], Formula] = cache(lambda kind: self._formula("seconds", kind))
+        self.megabytes: Callable[[str], Formula] = cache(
             lambda kind: self._formula("megabytes", kind)
         )
 
-    def _formula(self, what: str, kind: Kind) -> Formula:
-        terms: Terms = getattr(self._default, what)[kind]
+    def _formula(self, what: str, kind: str) -> Formula:
+        rough: dict[str, Terms] = {"seconds": {"task": KINDS[kind].seconds}}
+        terms: Terms = getattr(self._default, what).get(kind, rough.get(what, {}))
         if self._own is not None:
             terms = getattr(self._own, what).get(kind, terms)
         parts: list[tuple[float, list[str]]] = []

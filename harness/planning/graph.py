@@ -10,7 +10,7 @@ import itertools
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -18,20 +18,19 @@ from harness.config import Sweep
 from harness.errors import InputError, Problem, suggest
 from harness.interface import Sample
 from harness.keys import Cell, hashed
+from harness.planning.kinds import (
+    Customize,
+    Evaluate,
+    Generate,
+    Personalize,
+    Predict,
+    Prepare,
+    Train,
+)
+from harness.planning.task import Task
 
 #: Part of every key: raised when the engine itself makes something else of the same inputs.
 VERSION = 2
-
-Kind = Literal["train", "prepare", "customize", "generate", "personalize", "predict", "evaluate"]
-KINDS: tuple[Kind, ...] = (
-    "train",
-    "prepare",
-    "customize",
-    "generate",
-    "personalize",
-    "predict",
-    "evaluate",
-)
 
 
 @dataclass(frozen=True)
@@ -83,24 +82,6 @@ class PlanInputs:
     #: (method label, dataset label, category) -> name and digest of its auxiliary data
     auxiliary: Mapping[tuple[str, str, str], tuple[str, str]] = field(default_factory=dict)
     metrics: str = ""  # hash of the code that evaluates
-
-
-class Task(NamedTuple):
-    """A node of the graph. Equal keys mean the same artifact."""
-
-    key: str
-    kind: Kind
-    needs: tuple[str, ...]
-    affinity: str  # tasks of one affinity share queries, features or weights
-    state: str  # within a affinity, tasks of one state share a customized model or a fitted method
-    gpus: float
-    method: int = -1  # indices into the sweep's methods and the inputs' categories
-    generator: str = ""
-    category: int = -1
-    shots: int = 0
-    seed: int = 0
-    shard: int = -1
-    auxiliary: str = ""  # name of the auxiliary data
 
 
 @dataclass(frozen=True)
@@ -200,88 +181,175 @@ def plan(
         for value in sorted(set(values) - known):
             raise InputError(Problem("--only", f"no {key} {value!r}.{suggest(value, known)}"))
     tasks: dict[str, Task] = {}
-    done: dict[Cell, str] = {}
-    digests = [_Digests(sweep, category) for category in inputs.categories]
+    results: dict[Cell, str] = {}
+    planners = [_Planner(sweep, inputs, c, tasks) for c in range(len(inputs.categories))]
     for cell, m, c in cells(sweep, inputs.categories):
         if any(str(getattr(cell, key)) not in values for key, values in (wanted or {}).items()):
             continue
-        done[cell] = _cell_tasks(sweep, inputs, cell, m, c, tasks, digests[c])
-    return Plan(tasks, done)
+        results[cell] = planners[c].add(cell, m)
+    return Plan(tasks, results)
 
 
-class _Digests:
-    """Hashes of a category's queries and supports, which all its cells share."""
+class _Planner:
+    """Adds the tasks of a category's cells to the graph, those that are not there yet.
 
-    def __init__(self, sweep: Sweep, category: Category) -> None:
-        self._sweep, self._category = sweep, category
-        self.shards = [
-            hashed([r.key for r in part]) for part in shard_queries(category, sweep.shard)
+    Parameters
+    ----------
+    category : its index
+    tasks : the graph as far as it is made
+    """
+
+    def __init__(
+        self, sweep: Sweep, inputs: PlanInputs, category: int, tasks: dict[str, Task]
+    ) -> None:
+        self._sweep, self._inputs, self._index, self._tasks = sweep, inputs, category, tasks
+        self._category = inputs.categories[category]
+        self._affinity = f"{self._category.dataset}/{self._category.name}"
+        parts = shard_queries(self._category, sweep.shard)
+        self._shards = [
+            (i, f"{self._affinity}/{i}", hashed([r.key for r in part]))
+            for i, part in enumerate(parts)
         ]
         self._supports: dict[tuple[int, int], str] = {}
 
-    def support(self, shots: int, seed: int) -> str:
+    def add(self, cell: Cell, m: int) -> str:
+        """Add what a cell of the method of index ``m`` needs; key of its evaluate task."""
+        entry, code, shots = self._sweep.methods[m], self._inputs.methods[m], cell.shots
+        seed = cell.seed if shots else 0  # without a support all seeds are one
+        support = self._support(shots, seed)
+        category, index = self._category, self._index
+        trained = self._train(cell, m) if code.auxiliary else None
+        customized = pool = personalized = None
+        generated = 0
+        if entry.generator is not None and shots:
+            generated = self._sweep.generators[entry.generator].added(shots)
+            customized, pool = self._customize(entry.generator, shots, seed, generated)
+        before = [key for key in (trained, customized, pool) if key is not None]
+        predictions = []
+        for shard, affinity, queries in self._shards:
+            needs = before
+            if code.personalized and entry.generator is not None and customized is not None:
+                of_support = (shots, seed, generated)
+                made_by = (entry.generator, customized)
+                personalized = self._personalize(shard, *made_by, *of_support)
+                needs = [*before, personalized]
+            asked = (self._sweep.maps, self._sweep.gallery, category.masked)
+            task = Predict(
+                key=_key(Predict, needs, code.digest, support, queries, *asked),
+                affinity=affinity,
+                gpus=code.gpus,
+                category=index,
+                shots=shots,
+                seed=seed,
+                generated=generated,
+                method=m,
+                shard=shard,
+                support=support,
+                trained=trained,
+                customized=customized,
+                pool=pool,
+                personalized=personalized,
+            )
+            predictions.append(self._put(task))
+        judged = (self._inputs.metrics, self._sweep.evaluation_size, self._sweep.gallery)
+        evaluate = Evaluate(
+            key=_key(Evaluate, predictions, category.truth, *judged),
+            affinity=self._affinity,
+            category=index,
+            shots=shots,
+            seed=seed,
+            generated=generated,
+            method=m,
+            predictions=tuple(predictions),
+        )
+        return self._put(evaluate)
+
+    def _put(self, task: Task) -> str:
+        return self._tasks.setdefault(task.key, task).key
+
+    def _support(self, shots: int, seed: int) -> str:
         """Hash of a drawn support and of what a plug-in is told with it."""
         if (shots, seed) not in self._supports:
             drawn = [r.key for r in self._category.supports[seed][:shots]] if shots else []
-            found = hashed(drawn, self._category.object_name, self._sweep.seed, seed)
-            self._supports[shots, seed] = found
+            told = (self._category.object_name, self._sweep.seed, seed)
+            self._supports[shots, seed] = hashed(drawn, *told)
         return self._supports[shots, seed]
 
+    def _train(self, cell: Cell, m: int) -> str:
+        code = self._inputs.methods[m]
+        name, digest = self._inputs.auxiliary[cell.method, cell.dataset, cell.category]
+        shots = cell.shots if code.auxiliary_per_shots else None
+        per_seed = code.auxiliary_per_seed and self._sweep.methods[m].training == "per-seed"
+        seed = (cell.seed if cell.shots else 0) if per_seed else None
+        task = Train(
+            key=_key(Train, (), code.digest, digest, shots, seed, self._sweep.seed),
+            affinity=f"auxiliary/{name}",
+            gpus=code.gpus,
+            method=m,
+            auxiliary=name,
+            shots=shots,
+            seed=seed,
+        )
+        return self._put(task)
 
-def _cell_tasks(
-    sweep: Sweep,
-    inputs: PlanInputs,
-    cell: Cell,
-    m: int,
-    c: int,
-    tasks: dict[str, Task],
-    digests: _Digests,
-) -> str:
-    """Add the tasks of one cell that are not there yet; key of its evaluate task."""
+    def _customize(self, name: str, shots: int, seed: int, generated: int) -> tuple[str, str]:
+        """Keys of a generator's state for a support, and of what it adds to its pool."""
+        code, category = self._inputs.generators[name], self._category
+        prepared = None
+        if code.prior:
+            words = category.object_name
+            prepare = Prepare(
+                key=_key(Prepare, (), code.state, words, self._sweep.seed),
+                affinity=f"prior/{words}",
+                gpus=code.gpus,
+                generator=name,
+                object_name=words,
+            )
+            prepared = self._put(prepare)
+        needs = [] if prepared is None else [prepared]
+        customize = Customize(
+            key=_key(Customize, needs, code.state, self._support(shots, seed)),
+            affinity=self._affinity,
+            gpus=code.gpus,
+            category=self._index,
+            shots=shots,
+            seed=seed,
+            generated=generated,
+            generator=name,
+            prepared=prepared,
+        )
+        generate = Generate(
+            key=_key(Generate, [customize.key], code.generate, generated),
+            affinity=self._affinity,
+            gpus=code.gpus,
+            category=self._index,
+            shots=shots,
+            seed=seed,
+            generated=generated,
+            generator=name,
+            customized=customize.key,
+        )
+        return self._put(customize), self._put(generate)
 
-    def add(kind: Kind, affinity: str, needs: Sequence[str], *parts: Any, **fields: Any) -> str:
-        key = hashed(VERSION, kind, needs, *parts)
-        if key not in tasks:
-            new = {"key": key, "kind": kind, "affinity": affinity, "needs": tuple(needs), **fields}
-            tasks[key] = blank._replace(**{"state": key, **new})
-        return key
+    def _personalize(
+        self, shard: int, name: str, customized: str, shots: int, seed: int, generated: int
+    ) -> str:
+        code = self._inputs.generators[name]
+        _, affinity, queries = self._shards[shard]
+        task = Personalize(
+            key=_key(Personalize, [customized], code.personalize, queries),
+            affinity=affinity,
+            gpus=code.gpus,
+            category=self._index,
+            shots=shots,
+            seed=seed,
+            generated=generated,
+            generator=name,
+            customized=customized,
+            shard=shard,
+        )
+        return self._put(task)
 
-    category, code, entry = inputs.categories[c], inputs.methods[m], sweep.methods[m]
-    affinity = f"{category.dataset}/{category.name}"
-    shots, seed = cell.shots, cell.seed if cell.shots else 0  # no support: all seeds are one
-    blank = Task("", "predict", (), "", "", 0.0, category=c, shots=shots, seed=seed)
-    support = digests.support(shots, seed)
-    before: list[str] = []
-    if code.auxiliary:
-        name, digest = inputs.auxiliary[cell.method, cell.dataset, cell.category]
-        k = shots if code.auxiliary_per_shots else None
-        run = seed if code.auxiliary_per_seed and entry.training == "per-seed" else None
-        fields = {"method": m, "auxiliary": name, "gpus": code.gpus}
-        fields |= {"shots": k or 0, "seed": run or 0}
-        training = (code.digest, digest, k, run, sweep.seed)
-        before.append(add("train", f"auxiliary/{name}", (), *training, **fields))
-    customize, g = "", Code("")
-    if entry.generator is not None and shots:
-        g, made = inputs.generators[entry.generator], sweep.generators[entry.generator]
-        fields = {"generator": entry.generator, "gpus": g.gpus}
-        prior = []
-        if g.prior:
-            what = category.object_name
-            prior = [add("prepare", f"prior/{what}", (), g.state, what, sweep.seed, **fields)]
-        customize = add("customize", affinity, prior, g.state, support, **fields)
-        n = made.generated if made.generated is not None else max(0, made.pool - shots)
-        pool = add("generate", affinity, [customize], g.generate, n, state=customize, **fields)
-        before += [customize, pool]
-    predicted = []
-    for i, keys in enumerate(digests.shards):
-        shard = f"{affinity}/{i}"
-        needs = list(before)
-        if code.personalized and customize:
-            new = {"state": customize, "shard": i, "gpus": g.gpus, "generator": entry.generator}
-            needs.append(add("personalize", shard, [customize], g.personalize, keys, **new))
-        new = {"state": support, "shard": i, "gpus": code.gpus, "method": m}
-        new["generator"] = entry.generator or ""
-        asked = (code.digest, support, keys, sweep.maps, sweep.gallery, category.masked)
-        predicted.append(add("predict", shard, needs, *asked, **new))
-    settings = (category.truth, inputs.metrics, sweep.evaluation_size, sweep.gallery)
-    return add("evaluate", affinity, predicted, *settings, state="", method=m)
+
+def _key(kind: type[Task], needs: Sequence[str], *parts: Any) -> str:
+    return hashed(VERSION, kind.kind, needs, *parts)

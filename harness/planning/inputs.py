@@ -21,6 +21,7 @@ from harness.errors import InputError, Problem, one_line, suggest
 from harness.interface import Dataset, Sample
 from harness.keys import hashed
 from harness.planning.graph import Category, Code, PlanInputs, Reference, draw_support
+from harness.planning.references import AuxiliaryUse, DatasetUse
 from harness.results import evaluation, metrics
 
 
@@ -30,7 +31,7 @@ class SweepInputs:
 
     plan_inputs: PlanInputs
     #: name of auxiliary data -> what a worker needs to open it
-    auxiliary: dict[str, dict[str, Any]]
+    auxiliary: dict[str, AuxiliaryUse]
     #: dataset label -> category -> seed -> names of the drawn images, largest shots
     supports: dict[str, dict[str, dict[str, list[str]]]]
     notes: list[dict[str, str]]  # caveats of methods and generators, for the report
@@ -240,18 +241,18 @@ def _auxiliary(
     categories: list[Category],
     methods: list[Code],
     opened: dict[str, tuple[Stamps, str]],
-) -> tuple[dict[tuple[str, str, str], tuple[str, str]], dict[str, dict[str, Any]]]:
+) -> tuple[dict[tuple[str, str, str], tuple[str, str]], dict[str, AuxiliaryUse]]:
     """Which auxiliary data each method gets for each category, never the tested category."""
     chosen: dict[tuple[str, str, str], tuple[str, str]] = {}
-    about: dict[str, dict[str, Any]] = {}
-    uses = {str(d.label): d for d in sweep.datasets}
+    uses: dict[str, AuxiliaryUse] = {}
+    entries = {str(d.label): d for d in sweep.datasets}
     digests: dict[tuple[str, tuple[str, ...]], str] = {}
     others: dict[str, tuple[Stamps, str]] = {}
     for m, code in zip(sweep.methods, methods, strict=True):
         if not code.auxiliary:
             continue
         for category in categories:
-            tested = uses[category.dataset]
+            tested = entries[category.dataset]
             if m.auxiliary == "leave-one-out":
                 entry, name = tested, f"{category.dataset}-without-{category.name}"
                 stamps, identity = opened[category.dataset]
@@ -276,14 +277,13 @@ def _auxiliary(
             if at_key not in digests:
                 digests[at_key] = _fingerprint(stamps, identity, names, entry)
             chosen[str(m.label), category.dataset, category.name] = (name, digests[at_key])
-            about[name] = {
-                "id": digests[at_key],
-                "use": entry.use,
-                "params": entry.params,
-                "categories": names,
-                "object_names": entry.object_names,
-            }
-    return chosen, about
+            uses[name] = AuxiliaryUse(
+                digests[at_key],
+                DatasetUse(entry.use, entry.params),
+                tuple(names),
+                entry.object_names,
+            )
+    return chosen, uses
 
 
 def _fingerprint(stamps: Stamps, identity: str, names: list[str], entry: DatasetEntry) -> str:

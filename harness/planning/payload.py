@@ -1,34 +1,51 @@
-"""A task of the plan written out for a worker: plain values, all it must know and no more."""
+"""Looks up in a sweep and its plan what the payloads of tasks are made of."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from harness import plugins
 from harness.config import Sweep
 from harness.keys import Cell, hashed
-from harness.planning.graph import Plan, Reference, Task, shard_queries
+from harness.planning.graph import Plan, shard_queries
 from harness.planning.inputs import SweepInputs
+from harness.planning.kinds import Evaluate, OfSupport, Predict, Train
+from harness.planning.references import (
+    AuxiliaryUse,
+    DatasetUse,
+    PluginUse,
+    Role,
+    Source,
+    SupportUse,
+    Truth,
+)
+from harness.planning.task import Payload, Task
 
 
 class Payloads:
-    """Writes payloads for the tasks of one sweep.
+    """The ``Context`` of the tasks of one sweep.
 
     Parameters
     ----------
     sweep, inputs, graph : what was planned
-    folder : the sweep's folder below the storage root, where results are published
     """
 
     def __init__(self, sweep: Sweep, inputs: SweepInputs, graph: Plan) -> None:
         self._sweep = sweep
-        self._inputs = inputs
-        self._graph = graph
+        self._auxiliary = inputs.auxiliary
+        self._inputs = inputs.plan_inputs
         self._cells: dict[str, list[Cell]] = {}
         for cell, key in graph.cells.items():
             self._cells.setdefault(key, []).append(cell)
-        self._datasets = {str(d.label): d for d in sweep.datasets}
+        self._datasets = {str(d.label): DatasetUse(d.use, d.params) for d in sweep.datasets}
+        self.threads = sweep.threads
+        self.maps = sweep.maps
+        self.gallery = sweep.gallery
+        self.evaluation_size = sweep.evaluation_size
+
+    def write(self, task: Task) -> Payload:
+        """The payload for a task."""
+        return task.payload(self)
 
     def cells_of(self, key: str) -> list[Cell]:
         """Cells whose result an evaluate task is; several when methods differ by label only."""
@@ -39,89 +56,73 @@ class Payloads:
         generator, dataset and category as far as it has them.
         """
         shown = ("key", "kind", "affinity", "generator", "shots", "seed", "shard")
-        names = {name: getattr(task, name) for name in shown}
-        if task.kind in ("train", "predict", "evaluate"):
+        names = {name: getattr(task, name) for name in shown if hasattr(task, name)}
+        if isinstance(task, Predict):
+            names["generator"] = self._sweep.methods[task.method].generator
+        if isinstance(task, (Train, Predict, Evaluate)):
             names["method"] = str(self._sweep.methods[task.method].label)
-        if task.category >= 0 and task.kind not in ("train", "prepare"):
-            category = self._inputs.plan_inputs.categories[task.category]
+        if isinstance(task, OfSupport):
+            category = self._inputs.categories[task.category]
             names |= {"dataset": category.dataset, "category": category.name}
-        return names
+        return {name: value for name, value in names.items() if value is not None}
 
-    def write(self, task: Task) -> dict[str, Any]:
-        """The payload for a task."""
-        sweep, kind = self._sweep, task.kind
-        payload: dict[str, Any] = {
-            "key": task.key,
-            "kind": kind,
-            "threads": sweep.threads,
-            "imports": [],
-            "customize": "",
-            "method": None,
-            "generator": None,
-            "gallery": sweep.gallery,
-        }
-        by_kind = {k: key for key in task.needs if (k := self._graph.tasks[key].kind) != "predict"}
-        if kind == "evaluate":
-            return payload | self._evaluate(task)
-        if kind in ("train", "predict"):
-            entry, code = sweep.methods[task.method], self._inputs.plan_inputs.methods[task.method]
-            use, params = entry.use, entry.params
-            payload["method"] = {"use": use, "params": params, "id": code.digest}
-            payload["imports"] = _imports("method", use)
-        else:
-            made = sweep.generators[task.generator]
-            digest = self._inputs.plan_inputs.generators[task.generator].digest
-            payload["generator"] = {"use": made.use, "params": made.params, "id": digest}
-            payload["imports"] = _imports("generator", made.use)
-        if kind == "train":
-            return payload | {
-                "auxiliary": self._inputs.auxiliary[task.auxiliary],
-                "shots": task.shots if code.auxiliary_per_shots else None,
-            }
-        category = self._inputs.plan_inputs.categories[task.category]
-        payload["object_name"] = category.object_name
-        if kind == "prepare":
-            return payload
-        drawn = category.supports[task.seed][: task.shots] if task.shots else ()
-        payload |= {
-            "dataset": self._dataset(category.dataset),
-            "support": _listed(drawn),
-            "seed": task.seed if sweep.seed == 0 else int(hashed(sweep.seed, task.seed)[:8], 16),
-            "customize": by_kind.get("customize", ""),
-            "generate": by_kind.get("generate", ""),
-            "personalize": by_kind.get("personalize", ""),
-            "prepare": by_kind.get("prepare", ""),
-            "train": by_kind.get("train", ""),
-        }
-        if kind == "generate":
-            config = sweep.generators[task.generator]
-            payload["n"] = (
-                max(0, config.pool - task.shots) if config.generated is None else config.generated
-            )
-        if kind in ("personalize", "predict"):
-            payload["queries"] = _listed(shard_queries(category, sweep.shard)[task.shard])
-        if kind == "predict":
-            fit = hashed(payload["method"]["id"], task.state, payload["train"], payload["generate"])
-            payload |= {"fit": fit, "maps": sweep.maps, "masks": category.masked}
-        return payload
+    def method(self, index: int) -> PluginUse:
+        """The sweep's method of this index."""
+        entry = self._sweep.methods[index]
+        return _plugin("method", entry.use, entry.params, self._inputs.methods[index].digest)
 
-    def _evaluate(self, task: Task) -> dict[str, Any]:
-        category = self._inputs.plan_inputs.categories[task.category]
-        queries = [r for part in shard_queries(category, self._sweep.shard) for r in part]
-        truth = [
-            (s.image, s.box, r.key, s.label, s.mask, s.defect) for r in queries for s in (r.sample,)
-        ]
-        return {
-            "dataset": self._dataset(category.dataset),
-            "truth": truth,
-            "predict": list(task.needs),
-            "evaluation_size": self._sweep.evaluation_size,
-            "publish": [place_of(self._sweep.name, cell) for cell in self.cells_of(task.key)],
-        }
+    def generator(self, name: str) -> PluginUse:
+        """The sweep's generator of this name."""
+        entry = self._sweep.generators[name]
+        return _plugin("generator", entry.use, entry.params, self._inputs.generators[name].digest)
 
-    def _dataset(self, label: str) -> Mapping[str, Any]:
-        entry = self._datasets[label]
-        return {"use": entry.use, "params": entry.params}
+    def auxiliary(self, name: str) -> AuxiliaryUse:
+        """The auxiliary data of this name."""
+        return self._auxiliary[name]
+
+    def support(
+        self,
+        category: int,
+        shots: int,
+        seed: int,
+        pool: str | None = None,
+        customized: str | None = None,
+    ) -> SupportUse:
+        """The support drawn of a category, with the artifacts that belong to it."""
+        entry = self._inputs.categories[category]
+        drawn = entry.supports[seed][:shots] if shots else ()
+        return SupportUse(
+            dataset=self.dataset(category),
+            images=tuple(Source(r.sample.image, r.sample.box, r.key) for r in drawn),
+            object_name=entry.object_name,
+            # a sweep's own seed gives plug-ins other seeds, and support images that go with them
+            seed=seed if self._sweep.seed == 0 else int(hashed(self._sweep.seed, seed)[:8], 16),
+            pool=pool,
+            customized=customized,
+        )
+
+    def dataset(self, category: int) -> DatasetUse:
+        """The dataset of a category."""
+        return self._datasets[self._inputs.categories[category].dataset]
+
+    def queries(self, category: int, shard: int) -> tuple[Source, ...]:
+        """Queries of a shard."""
+        part = shard_queries(self._inputs.categories[category], self._sweep.shard)[shard]
+        return tuple(Source(r.sample.image, r.sample.box, r.key) for r in part)
+
+    def truth(self, category: int) -> tuple[Truth, ...]:
+        """Queries of all shards, in their order."""
+        parts = shard_queries(self._inputs.categories[category], self._sweep.shard)
+        samples = ((r.sample, r.key) for part in parts for r in part)
+        return tuple(Truth(s.image, s.box, k, s.label, s.mask, s.defect) for s, k in samples)
+
+    def masked(self, category: int) -> bool:
+        """Whether some query of a category has a mask."""
+        return self._inputs.categories[category].masked
+
+    def places(self, key: str) -> tuple[str, ...]:
+        """Where in the sweep's folder the files go of the cells whose result has this key."""
+        return tuple(place_of(self._sweep.name, cell) for cell in self.cells_of(key))
 
 
 def place_of(sweep: str, cell: Cell) -> str:
@@ -130,9 +131,7 @@ def place_of(sweep: str, cell: Cell) -> str:
     return f"{sweep}/{{}}/{where}"
 
 
-def _listed(references: tuple[Reference, ...]) -> list[tuple[str, Any, str]]:
-    return [(r.sample.image, r.sample.box, r.key) for r in references]
-
-
-def _imports(kind: str, use: str) -> list[str]:
-    return sorted(plugins.source(plugins.find(kind, use)).imports & set(plugins.HEAVY))
+def _plugin(role: Role, use: str, params: dict[str, object], digest: str) -> PluginUse:
+    named = plugins.source(plugins.find(role, use)).imports
+    heavy = tuple(sorted(named & set(plugins.HEAVY)))
+    return PluginUse(role, use, params, digest, heavy)

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from harness.keys import Cell
-from harness.planning.graph import Task
+from harness.planning.task import Task
 
 
 class Display:
@@ -22,19 +22,17 @@ class Display:
     ----------
     total : cells of the sweep
     done : cells that were finished before
-    tasks : tasks to do in this run; the estimate of the time left is made from them
-    weights : relative cost of a task by kind
+    work : seconds that the tasks of this run take by their own rough estimate; the time left is
+        made from them
     quiet : show nothing but errors
     """
 
-    def __init__(
-        self, total: int, done: int, tasks: float, weights: Mapping[str, float], quiet: bool
-    ) -> None:
+    def __init__(self, total: int, done: int, work: float, quiet: bool) -> None:
         self._quiet = quiet
         self._console = Console(stderr=True, highlight=False)
         self._live: Live | None = None
         self._total, self._done, self._failed = total, done, 0
-        self._work, self._worked, self._weights = tasks, 0.0, weights
+        self._work, self._worked = work, 0.0
         self._began = time.monotonic()
         self._said = 0.0
         self._running: dict[str, str] = {}
@@ -67,7 +65,7 @@ class Display:
 
     def worked(self, task: Task) -> None:
         """A task is over, one way or the other."""
-        self._worked += self._weights[task.kind]
+        self._worked += task.seconds
 
     def finished(self, cell: Cell, row: Mapping[str, Any]) -> None:
         """A cell has its result: said at once."""

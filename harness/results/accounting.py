@@ -22,7 +22,9 @@ from harness.keys import Cell
 #: encoding them, fitting, what the task's kind is called after, writing its artifact, the rest.
 STAGES = ("setup", "read", "decode", "encode", "fit", "work", "write", "other")
 SECONDS = tuple(f"{stage}_s" for stage in STAGES)
-_COUNTS = ("shots", "seed", "shard", "tries", "queries", "encoded", "decoded")
+_COUNTS = ("tries", "queries", "encoded", "decoded")
+_PLACES = ("shots", "seed", "shard")  # "" where a task has none
+_NAMES = ("method", "generator", "dataset", "category", *_PLACES)
 _NUMBERS = ("seconds", *SECONDS, "idle_s", "lost_s", "cpu_s", "peak_mb", "gpu_mb", "gpus")
 TASKS = ["key", "kind", "affinity", "method", "generator", "dataset", "category", "shots", "seed"]
 TASKS += ["shard", "status", "sweep", "worker", "tries", "started", *_NUMBERS]
@@ -89,7 +91,7 @@ class TaskBook:
             lost += old["seconds"]
         started = stages.get("started")
         record: Record = {
-            **dict.fromkeys(("method", "generator", "dataset", "category"), ""),
+            **dict.fromkeys(_NAMES, ""),
             **about,
             "status": status,
             "sweep": self._sweep,
@@ -132,6 +134,7 @@ def read_tasks(text: str) -> list[Record]:
         record: Record = {name: row[name] for name in TASKS}
         record |= {name: float(row[name]) for name in _NUMBERS}
         record |= {name: int(row[name]) for name in _COUNTS}
+        record |= {name: int(row[name]) if row[name] else "" for name in _PLACES}
         record["pools"] = {n: (int(a), float(s)) for n, (a, s) in json.loads(row["pools"]).items()}
         records.append(record)
     return records

@@ -15,7 +15,7 @@ import tempfile
 import time
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,6 @@ from harness.errors import InputError, Problem, one_line
 from harness.interface import Arrays
 from harness.storage.node_cache import NodeCache
 
-#: Kinds of artifacts that many tasks read: of a far store, a machine keeps copies of them.
-SHARED = ("train", "prepare", "customize", "generate")
 STALE = 3600.0  # seconds after which a file that was not written to its end is nobody's
 
 
@@ -46,9 +44,10 @@ class Store:
     Parameters
     ----------
     root : local path or fsspec URI
+    copied : kinds of artifacts that many tasks read: of a far store, a machine keeps copies of them
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, copied: Collection[str] = ()) -> None:
         try:
             # Others write too: what a folder held a moment ago says nothing.
             self._fs, base = fsspec.core.url_to_fs(root, use_listings_cache=False)
@@ -58,7 +57,8 @@ class Store:
         self._base = str(Path(base).absolute()) if self.local else base.rstrip("/")
         self.root = self._base if self.local else root  # the same from any working folder
         far = not self.local and not root.startswith("memory:")
-        self._copies = NodeCache(root) if far else None
+        self._copies = NodeCache(root) if far and copied else None
+        self._copied = frozenset(copied)
 
     def path(self, name: str) -> str:
         """Full path of a file below the root, for messages."""
@@ -167,7 +167,7 @@ class Store:
         check = _checksum(ordered, text)
         contents = save_tensors(ordered, metadata={"meta": text, "crc32": str(check)})
         self.write(artifact(kind, key), contents)
-        if self._copies is not None and kind in SHARED:
+        if self._copies is not None and kind in self._copied:
             self._copies.put(artifact(kind, key), contents)
         return len(contents)
 
@@ -182,7 +182,7 @@ class Store:
             It is truncated or altered; the file has been removed, so that it is made anew.
         """
         name = artifact(kind, key)
-        if self._copies is not None and kind in SHARED:
+        if self._copies is not None and kind in self._copied:
             contents = self._copies.read(name, lambda: self.read(name))
             try:
                 return _unpacked(contents)

@@ -1,0 +1,36 @@
+"""What became of a task, as a worker tells it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.errors import one_line
+from harness.execution.reuse import Counts
+
+
+class Missing(RuntimeError):
+    """An artifact that a task needs is not in the store, or damaged."""
+
+    def __init__(self, key: str, cause: Exception) -> None:
+        self.key = key
+        super().__init__(one_line(cause))
+
+
+@dataclass
+class Outcome:
+    """What became of a task: failure is a value."""
+
+    key: str
+    error: str = ""  # one line; empty when it was done
+    traceback: str = ""
+    bad_data: bool = False  # the error is a file that is missing or damaged
+    row: dict[str, Any] = field(default_factory=dict)  # evaluate: the metrics
+    #: seconds by stage (``<stage>_s``), which add up to ``task_s``; counts; processor and memory
+    stages: dict[str, float] = field(default_factory=dict)
+    #: what tasks share in a worker ("decode", or a space of features) -> how many were asked for,
+    #: and the seconds it took to make those that were not there
+    pools: dict[str, tuple[int, float]] = field(default_factory=dict)
+    reused: bool = False  # its artifact was there already
+    missing: list[str] = field(default_factory=list)  # keys of needed artifacts that are not there
+    shared: Counts = field(default_factory=dict)  # what was made and what was there; see sharing
