@@ -38,7 +38,7 @@ class TrainPayload(MethodPayload):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Train(Task):
-    """A method learns from auxiliary categories, once for all cells, or for those of a size or a seed."""
+    """A method learns from auxiliary categories: for all cells, or those of a size or seed."""
 
     kind = "train"
     seconds = 600.0
