@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 #: queries whose features are held at a time; a multiple of what encoders take at a time on a GPU
 _BLOCK = 32
 #: AUROC that S_P and S_text must add on a support's synthetic defects to get a weight
-_MARGIN = 0.02
+_MARGIN = 0.05
 _TEXT_BATCH = {"cpu": 1, "cuda": 16}
 
 

@@ -122,9 +122,9 @@ def test_a_branch_that_sees_nothing_gets_no_weight() -> None:
     blind = np.zeros(5, np.float32)
     sees = np.array([0.1, 0.2, 0.3, 0.5, 0.4], np.float32)
     harmful = 1 - sees
-    chosen = best_weights({"S_P": harmful, "S_N": sees, "S_text": blind}, bad, "sum", 0.02)
+    chosen = best_weights({"S_P": harmful, "S_N": sees, "S_text": blind}, bad, "sum", 0.05)
     assert chosen == Weights(0.0, 1.0, 0.0)
-    chosen = best_weights({"S_P": sees, "S_N": blind, "S_text": blind}, bad, "sum", 0.02)
+    chosen = best_weights({"S_P": sees, "S_N": blind, "S_text": blind}, bad, "sum", 0.05)
     assert chosen.personal > 0
 
 
@@ -194,7 +194,7 @@ def test_synthetic_weights_are_those_of_a_loop_over_the_support(tiny: str, base:
         for name, values in alone.parts.items():
             parts.setdefault(name, []).append(float(values[0]))
     branches = {name: np.array(values, np.float32) for name, values in parts.items()}
-    weights = best_weights(branches, np.array([act.damaged for act in played]), "sum", 0.02)
+    weights = best_weights(branches, np.array([act.damaged for act in played]), "sum", 0.05)
     np.testing.assert_allclose(found.scores, fused(found.parts, weights, "sum"), rtol=1e-5)
 
 
