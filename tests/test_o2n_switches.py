@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -233,3 +235,19 @@ def test_files_name_the_personalizers_base(tiny: str, base: str) -> None:
     params = {"base": base, "tune": "lora"}
     method = o2n(tiny, weights="synthetic", personalizer=params)
     assert any(Path(base) in path.parents for path in method.files())
+
+
+def test_checking_a_config_that_names_it_loads_no_torch(tmp_path: Path) -> None:
+    config = tmp_path / "one.yaml"
+    config.write_text(
+        "name: one\ndatasets: [{use: surfaces}]\nmethods: [{use: o2n, generator: d, params: "
+        "{text: class-token, weights: synthetic, personalizer: {base: micro}}}]\n"
+        "generators: {d: {use: dreambooth}}\nshots: [2]\nseeds: [0]\n"
+    )
+    code = (
+        "import sys; from pathlib import Path; from harness import config; "
+        "config.load(Path(sys.argv[1])); print('torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

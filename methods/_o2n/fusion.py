@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 Branches = Mapping[str, NDArray[np.float32]]
 #: what weights chosen on a support may be: of S_P and of S_text; S_N's stays 1
@@ -62,6 +61,8 @@ def best_weights(
     margin : float
         In AUROC, 0 to 1.
     """
+    from scipy import stats  # on import it looks for torch, which planning does without
+
     tried = []
     for personal, text in itertools.product((0.0,) if fusion == "min" else STEPS, STEPS):
         weights = Weights(personal, 1.0, text)

@@ -13,6 +13,7 @@ import pydantic
 
 from harness.interface import Features, Image, Pixels, Support
 from methods._o2n.defects import KINDS, damaged
+from methods.generators.dreambooth import DreamBooth
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,6 @@ class Personalizer:
     """
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
-        from methods.generators.dreambooth import DreamBooth
-
         build = pydantic.validate_call(
             DreamBooth.__init__, config=pydantic.ConfigDict(allow_inf_nan=False)
         )
