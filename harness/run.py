@@ -111,8 +111,9 @@ def _run(options: Options, ready: Prepared, workers: _Workers) -> int:
         store.tidy(sweep.name)
     schedule = Schedule(graph.tasks, targets, existing(store, kinds))
     found = environment()
-    writer.begin(ready.inputs.supports, found, ready.inputs.notes)
     about = lineage(sweep, ready.inputs.plan_inputs, graph.cells, found)
+    found["data"] = {label: each.digest for label, each in about.data.items()}
+    writer.begin(ready.inputs.supports, found, ready.inputs.notes)
     tracker = Tracker(store, sweep.name, about, options.mlflow)
     finished_before = [c for c in graph.cells if c in writer.rows]
     for cell in finished_before:

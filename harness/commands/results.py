@@ -1,4 +1,4 @@
-"""``report`` and ``ui``: what finished sweeps say."""
+"""``report``, ``compare``, ``leaderboard`` and ``ui``: what finished sweeps say."""
 
 from __future__ import annotations
 
@@ -19,6 +19,19 @@ def register(commands: Subparsers) -> None:
     report.add_argument("--format", choices=formats, default="text")
     report.add_argument("--against", choices=["published"], help="beside the papers' numbers")
     report.set_defaults(do=_report)
+    compare = commands.add_parser("compare", help="sweeps beside the first: what changed, and why")
+    compare.add_argument("folders", type=Path, nargs="+", metavar="SWEEP_DIR")
+    compare.add_argument("--format", choices=["text", "markdown", "html"], default="text")
+    compare.add_argument(
+        "--fail-below",
+        type=float,
+        metavar="X",
+        help="exit status 1 when a mean fell by more than X points, or a cell failed",
+    )
+    compare.set_defaults(do=_compare)
+    board = commands.add_parser("leaderboard", help="one page over all sweeps in a storage")
+    board.add_argument("storage", metavar="STORAGE", help="folder or URI")
+    board.set_defaults(do=_leaderboard)
     ui = commands.add_parser("ui", help="MLflow's pages over the runs in a storage folder")
     ui.add_argument("--storage", type=Path, default=Path("runs"), metavar="DIR")
     ui.add_argument("--port", type=positive, default=5000)
@@ -34,6 +47,41 @@ def _report(arguments: argparse.Namespace) -> int:
         print(one_line(error), file=sys.stderr)
         return 2
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from harness.reporting import compare
+
+    try:
+        found = compare.compare(arguments.folders, arguments.fail_below)
+        text = compare.render(found, arguments.format)
+    except (OSError, ValueError) as error:
+        print(one_line(error), file=sys.stderr)
+        return 2
+    sys.stdout.write(text)
+    worse = [line for each in found for line in each.worse]
+    for line in worse:
+        print(line, file=sys.stderr)
+    return 1 if worse else 0
+
+
+def _leaderboard(arguments: argparse.Namespace) -> int:
+    from harness.reporting import leaderboard
+    from harness.storage.store import Store
+
+    try:
+        store = Store(arguments.storage)
+        found, problems = leaderboard.rows(store)
+        if not found and not problems:
+            raise FileNotFoundError(f"{arguments.storage}: expected a storage with sweeps in it")
+        store.write(leaderboard.PAGE, leaderboard.page(found, problems).encode())
+    except (OSError, ValueError) as error:
+        print(one_line(error), file=sys.stderr)
+        return 2
+    print(f"{len(found)} rows: {store.path(leaderboard.PAGE)}")
+    for problem in problems:
+        print(f"not read: {problem}", file=sys.stderr)
     return 0
 
 

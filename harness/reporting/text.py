@@ -78,24 +78,27 @@ def text_lines(table: Table) -> list[str]:
 
 def markdown(sweep: SweepFolder, comparison: pd.DataFrame | None) -> str:
     """The report in Markdown, with pipe tables."""
-    blocks = [f"# {_md(sweep.name)}", f"{sweep.counts}."]
+    blocks = [f"# {escaped(sweep.name)}", f"{sweep.counts}."]
     every = [tables.failures(sweep.failed)] if len(sweep.failed) else []
     for table in every + sections(sweep, comparison, 10_000):
-        over = [""] * table.names + [
-            f"{text}, " for text, span in table.groups for _ in range(span)
-        ]
-        over += [""] * (len(table.columns) - len(over))
-        heads = [_md(a + b) for a, b in zip(over, table.columns, strict=True)]
-        rules = [":--" if j < table.names else "--:" for j in range(len(heads))]
-        body = [
-            [f"**{_md(c)}**" if (i, j) in table.best else _md(c) for j, c in enumerate(row)]
-            for i, row in enumerate(table.rows)
-        ]
-        lines = [f"| {' | '.join(cells)} |" for cells in [heads, rules, *body]]
-        blocks.append("\n".join([f"## {_md(table.title)}", "", *lines]))
+        blocks.append("\n".join(markdown_lines(table)))
     remarked = ["Mean ± sample standard deviation over seeds.", *remarks(sweep, comparison)]
-    blocks.append("\n".join(f"- {_md(line.strip())}" for line in remarked))
+    blocks.append("\n".join(f"- {escaped(line.strip())}" for line in remarked))
     return "\n\n".join(blocks) + "\n"
+
+
+def markdown_lines(table: Table) -> list[str]:
+    """A table in Markdown under its title, with pipes."""
+    over = [""] * table.names + [f"{text}, " for text, span in table.groups for _ in range(span)]
+    over += [""] * (len(table.columns) - len(over))
+    heads = [escaped(a + b) for a, b in zip(over, table.columns, strict=True)]
+    rules = [":--" if j < table.names else "--:" for j in range(len(heads))]
+    body = [
+        [f"**{escaped(c)}**" if (i, j) in table.best else escaped(c) for j, c in enumerate(row)]
+        for i, row in enumerate(table.rows)
+    ]
+    lines = [f"| {' | '.join(cells)} |" for cells in [heads, rules, *body]]
+    return [f"## {escaped(table.title)}", "", *lines]
 
 
 def latex(sweep: SweepFolder, comparison: pd.DataFrame | None) -> str:
@@ -128,7 +131,8 @@ def latex(sweep: SweepFolder, comparison: pd.DataFrame | None) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _md(text: str) -> str:
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is."""
     for mark in "\\`*_{}[]<>#|":
         text = text.replace(mark, f"\\{mark}")
     return " ".join(text.split())

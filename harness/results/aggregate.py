@@ -21,9 +21,11 @@ from harness.results.metrics import METRICS
 if TYPE_CHECKING:
     import pandas as pd
 
+FORMAT = 2  # of a sweep's folder; 1 is that of folders that do not say
 CELL = ["method", "dataset", "category", "shots", "seed"]
 GROUP = ["method", "dataset", "shots"]
-RESULT_COLUMNS = [*CELL, "n_normal", "n_anomalous", *METRICS, "status"]
+NEEDED = [*CELL, "n_normal", "n_anomalous"]  # of a row of results, of whatever format
+RESULT_COLUMNS = [*NEEDED, *METRICS, "status"]
 SUMMARY_COLUMNS = [
     *GROUP,
     "n_seeds",
@@ -88,13 +90,14 @@ def csv_text(frame: pd.DataFrame) -> str:
     return buffer.getvalue()
 
 
-def read_csv(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
+def read_csv(path: Path, columns: Sequence[str] = (), optional: Sequence[str] = ()) -> pd.DataFrame:
     """A CSV of this project; names stay words ("001", "NA", "nan"), floats are read exactly.
 
     Parameters
     ----------
     path : Path
     columns : names that must be there
+    optional : names that are there too, empty where the file is from before they were
 
     Raises
     ------
@@ -123,6 +126,9 @@ def read_csv(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
     lacking = [name for name in columns if name not in frame.columns]
     if lacking:
         raise ValueError(f"{path}: expected the column {lacking[0]}, got {', '.join(names)}")
+    for name in optional:
+        if name not in frame.columns:
+            frame[name] = "" if name in _WORDS else math.nan
     return frame
 
 

@@ -73,9 +73,11 @@ class SweepFolder:
         cells failed, as a category that failed for every method leaves no trace in the results.
         """
         path = self.path / "summary.csv"
-        if len(self.failed) or not path.is_file():
-            return aggregate.summary_frame(self.results, self.expected)
-        return aggregate.read_csv(path, aggregate.SUMMARY_COLUMNS)
+        if not len(self.failed) and path.is_file():
+            summary = aggregate.read_csv(path)
+            if set(aggregate.SUMMARY_COLUMNS) <= set(summary.columns):
+                return summary  # else it is from before some metric
+        return aggregate.summary_frame(self.results, self.expected)
 
     @cached_property
     def runs(self) -> dict[str, intervals.Runs]:
@@ -137,12 +139,27 @@ class SweepFolder:
 
 
 def load(folder: Path) -> SweepFolder:
-    """Read a sweep's folder. Raises as ``render`` does."""
+    """Read a sweep's folder, of this format or an older one, whose missing columns are empty.
+
+    Raises
+    ------
+    FileNotFoundError
+        When it is no sweep's folder.
+    ValueError
+        When a file is damaged, or the folder's format is newer than this code.
+    """
     import yaml
 
     if not (folder / "results.csv").is_file():
         raise FileNotFoundError(f"{folder}: expected a sweep's folder, with results.csv in it")
-    results = aggregate.read_csv(folder / "results.csv", aggregate.RESULT_COLUMNS)
+    environment = _json(folder / "environment.json", {})
+    written = environment.get("format", 1)
+    if not isinstance(written, int) or written > aggregate.FORMAT:
+        raise ValueError(
+            f"{folder / 'environment.json'}: format: written by a newer version of this project, "
+            f"expected at most {aggregate.FORMAT}, got {written}; bring the checkout up to date"
+        )
+    results = aggregate.read_csv(folder / "results.csv", aggregate.NEEDED, aggregate.RESULT_COLUMNS)
     text = _read(folder / "sweep.yaml")
     try:
         config = yaml.safe_load(text) or {}
@@ -151,20 +168,30 @@ def load(folder: Path) -> SweepFolder:
     return SweepFolder(
         path=folder,
         results=results,
-        failed=_optional(folder / "failures.csv", [*aggregate.CELL, "task", "error"]),
+        failed=_optional(folder / "failures.csv", ["task", "error", "traceback"]),
         timings=_optional(
             folder / "timings.csv",
-            [*aggregate.CELL, "fit_s", "predict_s", "encode_s", "images_per_s", "peak_mb"],
+            ["fit_s", "predict_s", "encode_s", "images_per_s", "peak_mb"],
         ),
         config=config if isinstance(config, dict) else {},
         config_text=text,
-        environment=_json(folder / "environment.json", {}),
+        environment=environment,
         notes=[
             {"method": str(note.get("method", "")), "note": str(note.get("note", ""))}
             for note in _json(folder / "notes.json", [])
             if isinstance(note, dict)
         ],
     )
+
+
+def supports(folder: Path) -> dict[str, list[str]]:
+    """By "dataset/category seed s": names of the support images, in the order they were drawn."""
+    return {
+        f"{dataset}/{category} seed {seed}": drawn
+        for dataset, categories in _json(folder / "support.json", {}).items()
+        for category, seeds in categories.items()
+        for seed, drawn in seeds.items()
+    }
 
 
 def _read(path: Path) -> str:
@@ -181,8 +208,9 @@ def _json(path: Path, default: Any) -> Any:
 
 
 def _optional(path: Path, columns: list[str]) -> pd.DataFrame:
+    """A table of cells, with these columns at least; empty where there is no file."""
     import pandas as pd
 
     if not path.is_file():
-        return pd.DataFrame(columns=columns)
-    return aggregate.read_csv(path, columns)
+        return pd.DataFrame(columns=[*aggregate.CELL, *columns])
+    return aggregate.read_csv(path, aggregate.CELL, columns)

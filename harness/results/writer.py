@@ -20,7 +20,7 @@ from harness.config import Sweep
 from harness.errors import InputError, Problem, one_line
 from harness.keys import Cell
 from harness.results.accounting import Account, TaskBook, costs_text
-from harness.results.aggregate import CELL, csv_text, results_frame, summary_frame
+from harness.results.aggregate import CELL, FORMAT, csv_text, results_frame, summary_frame
 from harness.results.metrics import METRICS
 from harness.storage.store import Store
 
@@ -87,7 +87,7 @@ class ResultsWriter:
         self._write("sweep.sha256", self._sweep.digest() + "\n")
         for name, value in (
             ("support.json", supports),
-            ("environment.json", environment),
+            ("environment.json", {"format": FORMAT, **environment}),
             ("notes.json", notes),
         ):
             self._write(name, json.dumps(value, indent=1, sort_keys=True) + "\n")
