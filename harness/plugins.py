@@ -9,13 +9,14 @@ import importlib.util
 import inspect
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from harness import syntax
 from harness.errors import InputError, Problem, one_line, suggest
 from harness.interface import Dataset, Generator, Method
 
@@ -96,18 +97,24 @@ def find(kind: str, use: str, where: str = "") -> Any:
 
 @dataclass(frozen=True)
 class Source:
-    """What a plug-in's code is: a hash of it, and the top-level packages it imports."""
+    """What a plug-in's code is: hashes of its files, and the top-level packages it imports."""
 
-    digest: str
+    files: Mapping[str, str]  # name, from the folder of the package on -> hash of what it says
     imports: frozenset[str]
+
+    @property
+    def digest(self) -> str:
+        """Hash of all the files."""
+        return hashlib.sha256(repr(sorted(self.files.items())).encode()).hexdigest()
 
 
 @cache
 def source(cls: Any) -> Source:
-    """Hash of the code a plug-in consists of: its module and all it imports beside itself.
+    """The code a plug-in consists of: its module and all it imports beside itself.
 
     Modules count when they lie in the folder that holds the plug-in's own top-level package (or its
-    file), and are not the engine. An edit to a shared helper re-runs what uses it, nothing else.
+    file), and are not the engine. An edit to a shared helper re-runs what uses it, nothing else;
+    one to a comment, a docstring or the layout re-runs nothing.
     Where packages are installed side by side only the plug-in's own counts.
     """
     module = sys.modules[cls.__module__]
@@ -125,11 +132,8 @@ def source(cls: Any) -> Source:
             if found is not None and found not in seen:
                 seen.add(found)
                 todo.append((wanted, found))
-    digest = hashlib.sha256()
-    for path in sorted(seen, key=lambda p: p.relative_to(root).as_posix()):
-        name = path.relative_to(root).as_posix()
-        digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return Source(digest.hexdigest(), frozenset(imports))
+    files = {path.relative_to(root).as_posix(): syntax.digest(path) for path in seen}
+    return Source(files, frozenset(imports))
 
 
 @contextmanager

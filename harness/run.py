@@ -24,6 +24,7 @@ from harness.keys import Cell
 from harness.planning.graph import Plan, plan
 from harness.planning.inputs import SweepInputs, collect_inputs
 from harness.planning.kinds import Evaluate, Personalize
+from harness.planning.origins import origins
 from harness.planning.payload import Payloads
 from harness.planning.task import Task
 from harness.reporting import report
@@ -113,7 +114,8 @@ def _run(options: Options, ready: Prepared, workers: _Workers) -> int:
     found = environment()
     about = lineage(sweep, ready.inputs.plan_inputs, graph.cells, found)
     found["data"] = {label: each.digest for label, each in about.data.items()}
-    writer.begin(ready.inputs.supports, found, ready.inputs.notes)
+    keys = origins(sweep, ready.inputs.plan_inputs)
+    writer.begin(ready.inputs.supports, found, ready.inputs.notes, keys)
     tracker = Tracker(store, sweep.name, about, options.mlflow)
     finished_before = [c for c in graph.cells if c in writer.rows]
     for cell in finished_before:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.commands.arguments import Subparsers, positive
 
 if TYPE_CHECKING:
-    from harness.run import Options
+    from harness.run import Options, Prepared
+    from harness.storage.store import Store
 
 
 def register(commands: Subparsers) -> None:
@@ -46,6 +48,7 @@ def register(commands: Subparsers) -> None:
     run.add_argument("--mlflow", metavar="URI", help="tracking server (default: in the storage)")
     run.add_argument("--quiet", action="store_true", help="print errors only")
     run.set_defaults(do=_run)
+    plan.add_argument("--why", action="store_true", help="what made tasks new")
     plan.set_defaults(do=_plan)
 
 
@@ -88,4 +91,24 @@ def _plan(arguments: argparse.Namespace) -> int:
     print(f"{sweep.name}: {len(graph.cells)} cells, {sizes}")
     print(costs.render(estimator.stages(graph, graph.tasks), estimator.stages(graph, todo)))
     print(f"Estimates by conf/costs.yaml: {table.hardware}.")
+    if arguments.why:
+        print(_why(ready, store, todo))
     return 0
+
+
+def _why(ready: Prepared, store: Store, todo: Collection[str]) -> str:
+    """Why tasks are to do, against the sweep's last run, or that of the sweep most like it."""
+    from harness.planning import origins
+
+    if not todo:
+        return "\nnothing is to do"
+    name, inputs = ready.sweep.name, ready.inputs.plan_inputs
+    texts = {name: store.read_text(f"{name}/{origins.FILE}")}
+    if texts[name] is None:
+        texts = {n: store.read_text(f"{n}/{origins.FILE}") for n in store.folders(origins.FILE)}
+    runs = {n: origins.read(text) for n, text in texts.items() if text is not None}
+    nearest = origins.nearest(origins.origins(ready.sweep, inputs), runs)
+    if not nearest:
+        return f"\neverything is new: no sweep has run in {store.root}"
+    reasons = origins.Reasons(ready.sweep, inputs, runs[nearest])
+    return f"\nto do, against the last run of {nearest}:\n{reasons.table(ready.graph, todo)}"

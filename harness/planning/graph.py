@@ -30,7 +30,7 @@ from harness.planning.kinds import (
 from harness.planning.task import Task
 
 #: Part of every key: raised when the engine itself makes something else of the same inputs.
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ class Code:
     state: str = ""
     generate: str = ""
     personalize: str = ""
+    #: what the digests are made of, by who reads it: "" everybody, or one of the two uses
+    parts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     gpus: float = 0.0
     auxiliary: bool = False
     auxiliary_per_shots: bool = False
@@ -82,6 +84,7 @@ class PlanInputs:
     #: (method label, dataset label, category) -> name and digest of its auxiliary data
     auxiliary: Mapping[tuple[str, str, str], tuple[str, str]] = field(default_factory=dict)
     metrics: str = ""  # hash of the code that evaluates
+    judges: Mapping[str, str] = field(default_factory=dict)  # its files, with their hashes
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,14 @@ remembered (``harness.data.contents``).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from harness import config, plugins
+from harness import config, plugins, syntax
 from harness.config import DatasetEntry, Sweep, plain
 from harness.data import duplicates, images, selection
 from harness.data.contents import EMPTY, Stamps
@@ -20,6 +22,7 @@ from harness.data.opening import open_dataset
 from harness.errors import InputError, Problem, one_line, suggest
 from harness.interface import Dataset, Sample
 from harness.keys import hashed
+from harness.parameters import parameters
 from harness.planning.graph import Category, Code, PlanInputs, Reference, draw_support
 from harness.planning.references import AuxiliaryUse, DatasetUse
 from harness.results import evaluation, metrics
@@ -92,9 +95,10 @@ def collect_inputs(sweep: Sweep, path: Path, data_root: str | None) -> SweepInpu
     if problems:
         raise InputError(*problems)
     chosen, auxiliary = _auxiliary(sweep, path, data_root, categories, methods, opened)
-    judges = b"".join(Path(str(m.__file__)).read_bytes() for m in (metrics, evaluation, images))
-    code_hash = hashlib.sha256(judges).hexdigest()
-    plan_inputs = PlanInputs(tuple(categories), tuple(methods), generators, chosen, code_hash)
+    judges = {m.__name__: _says(m) for m in (metrics, evaluation, images)}
+    plan_inputs = PlanInputs(
+        tuple(categories), tuple(methods), generators, chosen, hashed(judges), judges
+    )
     return SweepInputs(plan_inputs, auxiliary, supports, notes)
 
 
@@ -111,7 +115,7 @@ def _identity(entry: DatasetEntry, stamps: Stamps) -> str:
     Where stamps are hashes of contents that is all: neither a folder nor a name nor a parameter
     makes another image of the same bytes. Otherwise it counts who stamps, by which parameters.
     """
-    reading = hashlib.sha256(Path(str(images.__file__)).read_bytes()).hexdigest()
+    reading = _says(images)
     if stamps.hashes:
         return hashed(reading)
     cls = plugins.find("dataset", entry.use)
@@ -206,16 +210,29 @@ def _code(kind: str, use: str, params: dict[str, Any]) -> tuple[Code, str]:
     cls = plugins.find(kind, use)
     made = config.build(kind, use, params)
     weights = [(p.name, _contents(p)) for p in made.files()]
+    values = _effective(cls, params)
     # ``sampling_parameters`` and ``later`` are what generators of before call what both uses read.
     both = {*getattr(made, "sampling_parameters", ()), *getattr(made, "later", ())}
     generate, personalize = (
         {*getattr(made, f"{use}_parameters", ()), *both} for use in ("generate", "personalize")
     )
-    code = plugins.source(cls).digest
+    source = plugins.source(cls)
 
     def digest(unread: Collection[str] = ()) -> str:
-        read = {name: value for name, value in params.items() if name not in unread}
-        return hashed(cls.__name__, read, code, weights)
+        read = {name: value for name, value in values.items() if name not in unread}
+        return hashed(cls.__name__, read, source.digest, weights)
+
+    parts = {"": {"class": cls.__name__}}
+    parts[""] |= {f"source {name}": says for name, says in source.files.items()}
+    parts[""] |= {f"file {name}": contents for name, contents in weights}
+    for name, value in values.items():
+        readers = [
+            use
+            for use, read in (("generate", generate), ("personalize", personalize))
+            if name in read
+        ]
+        for reader in readers or [""]:
+            parts.setdefault(reader, {})[f"parameter {name}"] = json.dumps(value, default=str)
 
     names = ("gpus", "auxiliary", "auxiliary_per_shots", "auxiliary_per_seed", "personalized")
     declared = {n: getattr(made, n) for n in (*names, "prior") if hasattr(made, n)}
@@ -224,9 +241,28 @@ def _code(kind: str, use: str, params: dict[str, Any]) -> tuple[Code, str]:
         state=digest(generate | personalize),
         generate=digest(personalize - generate),
         personalize=digest(generate - personalize),
+        parts=parts,
         **declared,
     )
     return made_of, str(getattr(made, "note", ""))
+
+
+def _effective(cls: type, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of all parameters: one that is the default, said or unsaid, is the same plug-in."""
+    plain = (str, int, float, list, tuple, dict, type(None))
+    values: dict[str, Any] = {}
+    for name, parameter in parameters(cls).items():
+        value = parameter.read(params[name]) if name in params else parameter.default
+        if isinstance(value, plain):
+            values[name] = value
+        elif name in params:
+            values[name] = params[name]
+    return values
+
+
+def _says(module: ModuleType) -> str:
+    """Hash of the code of a module of the engine."""
+    return syntax.digest(Path(str(module.__file__)))
 
 
 def _contents(path: Path) -> str:

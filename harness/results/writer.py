@@ -74,14 +74,14 @@ class ResultsWriter:
         self._dirty = False
         self._summary: pd.DataFrame | None = None  # of the rows as they are
 
-    def begin(self, supports: Any, environment: Any, notes: Any) -> None:
+    def begin(self, supports: Any, environment: Any, notes: Any, keys: Any = None) -> None:
         """Record what the sweep is and ran on; InputError when nothing can be written there."""
         try:
-            self._begin(supports, environment, notes)
+            self._begin(supports, environment, notes, keys)
         except OSError as error:
             raise InputError(Problem(self.store.path(self.folder), one_line(error))) from None
 
-    def _begin(self, supports: Any, environment: Any, notes: Any) -> None:
+    def _begin(self, supports: Any, environment: Any, notes: Any, keys: Any) -> None:
         dump = self._sweep.model_dump(mode="json")
         self._write("sweep.yaml", yaml.safe_dump(dump, sort_keys=False, allow_unicode=True))
         self._write("sweep.sha256", self._sweep.digest() + "\n")
@@ -89,6 +89,7 @@ class ResultsWriter:
             ("support.json", supports),
             ("environment.json", {"format": FORMAT, **environment}),
             ("notes.json", notes),
+            ("keys.json", keys or {}),  # what they are made of, see ``planning.origins``
         ):
             self._write(name, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
