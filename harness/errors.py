@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+MESSAGE = 2_000  # characters of an error's line that are shown and recorded
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -16,7 +18,7 @@ class Problem:
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.message}" if self.where else self.message
-        return "\\n".join(text.splitlines())  # a word of the user's may be of two lines
+        return printable("\\n".join(text.splitlines()))  # a word of the user's may be of two
 
 
 class InputError(Exception):
@@ -41,5 +43,39 @@ def suggest(word: str, known: Iterable[str]) -> str:
 
 def one_line(error: BaseException) -> str:
     """An exception as one line: its first line of text, or its type where it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:  # a plug-in's own type of exception may have any mistake in it
+        lines = []
+    return printable(shortened(lines[0], MESSAGE)) if lines else described_type(error)
+
+
+def described(error: BaseException) -> str:
+    """An exception as one line that begins with its type."""
+    return f"{described_type(error)}: {one_line(error)}"
+
+
+def described_type(error: BaseException) -> str:
+    """The name of an exception's type."""
+    return printable(shortened(type(error).__name__, MESSAGE))
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of at most so many characters: its beginning and its end, and what is left out."""
+    if len(text) <= most:
+        return text
+    gap = f" [... {len(text):,} characters ...] "
+    half = max(0, most - len(gap)) // 2
+    return text[:half] + gap + text[len(text) - half :]
+
+
+def printable(text: str, keep: str = "") -> str:
+    """A text that does nothing to a terminal and can be encoded.
+
+    Control characters, and bytes of a file's name that are no UTF-8, are written as escapes.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
+    )

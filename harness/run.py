@@ -214,6 +214,9 @@ class _Driver:
         self._lost.setdefault(task.key, []).append(time.monotonic() - since)
         self._display.note(f"{task.kind} {task.affinity}: {reason}; trying again")
 
+    def replaced(self, task: Task, reason: str) -> None:
+        self._display.note(f"{task.kind} {task.affinity}: {reason}; its worker is replaced")
+
     def tick(self) -> None:
         self._writer.flush()
         self._display.tick()

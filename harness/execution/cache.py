@@ -12,39 +12,62 @@ from typing import Any
 from harness.data import images as rules
 from harness.errors import DataError, one_line
 from harness.execution.reuse import Counter
+from harness.execution.seals import Kept, Sealed, SealedModel, Seals
 from harness.execution.stopwatch import ENCODE, Stopwatch
 from harness.interface import Dataset, Image, Pixels, Sample
 
 
 class Memory:
-    """Values by key; when they exceed ``limit`` bytes those longest unused go. Safe for threads."""
+    """Values by key; when they exceed ``limit`` bytes those longest unused go. Safe for threads.
 
-    def __init__(self, limit: int) -> None:
+    Parameters
+    ----------
+    limit : bytes
+    seals : told of each value that is handed out, when these are for plug-ins
+    """
+
+    def __init__(self, limit: int, seals: Seals | None = None) -> None:
         self.limit = limit
         self.used = 0
-        self._values: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._seals = seals
+        self._values: OrderedDict[Hashable, Kept] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> Any:
-        """The value, or None."""
+        """The value, or None; Spoilt when a plug-in has written to it."""
         with self._lock:
             if key not in self._values:
                 return None
             self._values.move_to_end(key)
-            return self._values[key][0]
+            kept, value = self._values[key], self._values[key].value
+        if isinstance(kept, Sealed) and self._seals is not None:
+            self._seals.hand(kept)
+        return value
 
-    def put(self, key: Hashable, value: Any) -> None:
-        """Keep a value, unless it alone is larger than the limit."""
+    def put(self, key: Hashable, value: Any, what: str = "") -> None:
+        """Keep a value, unless it alone is larger than the limit, and hand it out."""
         size = nbytes(value)
+        kept = None
+        if size <= self.limit:
+            kept = Kept(value, size, what) if self._seals is None else Sealed(value, size, what)
         with self._lock:
             if key in self._values:
-                self.used -= self._values.pop(key)[1]
-            if size > self.limit:
+                self._drop(self._values.pop(key))
+            if kept is None:
                 return
-            self._values[key] = (value, size)
+            self._values[key] = kept
             self.used += size
             while self.used > self.limit:
-                self.used -= self._values.popitem(last=False)[1][1]
+                self._drop(self._values.popitem(last=False)[1])
+        if isinstance(kept, Sealed) and self._seals is not None:
+            self._seals.hand(kept)
+
+    def _drop(self, kept: Kept) -> None:
+        self.used -= kept.size
+        kept.value = None
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._values
 
     def __len__(self) -> int:
         return len(self._values)
@@ -72,15 +95,21 @@ class FeatureMemory:
     limit : bytes of records kept
     counter : told of each record that is made or was there, by space
     watch : told what is stage ``encode <space>``, and what is ``setup``
+    seals : told of each record and each shared thing that is handed out
     """
 
     def __init__(
-        self, limit: int, counter: Counter | None = None, watch: Stopwatch | None = None
+        self,
+        limit: int,
+        counter: Counter | None = None,
+        watch: Stopwatch | None = None,
+        seals: Seals | None = None,
     ) -> None:
         self._counter = counter or Counter()
         self._watch = watch or Stopwatch()
-        self._records = Memory(limit)
-        self._shared: dict[str, Any] = {}
+        self._seals = seals or Seals()
+        self._records = Memory(limit, self._seals)
+        self._shared: dict[str, SealedModel] = {}
         self.computed = 0  # images that went through a network or the like
         self.reused = 0  # images answered from memory
 
@@ -104,7 +133,7 @@ class FeatureMemory:
             records = self._records.get(key)
             if records is None:
                 records = self._compute(space, chunk, compute)
-                self._records.put(key, records)
+                self._records.put(key, records, f"features {space!r}")
                 self._counter.miss(space, (image.key for image in chunk))
             else:
                 self.reused += len(chunk)
@@ -129,14 +158,15 @@ class FeatureMemory:
 
     def forget(self) -> None:
         """Drop every record, for some may come of an image that could not be read."""
-        self._records = Memory(self._records.limit)
+        self._records = Memory(self._records.limit, self._seals)
 
     def get_or_create(self, name: str, compute: Callable[[], Any]) -> Any:
         """A thing shared under this name, made by whoever asks first."""
         if name not in self._shared:
             with self._watch.stage("setup"):
-                self._shared[name] = compute()
-        return self._shared[name]
+                model = compute()
+            self._shared[name] = SealedModel(model, f"what is shared as {name!r}")
+        return self._seals.hand(self._shared[name], shared=True)
 
     # The names of before, for plug-ins written then.
     many = get_or_compute
@@ -152,6 +182,7 @@ class Decoder:
     threads : decoding threads; with more than one, the images that follow are decoded ahead
     counter : told of each source that is decoded or was there
     watch : told what is stage ``decode``: with threads, the time that images are waited for
+    seals : told of each image that is handed out
     """
 
     def __init__(
@@ -160,10 +191,11 @@ class Decoder:
         threads: int = 1,
         counter: Counter | None = None,
         watch: Stopwatch | None = None,
+        seals: Seals | None = None,
     ) -> None:
         self._counter = counter or Counter()
         self._watch = watch or Stopwatch()
-        self._pixels = Memory(limit)
+        self._pixels = Memory(limit, seals or Seals())
         self._sources = Memory(limit // 4)
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._ahead = 2 * threads if threads > 1 else 0
@@ -202,12 +234,12 @@ class Decoder:
         sample, key = items[i]
         if self._pool is not None:
             for later, name in items[i : i + self._ahead]:
-                if name not in self._pending and self._pixels.get(name) is None:
+                if name not in self._pending and name not in self._pixels:
                     self._pending[name] = self._pool.submit(self._decode, dataset, later)
             pixels = self._pending.pop(key).result()
         else:
             pixels = self._decode(dataset, sample)
-        self._pixels.put(key, pixels)
+        self._pixels.put(key, pixels, f"pixels of {sample.name}")
         return pixels
 
     def _decode(self, dataset: Dataset, sample: Sample) -> Pixels:
@@ -238,7 +270,7 @@ class Decoder:
                 mask = read_mask(dataset, sample)
             mask = mask if sample.box is None else mask.copy()  # not the whole strip
             mask.flags.writeable = False
-            self._pixels.put(key, mask)
+            self._pixels.put(key, mask, f"mask {sample.mask}")
             self._counter.miss("mask", [key])
         else:
             self._counter.hit("mask")

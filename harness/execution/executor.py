@@ -54,6 +54,9 @@ class Listener(Protocol):
     def lost(self, task: Task, reason: str) -> None:
         """A worker was lost with its task, which will be tried again."""
 
+    def replaced(self, task: Task, reason: str) -> None:
+        """A worker is replaced after a task that was done."""
+
     def tick(self) -> None:
         """Nothing happened for a moment."""
 
@@ -70,11 +73,27 @@ class Attempts:
     most: int
     tried: dict[str, int] = field(default_factory=dict)
 
-    def done(self, task: Task, outcome: Outcome) -> None:
-        """A worker answered. A damaged artifact has been removed by it: make that one again."""
+    def done(self, task: Task, outcome: Outcome) -> bool:
+        """A worker answered; whether it may be given another task.
+
+        A damaged artifact has been removed by it: make that one again.
+        """
+        if outcome.key != task.key:  # as of a process that a plug-in forked
+            self.died(task, "its worker answered for another task")
+            return False
+        if outcome.replace and not outcome.error:
+            self.listener.replaced(task, outcome.replace)
+        self._done(task, outcome)
+        return not outcome.replace
+
+    def _done(self, task: Task, outcome: Outcome) -> None:
         missing = [n for n in outcome.missing if n in task.needs]
         if missing and all(self._again(f"{task.key} lacks {n}", 2) for n in missing):
             self.schedule.redo(task.key, missing)
+            self.listener.lost(task, outcome.error)
+            return
+        if outcome.again and self._again(task.key):
+            self.schedule.release(task.key)
             self.listener.lost(task, outcome.error)
             return
         if outcome.error:

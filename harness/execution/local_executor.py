@@ -77,7 +77,9 @@ class Executor:
             elif task is not None and (outcome := slot.process.wait(0)) is not None:
                 slot.task = None
                 self._deaths = 0
-                attempts.done(task, outcome)
+                if not attempts.done(task, outcome):
+                    slot.process.end()
+                    return False
             elif task is not None and time.monotonic() - slot.began > limit:
                 slot.process.end()
                 attempts.died(task, f"exceeded the time limit of {limit:g} s")

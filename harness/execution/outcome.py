@@ -33,4 +33,6 @@ class Outcome:
     pools: dict[str, tuple[int, float]] = field(default_factory=dict)
     reused: bool = False  # its artifact was there already
     missing: list[str] = field(default_factory=list)  # keys of needed artifacts that are not there
+    again: bool = False  # the task is not to blame: another worker should try it
+    replace: str = ""  # why nobody else should be given this worker; empty: nothing is wrong
     shared: Counts = field(default_factory=dict)  # what was made and what was there; see sharing

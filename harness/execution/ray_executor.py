@@ -225,8 +225,9 @@ class Executor:
                 slot.pending = slot.task = None
                 slot.ready, slot.heard = True, time.monotonic()
                 self._deaths = 0
-                if task is not None:
-                    attempts.done(task, answer)
+                if task is not None and not attempts.done(task, answer):
+                    ray.kill(slot.actor)
+                    return False
             elif task is not None and time.monotonic() - slot.began > limit:
                 ray.kill(slot.actor)
                 attempts.died(task, f"exceeded the time limit of {limit:g} s")

@@ -7,6 +7,7 @@ only a small outcome goes back.
 from __future__ import annotations
 
 import json
+import os
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -18,12 +19,14 @@ import numpy as np
 from harness import config
 from harness.data.images import rgb
 from harness.data.opening import open_dataset
-from harness.errors import DataError, one_line
+from harness.errors import DataError, described, printable, shortened
 from harness.execution import seeding
 from harness.execution.cache import Decoder, FeatureMemory, Memory, read_mask
 from harness.execution.outcome import Missing, Outcome
+from harness.execution.process_state import ProcessState
 from harness.execution.promises import checked
 from harness.execution.reuse import Counter
+from harness.execution.seals import Seals, Spoilt
 from harness.execution.stopwatch import Meter, Stopwatch, by_pool, by_stage
 from harness.interface import (
     Arrays,
@@ -45,6 +48,7 @@ from harness.results import evaluation
 from harness.storage.store import Damaged, Store
 
 MB = 1 << 20
+TRACEBACK = 20_000  # characters of one that are recorded
 SHARED = tuple(name for name, task in kinds.KINDS.items() if task.shared)
 
 
@@ -73,9 +77,13 @@ class Worker:
         self.data_root = data_root
         self.gpus = gpus
         self.counter, self.watch, self.meter = Counter(), Stopwatch(), Meter()
-        self.features = FeatureMemory(features_mb * MB, self.counter, self.watch)
-        self.decoder = Decoder(pixels_mb * MB, decode_threads, self.counter, self.watch)
-        self._artifacts = Memory(500 * MB)
+        self.seals = Seals()
+        shared = self.counter, self.watch, self.seals
+        self.features = FeatureMemory(features_mb * MB, *shared)
+        self.decoder = Decoder(pixels_mb * MB, decode_threads, *shared)
+        self._artifacts = Memory(500 * MB, self.seals)
+        self._process = ProcessState()
+        self._pid = os.getpid()
         self._datasets: dict[str, Dataset] = {}
         self._plugins: dict[str, Any] = {}
         self._fitted: dict[str, Any] = {}  # plug-in -> what it was last fitted to or loaded with
@@ -91,9 +99,11 @@ class Worker:
         outcome.stages |= {"idle_s": idle, "started": time.time(), "gpus": self.gpus}
         before = self._counters()
         self.decoder.forgive()
+        self.seals.begin(payload.plugin)
         try:
             with self.watch.stage("setup"):
                 seeding.prepare(_imports(payload), payload.threads)
+            self._process.note()
             if not payload.publishes and self.store.has(task.kind, task.key):
                 outcome.reused = True
             else:
@@ -104,11 +114,17 @@ class Worker:
             error = self.decoder.failure or raised
             if self.decoder.failure is not None:
                 self.features.forget()
-            outcome.error = f"{type(error).__name__}: {one_line(error)}"
+            outcome.error = described(error)
             outcome.bad_data = isinstance(error, DataError)
             outcome.missing = [error.key] if isinstance(error, Missing) else []
-            outcome.traceback = traceback.format_exc()
+            outcome.again = isinstance(error, Spoilt)
+            outcome.traceback = printable(shortened(traceback.format_exc(), TRACEBACK), "\n\t")
+            if not outcome.bad_data and not outcome.missing:
+                outcome.replace = "an exception may leave anything behind"
             self._forget(payload)
+        outcome.replace = outcome.replace or self._process.changed()
+        if os.getpid() != self._pid:  # a child that a plug-in forked and that came back here
+            os._exit(0)
         after = self._counters()
         outcome.stages |= {name: after[name] - before[name] for name in after}
         outcome.stages |= self.meter.stop()
@@ -261,7 +277,7 @@ class Worker:
             return
         self._fitted.pop(name, None)
         _seed(fit, payload)
-        with self.watch.stage("fit"):
+        with self.watch.stage("fit"), self.seals.fitting():
             if task.trained is not None:
                 method.load(self._get(kinds.Train, task.trained))
             method.fit(self._support(payload.support))
@@ -286,8 +302,8 @@ class Worker:
         if self._fitted.get(name) != state:
             self._fitted.pop(name, None)
             _seed(state, payload)
-            changes = self._get(kinds.Customize, state)
-            with self.watch.stage("fit"):
+            with self.watch.stage("fit"), self.seals.fitting():
+                changes = self._get(kinds.Customize, state)
                 generator.load(changes, self._support(payload.support))
             self._fitted[name] = state
         return generator
@@ -341,12 +357,15 @@ class Worker:
         except (FileNotFoundError, Damaged) as error:
             raise Missing(key, error) from error
         self.counter.miss(f"read {kind}", [key])
-        self._artifacts.put((kind, key), arrays)
+        self._artifacts.put((kind, key), arrays, f"arrays of {kind} {key[:12]}")
         return arrays
 
     def _put(self, payload: Payload, arrays: Arrays, meta: Any = None) -> None:
         if self.decoder.failure is not None:  # and the plug-in went on without the image
             raise self.decoder.failure
+        if os.getpid() != self._pid:  # see ``run``
+            os._exit(0)
+        self.seals.check()
         if not isinstance(arrays, Mapping):
             raise TypeError(f"expected a dict of arrays, got {type(arrays).__name__}")
         with self.watch.stage("write"):

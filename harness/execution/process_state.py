@@ -1,0 +1,126 @@
+"""What all plug-ins of a process share without asking: functions of libraries, and settings.
+
+A plug-in that replaces ``numpy.argsort``, makes float64 torch's default type or closes stderr
+changes the numbers of whoever comes after it in the same process. That is found out after its task,
+and nobody comes after it: the worker is replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import Any
+
+import numpy as np
+
+#: modules whose functions and classes are watched
+SHARED = {"builtins", "math", "random", "os", "io", "json", "time", "csv", "zlib", "pickle"}
+SHARED |= {"PIL.Image", *(f"numpy{part}" for part in ("", ".linalg", ".random", ".fft", ".ma"))}
+SHARED |= {f"scipy.{part}" for part in ("ndimage", "linalg", "spatial", "special", "stats")}
+SHARED |= {"torch", "torch.nn", "torch.nn.functional", "torch.linalg", "torch.fft"}
+OWN = ("harness", "methods", "datasets")  # packages of which all modules are watched
+CLASSES = (("torch", "Tensor"), ("torch.nn", "Module"))  # whose methods are watched as well
+METHODS = (type(str.join), type(object.__init__))  # as C's types have them
+FUNCTIONS = (FunctionType, BuiltinFunctionType, type, np.ufunc, *METHODS)
+
+
+class ProcessState:
+    """The state of this process, noted before a task and looked at after it."""
+
+    def __init__(self) -> None:
+        self._functions: dict[
+            str, dict[str, Any]
+        ] = {}  # of a module: its name -> what has the name
+        self._settings: dict[str, Any] = {}
+        self._threads: set[threading.Thread] = set()
+
+    def note(self) -> None:
+        """Take down what is so now, before the task's plug-in is called."""
+        for name in _watched():
+            if name not in self._functions:
+                parts = vars(_object(name)).items()
+                self._functions[name] = {k: v for k, v in parts if isinstance(v, FUNCTIONS)}
+        self._settings = dict(_settings())
+        self._threads = set(threading.enumerate())
+
+    def changed(self) -> str:
+        """What is no longer as it was, in words; empty when all is."""
+        for name, functions in self._functions.items():
+            now = vars(_object(name))
+            if any(now.get(k) is not v for k, v in functions.items()):
+                altered = next(k for k, v in functions.items() if now.get(k) is not v)
+                return f"it changed {name}.{altered}"
+        settings = dict(_settings())
+        for name, value in self._settings.items():
+            if settings[name] != value:
+                return f"it changed {name}"
+        if any(map(_busy, set(threading.enumerate()) - self._threads)):
+            return "it left a thread running"
+        return ""
+
+
+def _watched() -> Iterator[str]:
+    for name in list(sys.modules):
+        watched = name in SHARED or name.partition(".")[0] in OWN
+        if watched and isinstance(sys.modules[name], ModuleType):
+            yield name
+    for module, name in CLASSES:
+        if module in sys.modules:
+            yield f"{module}:{name}"
+
+
+def _object(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    found = sys.modules.get(module)
+    return getattr(found, attribute, found) if attribute else found
+
+
+def _settings() -> Iterator[tuple[str, Any]]:
+    """Settings of the process and its libraries that decide about results."""
+    yield "the working folder", _or_none(os.getcwd)
+    yield "environment variables", dict(os.environ)
+    yield "numpy.seterr", np.geterr()
+    yield "sys.stdout and sys.stderr", (id(sys.stdout), id(sys.stderr), *map(_file, (0, 1, 2)))
+    yield "what warnings are errors", [w for w in warnings.filters if w[0] == "error"]
+    handlers = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE, signal.SIGALRM)
+    yield "signal handlers", [signal.getsignal(s) for s in handlers]
+    yield "sys.setrecursionlimit", sys.getrecursionlimit()
+    pictures = sys.modules.get("PIL.ImageFile")
+    yield "PIL.ImageFile", getattr(pictures, "LOAD_TRUNCATED_IMAGES", False)
+    torch = sys.modules.get("torch")
+    backends = None if torch is None else torch.backends
+    for name in ("get_default_dtype", "is_grad_enabled", "is_inference_mode_enabled"):
+        yield f"torch ({name})", torch and getattr(torch, name)()
+    for name in ("are_deterministic_algorithms_enabled", "get_float32_matmul_precision"):
+        yield f"torch ({name})", torch and getattr(torch, name)()
+    yield "torch's default device", torch and str(torch.empty(0).device)
+    for name in ("enabled", "benchmark", "deterministic", "allow_tf32"):
+        yield f"torch.backends.cudnn.{name}", backends and getattr(backends.cudnn, name)
+    yield "torch.backends.mkldnn.enabled", backends and backends.mkldnn.enabled
+    yield "torch.backends.cuda.matmul.allow_tf32", backends and backends.cuda.matmul.allow_tf32
+
+
+def _or_none(ask: Any) -> Any:
+    try:
+        return ask()
+    except OSError:
+        return None
+
+
+def _file(descriptor: int) -> Any:
+    """What a descriptor stands for; None where it is closed."""
+    about = _or_none(lambda: os.fstat(descriptor))
+    return about and (about.st_dev, about.st_ino)
+
+
+def _busy(thread: threading.Thread) -> bool:
+    """Whether a thread may do something of its own accord: idle pools and progress bars do not."""
+    module = str(getattr(type(thread), "__module__", ""))
+    work = getattr(thread, "_target", None)
+    source = str(getattr(work, "__module__", ""))
+    return not (module.startswith("tqdm") or source.startswith("concurrent.futures"))
