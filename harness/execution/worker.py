@@ -225,6 +225,7 @@ class Worker:
         dataset = self._dataset(payload.support.dataset)
         images = self._references(dataset, payload.queries)
         personalized: tuple[Image, ...] = ()
+        pictures = None
         if task.personalized is not None:
             pictures = self._get(kinds.Personalize, task.personalized)["images"]
             keys = (f"{task.personalized}/{i}" for i in range(len(pictures)))
@@ -234,10 +235,8 @@ class Worker:
             prediction = method.predict(Queries(images, personalized, payload.maps))
         outcome.stages["queries"] = len(images)
         arrays = evaluation.predicted(
-            checked(prediction, len(images)), payload.gallery, payload.masked
+            checked(prediction, len(images)), pictures, payload.gallery, payload.masked
         )
-        if personalized:
-            arrays["gallery.personalized"] = pictures[arrays["gallery.index"]]
         self._put(payload, arrays)
 
     @_do.register
@@ -259,6 +258,7 @@ class Worker:
                     lambda sample: self.decoder.mask(dataset, sample),
                     payload.evaluation_size,
                     payload.gallery,
+                    self._references(dataset, payload.support.images),
                 )
             with self.watch.stage("write"):
                 self.store.put(task.kind, task.key, arrays, meta)

@@ -295,6 +295,7 @@ class EvaluatePayload(Payload):
     task: Evaluate
     dataset: DatasetUse
     truth: tuple[Truth, ...]
+    support: SupportUse
     evaluation_size: int
     gallery: int
     places: tuple[str, ...]  # of its cells' files, see ``payload.place_of``
@@ -325,6 +326,7 @@ class Evaluate(OfSupport):
             threads=context.threads,
             dataset=context.dataset(self.category),
             truth=context.truth(self.category),
+            support=context.support(self.category, self.shots, self.seed),
             evaluation_size=context.evaluation_size,
             gallery=context.gallery,
             places=context.places(self.key),

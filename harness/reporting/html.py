@@ -5,20 +5,15 @@ Sizes are bounded: curves and histograms are per dataset, pictures stop at a num
 
 from __future__ import annotations
 
-import csv
-import math
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.reporting import certainty, plots, tables
+from harness.reporting import certainty, plots, queries, spending, tables
 from harness.reporting.plots import Line
 from harness.results import aggregate, published
 
@@ -27,7 +22,6 @@ if TYPE_CHECKING:
 
     from harness.results.reader import SweepFolder
 
-GALLERY_BYTES = 4_000_000
 RUNS = 24  # most lines of single seeds in one chart
 FEW = 40  # charts up to which every number of shots has its own
 SHOWN = 1000  # most scores of a kind that a cell adds to a histogram
@@ -52,10 +46,11 @@ def page(sweep: SweepFolder, comparison: pd.DataFrame | None) -> str:
     if leader:
         differences = certainty.differences(sweep, leader, nearest=False)
     drawn = _drawn(sweep)
-    pictures, left_out = _gallery(sweep)
+    pictures, left_out = queries.panels(sweep)
     return environment.get_template("report.html.j2").render(
         sweep=sweep,
-        colours={name: i % plots.COLOURS for i, name in enumerate(sweep.methods)},
+        keys={name: plots.key(i) for i, name in enumerate(sweep.methods)},
+        dashes=plots.DASHES,
         headlines=_headlines(sweep),
         trends=_trends(sweep),
         differences=differences,
@@ -73,7 +68,8 @@ def page(sweep: SweepFolder, comparison: pd.DataFrame | None) -> str:
         categories=tables.categories(sweep.results, "image_auroc", sweep.methods),
         failures=sweep.failed.to_dict("records"),
         data=tables.data(sweep.results),
-        times=tables.times(sweep.timings) if len(sweep.timings) else None,
+        costs=spending.table(sweep),
+        cost_charts=spending.charts(sweep),
         environment=list(_flat(sweep.environment)),
         definitions=DEFINITIONS,
         statuses=_statuses(sweep),
@@ -140,9 +136,10 @@ def _drawn(sweep: SweepFolder) -> dict[tuple[str, int, str], _Drawn]:
     drawn: dict[tuple[str, int, str], _Drawn] = {}
     for row in sweep.results.to_dict("records"):
         try:
-            labels, scores = _scores(_file(sweep, "predictions", row, "csv"))
+            scored = queries.read_scores(queries.file_of(sweep, "predictions", row, "csv"))
         except (OSError, ValueError, IndexError):
             continue  # nothing to draw; the table of results stands without it
+        labels, scores = scored.labels, scored.scores
         if not np.isfinite(scores).all() or labels.all() or not labels.any():
             continue
         place = drawn.setdefault((row["dataset"], int(row["shots"]), row["method"]), _Drawn())
@@ -154,17 +151,6 @@ def _drawn(sweep: SweepFolder) -> dict[tuple[str, int, str], _Drawn]:
         place.normal.append(standard[~labels][:: 1 + len(normal) // SHOWN])
         place.anomalous.append(standard[labels][:: 1 + int(labels.sum()) // SHOWN])
     return drawn
-
-
-def _scores(path: Path) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Labels and scores of a cell. The csv module alone: a sweep has thousands of short files."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.reader(file)
-        heads = next(rows, [])
-        label, score = heads.index("label"), heads.index("score")
-        pairs = [(row[label] == "1", float(row[score])) for row in rows]
-    labels, scores = zip(*pairs, strict=True)
-    return np.array(labels, np.bool_), np.array(scores, np.float64)
 
 
 def _curves(sweep: SweepFolder, drawn: dict[tuple[str, int, str], _Drawn]) -> list[dict[str, str]]:
@@ -220,102 +206,10 @@ def _histograms(
     ]
 
 
-def _gallery(sweep: SweepFolder) -> tuple[list[dict[str, Any]], int]:
-    """Pictures of the most and least anomalous queries, and how many cells there was no room for.
-
-    One seed and the largest number of shots of each category, datasets taking turns, so that a
-    large sweep shows something of each.
-    """
-    cells: dict[tuple[str, str], list[Any]] = {}
-    for row in sweep.results.to_dict("records"):
-        if _file(sweep, "gallery", row, "npz").is_file():
-            cells.setdefault((row["dataset"], row["category"]), []).append(row)
-    turns: dict[str, list[tuple[str, str]]] = {}
-    for key in sorted(cells):
-        turns.setdefault(key[0], []).append(key)
-    room, left_out, groups = GALLERY_BYTES, 0, []
-    for key in (key for turn in zip_longest(*turns.values()) for key in turn if key):
-        shots = max(row["shots"] for row in cells[key])
-        seed = min(row["seed"] for row in cells[key] if row["shots"] == shots)
-        methods = []
-        for row in cells[key]:
-            if (row["shots"], row["seed"]) != (shots, seed):
-                continue
-            if room <= 0:
-                left_out += 1
-                continue
-            shown = _pictures(sweep, row)
-            room -= sum(len(uri) for tile in shown["tiles"] for _, uri in tile["images"])
-            methods.append(shown)
-        if methods:
-            methods.sort(key=lambda m: sweep.methods.index(m["method"]))
-            title = f"{key[0]} / {key[1]}, {aggregate.shots_title(shots)}, seed {seed}"
-            groups.append({"dataset": key[0], "title": title, "methods": methods})
-    return groups, left_out
-
-
-def _pictures(sweep: SweepFolder, row: Any) -> dict[str, Any]:
-    """Tiles of one cell: each the query, its map, its personalized image, its branches' maps."""
-    shown: dict[str, Any] = {"method": row["method"], "tiles": [], "scale": None, "problem": ""}
-    try:
-        with np.load(_file(sweep, "gallery", row, "npz"), allow_pickle=False) as archive:
-            arrays = dict(archive)
-        table = aggregate.read_csv(_file(sweep, "predictions", row, "csv"))
-        index = arrays["index"].astype(np.int64)
-        queries = table.iloc[index].to_dict("records")
-        pictures = arrays["image"]
-        heats = {name: arrays[name] for name in arrays if name == "map" or name.startswith("part.")}
-    except (OSError, ValueError, KeyError, IndexError, BadZipFile, zlib.error) as error:
-        shown["problem"] = f"pictures not readable: {' '.join(str(error).split())}"
-        return shown
-    limits = {name: _limits(heat) for name, heat in heats.items()}
-    shown["scale"] = [f"{value:.3g}" for value in limits["map"]] if "map" in limits else None
-    ranks = table["score"].rank(ascending=False, method="first").to_numpy(float)[index]
-    for i in np.argsort(ranks):
-        query = queries[i]
-        mask = arrays["mask"][i] if "mask" in arrays else None
-        images = [("query", plots.picture(pictures[i], mask))]
-        images += [
-            (name.removeprefix("part."), plots.overlay(pictures[i], heat[i], *limits[name]))
-            for name, heat in heats.items()
-        ]
-        if "personalized" in arrays:
-            images.insert(1, ("personalized", plots.picture(arrays["personalized"][i])))
-        top = ranks[i] <= len(table) / 2
-        anomalous = int(query["label"]) == 1
-        shown["tiles"].append(
-            {
-                "images": images,
-                "name": query["query"],
-                "kind": query["defect"] if anomalous else "normal",
-                "anomalous": anomalous,
-                "wrong": anomalous != top,
-                "top": bool(top),
-                "rank": "–" if math.isnan(ranks[i]) else f"{ranks[i]:.0f}",
-                "of": len(table),
-                "score": f"{query['score']:.4g}",
-            }
-        )
-    return shown
-
-
-def _limits(heat: NDArray[np.float32]) -> tuple[float, float]:
-    """The scale of a cell's maps, the same for all of them: from the bulk to the top."""
-    finite = heat[np.isfinite(heat)]
-    if not finite.size:
-        return 0.0, 1.0
-    return float(np.percentile(finite, 2)), float(np.percentile(finite, 99.8))
-
-
 def _statuses(sweep: SweepFolder) -> list[tuple[str, int]]:
     """Why values are undefined, and in how many cells."""
     said = sweep.results.loc[sweep.results["status"] != "ok", "status"]
     return sorted((str(reason), int(count)) for reason, count in said.value_counts().items())
-
-
-def _file(sweep: SweepFolder, kind: str, row: Any, suffix: str) -> Path:
-    where = sweep.path / kind / row["method"] / row["dataset"] / row["category"]
-    return Path(where / f"k{row['shots']}_s{row['seed']}.{suffix}")
 
 
 def _flat(found: Any, name: str = "") -> Iterator[tuple[str, str]]:

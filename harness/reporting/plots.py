@@ -21,7 +21,23 @@ from harness.data import images
 
 GRID = np.linspace(0, 1, 101)  # where curves are averaged
 COLOURS = 10  # classes c0 to c9
+#: Of each class a pattern of the line and a mark, so that neither colour nor print is needed.
+DASHES = ("", "7 3", "2 3", "9 3 2 3", "5 5", "1 4", "12 4", "9 3 2 3 2 3", "4 2", "14 3 3 3")
+MARKS = (
+    "M-4,0a4,4 0 1,0 8,0a4,4 0 1,0 -8,0Z",  # disc
+    "M-3.6,-3.6h7.2v7.2h-7.2Z",  # square
+    "M0,-4.8L4.5,3.4H-4.5Z",  # triangle
+    "M0,-5L5,0L0,5L-5,0Z",  # diamond
+    "M0,4.8L4.5,-3.4H-4.5Z",  # triangle upside down
+    "M-1.4,-4.6h2.8v3.2h3.2v2.8h-3.2v3.2h-2.8v-3.2h-3.2v-2.8h3.2Z",  # plus
+    "M0,-5L1.5,-1.6L5,-1.5L2.3,0.8L3.2,4.4L0,2.4L-3.2,4.4L-2.3,0.8L-5,-1.5L-1.5,-1.6Z",  # star
+    "M-4.8,0L-2.4,-4.2H2.4L4.8,0L2.4,4.2H-2.4Z",  # hexagon
+    "M-5,-2.2h10v4.4h-10Z",  # bar
+    "M-2.2,-5h4.4v10h-4.4Z",  # post
+)
+EVERY = 25  # points of a curve from one mark to the next
 THUMB = 192  # longest side of a picture in a page, pixels
+HEATED = 128  # and of one under a map
 
 #: dark violet, magenta, orange, pale yellow: even steps in lightness, told apart in any vision
 HEAT = np.array([[26, 12, 66], [120, 28, 109], [207, 68, 70], [251, 155, 6], [252, 255, 164]])
@@ -75,6 +91,9 @@ def curves(lines: Sequence[Line], x_label: str, y_label: str, chance: float | No
             f'<path class="line {style}" d="{_path(line.x, line.y)}">'
             f"<title>{escape(line.name)}</title></path>"
         )
+        # Marks of different lines at different places: where curves meet they stay apart.
+        for i in range(8 + 7 * (line.colour % 4), len(line.x) - 1, EVERY):
+            parts.append(mark(line.colour, *_xy(_at(line.x[i], line.y[i])), 0.8))
     return _svg(parts, f"{y_label} over {x_label}")
 
 
@@ -113,12 +132,9 @@ def trend(lines: Sequence[Line], ticks: Sequence[str], y_label: str) -> str:
             std = 0.0 if line.std is None or np.isnan(line.std[i]) else float(line.std[i])
             ends_at = [place(line.x[i] + aside, line.y[i] + sign * std) for sign in (-1, 1)]
             said = f"{line.name}: {100 * line.y[i]:.1f} ± {100 * std:.1f}"
-            x, y = place(line.x[i] + aside, line.y[i]).split(",")
-            parts.append(
-                f'<path class="bar {style}" d="M{"L".join(ends_at)}"/>'
-                f'<circle class="dot {style}" cx="{x}" cy="{y}" r="3.5">'
-                f"<title>{escape(said)}</title></circle>"
-            )
+            at = _xy(place(line.x[i] + aside, line.y[i]))
+            parts.append(f'<path class="bar {style}" d="M{"L".join(ends_at)}"/>')
+            parts.append(mark(line.colour, *at, title=said))
     return _svg(parts, f"{y_label} over shots")
 
 
@@ -148,9 +164,81 @@ def histogram(normal: NDArray[np.float64], anomalous: NDArray[np.float64], bins:
     )
 
 
-def picture(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None) -> str:
-    """A picture as a data URI, at most ``THUMB`` wide or high, with the outline of its mask."""
-    small = images.resize(pixels, _fit(pixels.shape[:2]))
+def scatter(lines: Sequence[Line], labels: Sequence[Sequence[str]], y_label: str) -> str:
+    """AUROC against a cost on a logarithmic axis: a mark with a label per point, joined by lines.
+
+    Parameters
+    ----------
+    lines : x is the cost in milliseconds, above 0; y a share
+    labels : of each line, a word for each of its points
+    y_label : of what y is
+    """
+    every = np.concatenate([line.x for line in lines])
+    values = np.concatenate([line.y for line in lines])
+    if not every.size or np.isnan(values).all():
+        return ""
+    left = math.floor(math.log10(float(every.min())))
+    right = max(left + 1, math.ceil(math.log10(float(every.max()))))
+    low = max(0.0, math.floor(float(np.nanmin(values)) * 10) / 10)
+    high = max(low + 0.1, math.ceil(float(np.nanmax(values)) * 10) / 10)
+    decades = range(left, right + 1)
+    places = [(d - left) / (right - left) for d in decades]
+    parts = [
+        _frame(
+            "ms per query, all that was done for it",
+            y_label,
+            places,
+            [f"{10.0**d:g}" for d in decades],
+            False,
+        )
+    ]
+    for i, value in enumerate((low, (low + high) / 2, high)):
+        parts.append(
+            f'<text class="tick" x="34" y="{180 - 88 * i}" dy="4" text-anchor="end">'
+            f"{100 * value:.3g}</text>"
+        )
+    for line, words in zip(lines, labels, strict=True):
+        style = f"c{line.colour % COLOURS}"
+        at = [
+            ((math.log10(x) - left) / (right - left), (y - low) / (high - low))
+            for x, y in zip(line.x.tolist(), line.y.tolist(), strict=True)
+            if not math.isnan(y)
+        ]
+        parts.append(f'<path class="line thin {style}" d="M{"L".join(_at(*p) for p in at)}"/>')
+        for place, word, x, y in zip(at, words, line.x, line.y, strict=False):
+            said = f"{line.name}, {word}: {100 * y:.1f} % at {x:.3g} ms"
+            px, py = _xy(_at(*place))
+            parts.append(mark(line.colour, px, py, title=said))
+            parts.append(
+                f'<text class="tick" x="{px + 6:.1f}" y="{py - 5:.1f}">{escape(word)}</text>'
+            )
+    return _svg(parts, f"{y_label} over milliseconds per query, by method and shots")
+
+
+def mark(colour: int, x: float, y: float, size: float = 1.0, title: str = "") -> str:
+    """The mark of a line's class at a place of a chart."""
+    said = f"<title>{escape(title)}</title>" if title else ""
+    shape = MARKS[colour % COLOURS]
+    return (
+        f'<path class="dot c{colour % COLOURS}" d="{shape}" '
+        f'transform="translate({x:.1f} {y:.1f}) scale({size:g})">{said}</path>'
+    )
+
+
+def key(colour: int) -> str:
+    """A line's entry in a legend: its pattern and its mark."""
+    style = f"c{colour % COLOURS}"
+    return (
+        '<svg class="key" viewBox="0 0 30 12" width="30" height="12" aria-hidden="true">'
+        f'<path class="line {style}" d="M0,6H30"/>{mark(colour, 15, 6)}</svg>'
+    )
+
+
+def picture(
+    pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None, side: int = THUMB
+) -> str:
+    """A picture as a data URI, at most ``side`` wide or high, with the outline of its mask."""
+    small = images.resize(pixels, _fit(pixels.shape[:2], side))
     if mask is not None and mask.any():
         marked = images.resize_mask(mask, small.shape[:2])
         inner = marked.copy()
@@ -164,7 +252,7 @@ def picture(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None) ->
 
 def overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float32], low: float, high: float) -> str:
     """A map over its picture as a data URI: clear at ``low``, covered at ``high``."""
-    small = np.asarray(images.resize(pixels, _fit(pixels.shape[:2])), dtype=np.float64)
+    small = np.asarray(images.resize(pixels, _fit(pixels.shape[:2], HEATED)), dtype=np.float64)
     level = images.resize_maps(np.nan_to_num(heat, posinf=high, neginf=low)[None], small.shape[:2])
     share = np.clip((level[0] - low) / (high - low if high > low else 1.0), 0, 1)[..., None]
     steps = np.linspace(0, 1, len(HEAT))
@@ -174,8 +262,8 @@ def overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float32], low: float, hi
     return _uri((grey * (1 - cover) + colour * cover).astype(np.uint8))
 
 
-def _fit(shape: tuple[int, ...]) -> tuple[int, int]:
-    scale = min(1.0, THUMB / max(shape))
+def _fit(shape: tuple[int, ...], side: int) -> tuple[int, int]:
+    scale = min(1.0, side / max(shape))
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
@@ -199,10 +287,11 @@ def _frame(
     y_label: str,
     places: Sequence[float] = (0, 0.25, 0.5, 0.75, 1),
     ticks: Sequence[str] = ("0", "", "0.5", "", "1"),
+    unit: bool = True,
 ) -> str:
-    """Axes with grid lines and labels; without given places y has the ticks of x too."""
+    """Axes with grid lines and labels; in a ``unit`` square y has the ticks of x, too."""
     parts = ['<rect class="ground" x="40" y="4" width="216" height="176"/>']
-    square = len(places) == 5 and places[0] == 0
+    square = unit and len(places) == 5 and places[0] == 0
     for place, tick in zip(places, ticks, strict=True):
         x, y = 40 + 216 * place, 180 - 176 * place
         parts.append(f'<path class="grid" d="M{x:.0f},4V180"/>')
@@ -222,6 +311,11 @@ def _frame(
         f"{escape(y_label)}</text>"
     )
     return "".join(parts)
+
+
+def _xy(point: str) -> tuple[float, float]:
+    x, _, y = point.partition(",")
+    return float(x), float(y)
 
 
 def _at(x: float, y: float) -> str:

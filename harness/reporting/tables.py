@@ -189,18 +189,6 @@ def data(results: pd.DataFrame) -> Table:
     return Table("Queries", columns, rows)
 
 
-def times(timings: pd.DataFrame) -> Table:
-    """Seconds per cell and queries a second, by method and dataset."""
-    rows = []
-    for key, group in timings.groupby(["method", "dataset"]):
-        figures = [_figure(group[name].mean()) for name in ("fit_s", "encode_s", "predict_s")]
-        rate, peak = _figure(group["images_per_s"].median()), _figure(group["peak_mb"].max())
-        total = _figure(group[["fit_s", "encode_s", "predict_s"]].sum().sum())
-        rows.append([*map(str, key), str(len(group)), *figures, total, rate, peak])
-    columns = ["dataset", "cells", "fit s", "encode s", "predict s", "total s", "queries/s"]
-    return Table("Time, mean per cell", ["method", *columns, "peak MB"], rows, names=2)
-
-
 def failures(failed: pd.DataFrame) -> Table:
     """The cells that have no result, and why in one line."""
     rows = [
@@ -220,7 +208,8 @@ def _line(text: object) -> str:
     return " ".join(str(text).split())
 
 
-def _figure(value: float) -> str:
+def figure(value: float) -> str:
+    """A quantity to three digits or so: "0.52", "12.3", "1,204"."""
     if math.isnan(value):
         return NOTHING
     return f"{value:,.0f}" if value >= 100 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
@@ -231,6 +220,10 @@ def _mean(row: Any, metric: str, most: int) -> str:
     if not row:
         return NOTHING
     text = spread(float(row[f"{metric}_mean"]), float(row[f"{metric}_std"]))
+    if not row[f"{metric}_n"] and metric.startswith(
+        "pixel_"
+    ):  # a method without maps lacks nothing
+        return text
     return text + (INCOMPLETE if row[f"{metric}_n"] < most else "")
 
 

@@ -236,6 +236,9 @@ def _missing(group: pd.DataFrame, counting: dict[str, set[tuple[str, str]]]) -> 
             if counts and math.isnan(cell[metric]):
                 holes.setdefault((metric, cell["seed"]), []).append(cell["category"])
     parts = [f"seed {seed}: {names(absent[seed])}" for seed in sorted(absent)]
+    for metric in METRICS:  # a method that makes no maps at all lacks none
+        if metric.startswith("pixel_") and group[metric].isna().all():
+            holes = {hole: names for hole, names in holes.items() if hole[0] != metric}
     parts += [
         f"{metric} undefined in seed {seed}: {names(holes[metric, seed])}"
         for metric, seed in sorted(holes, key=lambda hole: (METRICS.index(hole[0]), hole[1]))

@@ -16,37 +16,53 @@ from harness.results import metrics
 from harness.storage.store import Store
 
 SIDE = 256  # longest side of a gallery picture, pixels
+SMALL = 64  # height and width of the maps that are kept to look at
+THUMB = 128  # longest side of a personalized image that is kept to look at
+SUPPORTS = 8  # most support images in a gallery
+LEVELS = 100  # most queries of a kind (mistaken or right, normal or anomalous) with a coarse map
 
 
-def predicted(given: Prediction, gallery: int, masks: bool) -> Arrays:
+def predicted(
+    given: Prediction, personalized: NDArray[np.uint8] | None, gallery: int, masks: bool
+) -> Arrays:
     """What is stored of a shard: scores, parts, and maps as far as anything will read them.
 
-    All maps are kept where the category has masks, otherwise those of the ``gallery`` most and
-    least anomalous queries of the shard.
+    All maps are kept where the category has masks. Which queries will be worth looking at is not
+    known without their labels: of all of them there is something small, unless ``gallery`` is 0.
     """
     arrays: Arrays = {"scores": given.scores}
     arrays |= {f"part.{name}": values for name, values in given.parts.items()}
-    keep = extremes(given.scores, gallery)
-    arrays["gallery.index"] = keep
-    if given.maps is not None:
-        if masks:
-            arrays["maps"] = given.maps
-        else:
-            arrays["gallery.map"] = given.maps[keep]
-    arrays |= {f"gallery.part.{name}": m[keep] for name, m in given.part_maps.items()}
+    if given.maps is not None and masks:
+        arrays["maps"] = given.maps
+    if gallery:
+        if given.maps is not None:
+            arrays["small.map"] = rules.resize_maps(given.maps, (SMALL, SMALL))
+        for name, maps in given.part_maps.items():
+            arrays[f"small.part.{name}"] = rules.resize_maps(maps, (SMALL, SMALL))
+        if personalized is not None:
+            size = _within(personalized.shape[1:3], THUMB)
+            arrays["small.personalized"] = np.stack([rules.resize(p, size) for p in personalized])
     return arrays
 
 
-def extremes(scores: NDArray[np.float32], n: int) -> NDArray[np.int64]:
-    """Indices of the ``n`` highest scores, highest first, then of the ``n`` lowest, lowest last.
+def telling(
+    scores: NDArray[np.float32], labels: NDArray[np.int64], n: int
+) -> list[NDArray[np.int64]]:
+    """Indices of the queries worth looking at, in four lists of at most ``n``, most telling first.
 
-    Ties go by position; a query is listed once; scores that are not finite are left out.
+    Mistakes: normal ones with the highest scores, anomalous ones with the lowest. Successes:
+    anomalous ones with the highest, normal ones with the lowest. A query is in one list; ties go by
+    position; scores that are not finite are left out.
     """
     order = np.argsort(-scores, kind="stable")
     order = order[np.isfinite(scores[order])]
-    if len(order) <= 2 * n:
-        return order
-    return np.concatenate([order[:n], order[len(order) - n :]])
+    normal, anomalous = order[labels[order] == 0], order[labels[order] == 1]
+    lists = []
+    for falling, rising in ((normal, anomalous), (anomalous, normal)):
+        # Of few there is half for each, so that none is a mistake and a success.
+        lists.append(falling[: min(n, -(-len(falling) // 2))])
+        lists.append(rising[::-1][: min(n, len(rising) // 2)])
+    return lists
 
 
 def evaluate(
@@ -56,6 +72,7 @@ def evaluate(
     mask_of: Callable[[Sample], NDArray[np.bool_] | None],
     size: int,
     gallery: int,
+    support: Sequence[Image] = (),
 ) -> tuple[Arrays, dict[str, Any]]:
     """Metrics of a cell and what the report shows of it.
 
@@ -85,7 +102,7 @@ def evaluate(
         if all(m is None for m in masks):
             masks = None
     row = metrics.evaluate(labels, scores, maps, masks)
-    arrays |= _gallery(parts, scores, images, mask_of, samples, gallery)
+    arrays |= _gallery(parts, scores, labels, images, mask_of, samples, gallery, support)
     anomalous = int(labels.sum())
     meta = {
         "row": {"n_normal": len(labels) - anomalous, "n_anomalous": anomalous, **row},
@@ -99,46 +116,53 @@ def evaluate(
 def _gallery(
     parts: Sequence[Arrays],
     scores: NDArray[np.float32],
+    labels: NDArray[np.int64],
     images: Sequence[Image],
     mask_of: Callable[[Sample], NDArray[np.bool_] | None],
     samples: Sequence[Sample],
     n: int,
+    support: Sequence[Image],
 ) -> Arrays:
-    """The most and least anomalous queries: pictures, maps, masks, all of one size."""
-    chosen = extremes(scores, n)
+    """Mistakes and successes: pictures, masks, maps, personalized images; the support beside them;
+    and a coarse map of every query that another method may want to be compared on.
+    """
+    chosen = np.concatenate(telling(scores, labels, -(-n // 2)))
     if not len(chosen):
         return {}
-    first = images[int(chosen[0])].pixels
-    shrink = min(1.0, SIDE / max(first.shape[:2]))
-    size = (max(1, round(first.shape[0] * shrink)), max(1, round(first.shape[1] * shrink)))
+    size = _within(images[int(chosen[0])].pixels.shape[:2], SIDE)
     out: Arrays = {"gallery.index": chosen}
     pictures = [rules.resize(images[int(i)].pixels, size) for i in chosen]
     out["gallery.image"] = np.stack(pictures)
-    offsets = np.cumsum([0, *(len(p["scores"]) for p in parts)])
-    rows = []  # of each chosen query: its shard and its place among what the shard kept
-    for i in chosen:
-        shard = int(np.searchsorted(offsets, i, side="right")) - 1
-        kept = np.flatnonzero(parts[shard]["gallery.index"] == i - offsets[shard])
-        rows.append((shard, int(i - offsets[shard]), int(kept[0])))
-    for name in [k for k in parts[0] if k.startswith("gallery.part.")]:
-        kept_maps = np.stack([parts[s][name][k] for s, _, k in rows])
-        out[name] = rules.resize_maps(kept_maps, size)
-    if "maps" in parts[0]:
-        out["gallery.map"] = rules.resize_maps(
-            np.stack([parts[s]["maps"][j] for s, j, _ in rows]), size
-        )
-    elif "gallery.map" in parts[0]:
-        kept_maps = np.stack([parts[s]["gallery.map"][k] for s, _, k in rows])
-        out["gallery.map"] = rules.resize_maps(kept_maps, size)
-    if "gallery.personalized" in parts[0]:
-        made = [parts[s]["gallery.personalized"][k] for s, _, k in rows]
-        out["gallery.personalized"] = np.stack([rules.resize(p, size) for p in made])
+    if support:
+        shown = [rules.resize(image.pixels, size) for image in support[:SUPPORTS]]
+        out["gallery.support"] = np.stack(shown)
+    for name in [k for k in parts[0] if k.startswith("small.")]:
+        kept = np.concatenate([p[name] for p in parts])
+        out[name.replace("small.", "gallery.")] = kept[chosen]
+        if name == "small.map":
+            out |= _coarse(kept, np.concatenate(telling(scores, labels, LEVELS)))
     masks = [mask_of(samples[int(i)]) for i in chosen]
     if any(m is not None for m in masks):
         empty = np.zeros(size, dtype=bool)
         resized = [empty if m is None else rules.resize_mask(m, size) for m in masks]
         out["gallery.mask"] = np.stack(resized)
     return out
+
+
+def _coarse(maps: NDArray[np.float32], index: NDArray[np.int64]) -> Arrays:
+    """Maps in 256 levels from the bulk to the top of all, with the values of the two ends."""
+    finite = maps[np.isfinite(maps)]
+    low, high = np.percentile(finite, [2, 99.8]) if finite.size else (0.0, 1.0)
+    scaled = (np.nan_to_num(maps[index], nan=low) - low) / (high - low if high > low else 1.0)
+    levels = (255 * np.clip(scaled, 0, 1)).round().astype(np.uint8)
+    limits = np.array([low, high], np.float64)
+    return {"gallery.all.index": index, "gallery.all.map": levels, "gallery.limits": limits}
+
+
+def _within(shape: Sequence[int], side: int) -> tuple[int, int]:
+    """Height and width shrunk to at most ``side``."""
+    shrink = min(1.0, side / max(shape))
+    return max(1, round(shape[0] * shrink)), max(1, round(shape[1] * shrink))
 
 
 def publish(store: Store, cell: str, arrays: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
@@ -160,7 +184,7 @@ def publish(store: Store, cell: str, arrays: Mapping[str, Any], meta: Mapping[st
     gallery = {n.removeprefix("gallery."): a for n, a in arrays.items() if n.startswith("gallery.")}
     if gallery:
         packed = io.BytesIO()
-        np.savez(packed, **gallery)
+        np.savez_compressed(packed, **gallery)
         store.write(cell.format("gallery") + ".npz", packed.getvalue())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -49,6 +50,7 @@ class SweepFolder:
     results: pd.DataFrame
     failed: pd.DataFrame
     timings: pd.DataFrame
+    costs: pd.DataFrame
     config: dict[str, Any]
     config_text: str
     environment: dict[str, Any]
@@ -173,6 +175,7 @@ def load(folder: Path) -> SweepFolder:
             folder / "timings.csv",
             ["fit_s", "predict_s", "encode_s", "images_per_s", "peak_mb"],
         ),
+        costs=_optional(folder / "costs.csv", ["total_ms"], aggregate.GROUP),
         config=config if isinstance(config, dict) else {},
         config_text=text,
         environment=environment,
@@ -207,10 +210,10 @@ def _json(path: Path, default: Any) -> Any:
     return found if isinstance(found, type(default)) else default
 
 
-def _optional(path: Path, columns: list[str]) -> pd.DataFrame:
-    """A table of cells, with these columns at least; empty where there is no file."""
+def _optional(path: Path, columns: list[str], key: Sequence[str] = aggregate.CELL) -> pd.DataFrame:
+    """A table of what ``key`` names, with these columns at least; empty where there is no file."""
     import pandas as pd
 
     if not path.is_file():
-        return pd.DataFrame(columns=[*aggregate.CELL, *columns])
-    return aggregate.read_csv(path, aggregate.CELL, columns)
+        return pd.DataFrame(columns=[*key, *columns])
+    return aggregate.read_csv(path, key, columns)
