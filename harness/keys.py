@@ -18,7 +18,8 @@ class Cell(NamedTuple):
 
     def __str__(self) -> str:
         where = f"{self.dataset}/{self.category}"
-        return f"{self.method} on {where}, {self.shots} shots, seed {self.seed}"
+        noun = "shot" if self.shots == 1 else "shots"
+        return f"{self.method} on {where}, {self.shots} {noun}, seed {self.seed}"
 
 
 def hashed(*parts: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 import threading
@@ -31,6 +32,7 @@ from harness.reporting import report
 from harness.reporting.environment import environment
 from harness.reporting.lineage import lineage
 from harness.reporting.progress import Display
+from harness.reporting.time_left import estimate
 from harness.reporting.tracking import Tracker
 from harness.results.accounting import PER_QUERY, ended, moment
 from harness.results.writer import ResultsWriter
@@ -122,9 +124,17 @@ def _run(options: Options, ready: Prepared, workers: _Workers) -> int:
         tracker.cell(cell, graph.cells[cell], writer.rows[cell], _numbers(writer.timings[cell]))
     for cell in writer.failures.keys() & graph.cells.keys():
         tracker.failed(cell, graph.cells[cell], writer.failures[cell])
-    work = sum(graph.tasks[key].seconds for key in schedule.todo)
-    display = Display(len(graph.cells), len(finished_before), work, options.quiet)
     payloads = Payloads(sweep, ready.inputs, graph)
+    todo = [graph.tasks[key] for key in graph.tasks if key in schedule.todo]
+    display = Display(
+        sweep.name,
+        list(graph.cells),
+        {cell: writer.rows[cell] for cell in finished_before},
+        len(todo),
+        workers.count,
+        estimate(todo, payloads.names, workers.count, writer.earlier() if todo else ()),
+        options.quiet,
+    )
     driver = _Driver(ready, payloads, writer, tracker, display)
     signal.signal(signal.SIGTERM, _interrupt)
     interrupted = False
@@ -181,7 +191,7 @@ class _Driver:
 
     def started(self, task: Task, worker: str) -> None:
         self._who[task.key] = worker, time.monotonic()
-        self._display.started(task, worker)
+        self._display.started(task.key, f"{task.kind} {task.affinity}", worker)
 
     def finished(self, task: Task, outcome: Outcome) -> None:
         self._record(task, outcome)
@@ -195,6 +205,7 @@ class _Driver:
 
     def failed(self, task: Task, outcome: Outcome, dropped: list[str]) -> None:
         self._record(task, outcome)
+        self._display.dropped(dropped)
         what = f"{task.kind} {task.affinity}"
         about = {
             "task": what,
@@ -232,7 +243,7 @@ class _Driver:
         about = self._payloads.names(task) | {"worker": worker}
         self._writer.tasks.add(about, status, outcome.stages, outcome.pools, sum(lost), tries)
         self.sharing.add(worker, outcome.shared)
-        self._display.worked(task)
+        self._display.worked(task.key, worker)
 
     def _timing(self, task: Task) -> dict[str, Any]:
         """Seconds by stage of a cell's own predictions and evaluation, in whichever run they were;
@@ -266,6 +277,8 @@ class _Workers:
     def __init__(self, options: Options, sweep: Sweep) -> None:
         self._settings = _settings(options, sweep)
         self._module = "ray_executor" if options.runner == "ray" else "local_executor"
+        cores = max(1, (os.cpu_count() or 1) // self._settings.threads)
+        self.count = self._settings.workers or cores  # on a cluster, until it is reached
         self.hurry = False  # interrupted: workers that still start are not waited for
         self._runner: Future[Any] = Future()
         self._over = threading.Event()

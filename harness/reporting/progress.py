@@ -1,18 +1,24 @@
-"""What a sweep shows while it runs: a live bar, or plain lines where there is no terminal."""
+"""What a sweep shows while it runs: a table that fills up, or plain lines without a terminal."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
 
 from harness.keys import Cell
-from harness.planning.task import Task
+from harness.reporting.time_left import TimeLeft, words
+from harness.results.aggregate import shots_title
+
+QUIET_SPELL = 20.0  # seconds without a line after which a plain log says what is being done
+METRIC = "image_auroc"
 
 
 class Display:
@@ -20,37 +26,61 @@ class Display:
 
     Parameters
     ----------
-    total : cells of the sweep
-    done : cells that were finished before
-    work : seconds that the tasks of this run take by their own rough estimate; the time left is
-        made from them
+    name : of the sweep
+    cells : all of it
+    rows : result of each cell that was finished before
+    todo : tasks to do in this run
+    workers : how many do them
+    left : estimates how long that takes
     quiet : show nothing but errors
+    console : where a table is drawn; the terminal of standard error by default
     """
 
-    def __init__(self, total: int, done: int, work: float, quiet: bool) -> None:
-        self._quiet = quiet
-        self._console = Console(stderr=True, highlight=False)
+    def __init__(
+        self,
+        name: str,
+        cells: Sequence[Cell],
+        rows: Mapping[Cell, Mapping[str, Any]],
+        todo: int,
+        workers: int,
+        left: TimeLeft,
+        quiet: bool,
+        console: Console | None = None,
+    ) -> None:
+        self._name, self._quiet, self._left = name, quiet, left
+        self._workers, self._todo = workers, todo
+        self._console = console or Console(stderr=True, highlight=False)
         self._live: Live | None = None
-        self._total, self._done, self._failed = total, done, 0
-        self._work, self._worked = work, 0.0
-        self._began = time.monotonic()
-        self._said = 0.0
+        self._total, self._done, self._failed = len(cells), len(rows), 0
         self._running: dict[str, str] = {}
+        self._spoke = time.monotonic()
+        self._methods = list(dict.fromkeys(cell.method for cell in cells))
+        self._shots = sorted({cell.shots for cell in cells})
+        self._expected: dict[tuple[str, int], int] = {}
+        self._values: dict[tuple[str, int], list[float]] = {}
+        for cell in cells:
+            place = cell.method, cell.shots
+            self._expected[place] = self._expected.get(place, 0) + 1
+        for cell, row in rows.items():
+            self._keep(cell, row)
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("cells"),
             TimeElapsedColumn(),
-            TextColumn("ETA {task.fields[eta]}"),
-            TextColumn("[dim]{task.fields[now]}"),
+            TextColumn("{task.fields[left]}"),
             console=self._console,
         )
-        self._bar = self._progress.add_task("sweep", total=total, completed=done, eta="-", now="")
+        self._bar = self._progress.add_task(name, total=self._total, completed=self._done, left="")
 
     def __enter__(self) -> Display:
-        if not self._quiet and self._console.is_terminal:
-            self._live = Live(self._progress, console=self._console, refresh_per_second=4)
+        if self._quiet:
+            return self
+        if self._todo:
+            self._print(self._headline())
+        if self._console.is_terminal and self._todo:
+            self._live = Live(self._picture(), console=self._console, refresh_per_second=2)
             self._live.start()
         return self
 
@@ -59,18 +89,25 @@ class Display:
             self._refresh()
             self._live.stop()
 
-    def started(self, task: Task, worker: str) -> None:
+    def started(self, key: str, what: str, worker: str) -> None:
         """A worker begins a task."""
-        self._running[worker] = f"{task.kind} {task.affinity}"
+        self._left.started(key)
+        self._running[worker] = what
 
-    def worked(self, task: Task) -> None:
+    def worked(self, key: str, worker: str) -> None:
         """A task is over, one way or the other."""
-        self._worked += task.seconds
+        self._left.finished(key)
+        self._running.pop(worker, None)
+
+    def dropped(self, keys: Iterable[str]) -> None:
+        """Tasks that will not be done, for what they need has failed."""
+        self._left.drop(keys)
 
     def finished(self, cell: Cell, row: Mapping[str, Any]) -> None:
         """A cell has its result: said at once."""
         self._done += 1
-        value = row.get("image_auroc")
+        self._keep(cell, row)
+        value = row.get(METRIC)
         shown = "undefined" if value is None else f"{100 * value:.1f}"
         self._say(f"{cell}: image AUROC {shown}")
 
@@ -84,30 +121,73 @@ class Display:
         self._say(text)
 
     def tick(self) -> None:
-        """Refresh, now and then."""
+        """Refresh, now and then; in a plain log, say what long tasks are under way."""
         if self._live is not None:
             self._refresh()
+        elif not self._quiet and self._running and time.monotonic() - self._spoke > QUIET_SPELL:
+            self._say("at work: " + ", ".join(sorted(set(self._running.values()))[:4]))
 
-    def _eta(self) -> str:
-        if not self._worked:
-            return "-"
-        spent = time.monotonic() - self._began
-        left = spent * max(0.0, self._work - self._worked) / self._worked
-        minutes, seconds = divmod(round(left), 60)
-        hours, minutes = divmod(minutes, 60)
-        return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+    def _headline(self) -> str:
+        cells = _count(self._total, "cell")
+        done = f" ({self._done} done before)" if self._done else ""
+        tasks, workers = _count(self._todo, "task"), _count(self._workers, "worker")
+        return f"{self._name}: {cells}{done}, {tasks} to do, {workers}, {self._words()}"
+
+    def _words(self) -> str:
+        return words(self._left.seconds())
+
+    def _keep(self, cell: Cell, row: Mapping[str, Any]) -> None:
+        value = row.get(METRIC)
+        values = self._values.setdefault((cell.method, cell.shots), [])
+        values.append(float("nan") if value in (None, "") else float(value))
+
+    def _picture(self) -> Group:
+        now = Text(", ".join(sorted(set(self._running.values()))), style="dim", no_wrap=True)
+        now.truncate(self._console.width, overflow="ellipsis")
+        return Group(self._table(), self._progress, now)
+
+    def _table(self) -> Table:
+        """Mean image AUROC so far of each method at each number of shots, and of how many cells."""
+        table = Table(box=None, header_style="dim")
+        table.add_column("image AUROC %, so far")
+        for shots in self._shots:
+            table.add_column(shots_title(shots), justify="right")
+        room = max(3, self._console.height - 8)  # a taller picture could not be drawn over
+        for method in self._methods[:room]:
+            table.add_row(method, *(self._entry(method, shots) for shots in self._shots))
+        if len(self._methods) > room:
+            table.add_row(f"and {len(self._methods) - room} more")
+        return table
+
+    def _entry(self, method: str, shots: int) -> Text:
+        expected = self._expected.get((method, shots), 0)
+        values = self._values.get((method, shots), [])
+        known = [value for value in values if value == value]
+        if not expected:
+            return Text("–", style="dim")
+        mean = f"{100 * sum(known) / len(known):.1f}" if known else "·"
+        share = "" if len(values) == expected else f" {len(values)}/{expected}"
+        return Text.assemble(mean, (share, "dim"))
 
     def _refresh(self) -> None:
-        now = ", ".join(sorted(set(self._running.values())))[:60]
+        assert self._live is not None
         done = self._done + self._failed
-        self._progress.update(self._bar, completed=done, eta=self._eta(), now=now)
+        self._progress.update(self._bar, completed=done, left=self._words())
+        self._live.update(self._picture())
 
     def _say(self, text: str) -> None:
         if self._quiet:
             return
+        self._spoke = time.monotonic()
         if self._live is not None:
             self._refresh()
             self._console.print(text, markup=False, soft_wrap=True)
             return
-        count = f"[{self._done + self._failed}/{self._total}] "
-        print(f"{count}{text}  (ETA {self._eta()})", file=sys.stderr, flush=True)
+        self._print(f"[{self._done + self._failed}/{self._total}] {text}  ({self._words()})")
+
+    def _print(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

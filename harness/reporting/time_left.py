@@ -11,8 +11,10 @@ from __future__ import annotations
 import heapq
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+from harness.planning.task import Task
 
 #: tasks left up to which their order is played through: it matters towards the end
 PATHS = 3000
@@ -173,6 +175,30 @@ def _groups(task: Work, first: bool) -> tuple[tuple[str, ...], ...]:
     return (task.kind, task.plugin, state), (task.kind, task.plugin), (task.kind, "", state)
 
 
+def estimate(
+    todo: Sequence[Task],
+    names: Callable[[Task], Mapping[str, object]],
+    workers: int,
+    records: Iterable[Mapping[str, object]],
+) -> TimeLeft:
+    """An estimate for tasks of a plan that starts from the records of earlier runs.
+
+    Parameters
+    ----------
+    todo : in the plan's order
+    names : gives the labels of a task's method and generator, under these names
+    workers : how many do them
+    records : rows of ``tasks.csv``, older ones first
+    """
+    work = [Work(t.key, t.kind, plugin(names(t)), t.affinity, tuple(t.needs)) for t in todo]
+    return TimeLeft(work, workers, {task.kind: task.seconds for task in todo}, measured(records))
+
+
+def plugin(names: Mapping[str, object]) -> str:
+    """Label of the method that does a task, or else of the generator; "" where neither does."""
+    return str(names.get("method") or names.get("generator") or "")
+
+
 def words(seconds: float | None) -> str:
     """Time left as people say it, which cannot be taken for a clock: "about 3 min left"."""
     if seconds is None:
@@ -197,6 +223,5 @@ def measured(records: Iterable[Mapping[str, object]]) -> dict[tuple[str, str], f
             taken = float(str(record["seconds"]))
         except (KeyError, ValueError):
             continue
-        plugin = str(record.get("generator") or record.get("method") or "")
-        seconds[str(record.get("kind")), plugin].append(taken)
+        seconds[str(record.get("kind")), plugin(record)].append(taken)
     return {key: sum(values) / len(values) for key, values in seconds.items()}

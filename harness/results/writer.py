@@ -19,7 +19,7 @@ import yaml
 from harness.config import Sweep
 from harness.errors import InputError, Problem, one_line
 from harness.keys import Cell
-from harness.results.accounting import Account, TaskBook, costs_text
+from harness.results.accounting import Account, TaskBook, costs_text, read_tasks
 from harness.results.aggregate import CELL, FORMAT, csv_text, results_frame, summary_frame
 from harness.results.metrics import METRICS
 from harness.storage.store import Store
@@ -160,6 +160,15 @@ class ResultsWriter:
         }
         self.costs = account.rows(queries)
         self._write("costs.csv", costs_text(self.costs))
+
+    def earlier(self) -> list[dict[str, Any]]:
+        """Records of tasks of earlier runs, this sweep's after those of others in the storage."""
+        records: list[dict[str, Any]] = []
+        for name in self.store.folders("tasks.csv"):
+            if name != self.folder:
+                with contextlib.suppress(KeyError, TypeError, ValueError):  # damaged: not ours
+                    records += read_tasks(self.store.read_text(f"{name}/tasks.csv") or "")
+        return records + list(self.tasks.records.values())
 
     def _adopt(self, unknown: set[str]) -> None:
         """Take records of these tasks from other sweeps of the storage, which made them."""
