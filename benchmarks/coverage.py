@@ -1,6 +1,6 @@
 """How often a 95 % interval of the reports holds the truth, on sweeps whose truth is known.
 
-    python -m benchmarks.coverage [--trials 400]
+    python -m benchmarks.coverage [--trials 1000]
 
 A made-up sweep has two methods that score the same queries. A query is easy or hard for both
 methods, for one, or for one seed; a seed makes a method a little better or worse. The truth is the
@@ -92,7 +92,7 @@ def coverage(world: World, seeds: int, trials: int, rng: np.random.Generator) ->
 def main() -> None:
     """Print the coverage of every world at 3 and 5 seeds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", type=int, default=400, help="sweeps of each kind (400)")
+    parser.add_argument("--trials", type=int, default=1000, help="sweeps of each kind (1000)")
     trials = parser.parse_args().trials
     rng = np.random.default_rng(0)
     print(f"share of 95 % intervals that hold the truth, {trials} sweeps of each kind")

@@ -13,6 +13,7 @@ import pytest
 
 from harness.__main__ import main
 from harness.reporting import compare
+from harness.results import comparison
 from tests.folders import folder_of_a_sweep
 
 
@@ -27,7 +28,7 @@ def after(tmp_path: Path, skill: float, **changes: object) -> Path:
 
 
 def test_differences_are_of_the_shared_means(before: Path, tmp_path: Path) -> None:
-    found = compare.compare([before, after(tmp_path, 0.6)])[0]
+    found = comparison.compare([before, after(tmp_path, 0.6)])[0]
     assert found.shared == 24
     assert found.same == 12  # the other method's
     frames = [pd.read_csv(folder / "results.csv") for folder in (before, tmp_path / "after")]
@@ -93,7 +94,7 @@ def test_what_differs_is_named(before: Path, tmp_path: Path) -> None:
     support = json.loads((there / "support.json").read_text())
     support["toys"]["x"]["1"] = ["another.png"]
     (there / "support.json").write_text(json.dumps(support))
-    differing = {name: (x, y) for name, x, y in compare.compare([before, there])[0].differing}
+    differing = {name: (x, y) for name, x, y in comparison.compare([before, there])[0].differing}
     assert differing["environment commit"] == ("0123abcd" * 5, "f" * 40)
     assert differing["config methods[mine].params.size"] == ("–", "64")
     assert differing["data toys"] == ("–", "1234")
@@ -106,7 +107,7 @@ def test_queries_are_paired_by_name_whatever_their_order(before: Path, tmp_path:
     for path in there.rglob("k*.csv"):
         head, *lines = path.read_text().splitlines()
         path.write_text("\n".join([head, *reversed(lines)]) + "\n")
-    changes = compare.compare([before, there])[0].changes
+    changes = comparison.compare([before, there])[0].changes
     assert all(change.sure.mean == 0 and np.isnan(change.sure.low) for change in changes)
 
 
@@ -128,7 +129,7 @@ def test_bad_folders_are_one_line(
 def test_formats(before: Path, tmp_path: Path) -> None:
     there = after(tmp_path, 0.6)
     third = folder_of_a_sweep(tmp_path / "third<b>", {"mine": 2.0}, shots=(2,))
-    found = compare.compare([before, there, third], 1)
+    found = comparison.compare([before, there, third], 1)
     text = compare.render(found, "text")
     assert "after against before" in text
     assert max(map(len, text.splitlines())) < 120

@@ -52,15 +52,18 @@ def _report(arguments: argparse.Namespace) -> int:
 
 def _compare(arguments: argparse.Namespace) -> int:
     from harness.reporting import compare
+    from harness.results import comparison
 
     try:
-        found = compare.compare(arguments.folders, arguments.fail_below)
+        found = comparison.compare(arguments.folders, arguments.fail_below)
         text = compare.render(found, arguments.format)
     except (OSError, ValueError) as error:
         print(one_line(error), file=sys.stderr)
         return 2
     sys.stdout.write(text)
-    worse = [line for each in found for line in each.worse]
+    if arguments.fail_below is None:
+        return 0
+    worse = [line for each in found for line in compare.worse(each)]
     for line in worse:
         print(line, file=sys.stderr)
     return 1 if worse else 0
