@@ -295,8 +295,9 @@ def _frame(
     for place, tick in zip(places, ticks, strict=True):
         x, y = 40 + 216 * place, 180 - 176 * place
         parts.append(f'<path class="grid" d="M{x:.0f},4V180"/>')
+        side = "end" if place == 1 and len(tick) > 2 else "middle"  # it must not be cut off
         parts.append(
-            f'<text class="tick" x="{x:.0f}" y="195" text-anchor="middle">{escape(tick)}</text>'
+            f'<text class="tick" x="{x:.0f}" y="195" text-anchor="{side}">{escape(tick)}</text>'
         )
         if square:
             parts.append(f'<path class="grid" d="M40,{y:.0f}H256"/>')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.reporting import text
+from harness.reporting import latex, text
 from harness.results import aggregate, published, reader
 
 #: Files of a sweep's folder that a tracking server keeps, by the folder it shows them in.
@@ -48,7 +48,7 @@ def render(sweep_dir: Path | str, format: str, against: str | None = None) -> st
 
         return page(sweep, comparison)
     writers = {"text": text.text, "markdown": text.markdown}
-    return writers.get(format, text.latex)(sweep, comparison)
+    return writers.get(format, latex.latex)(sweep, comparison)
 
 
 def artifacts(sweep_dir: Path) -> dict[str, bytes]:

@@ -35,7 +35,7 @@ def table(sweep: SweepFolder) -> Table | None:
         rate = 1000 / row["total_ms"] if row["total_ms"] else math.nan
         figures += [rate, *([row["total_gpu_ms"]] if gpu else [])]
         mark = tables.INCOMPLETE if row["unknown_tasks"] else ""
-        cells = [tables.figure(value) for value in figures]
+        cells = [tables.figure(value) if value else tables.NOTHING for value in figures]
         cells[len(named) + 1] += mark
         rows.append([row["dataset"], row["method"], str(row["shots"]), *cells])
     heads = ["dataset", "method", "shots", *named, "rest", "total", "queries/s"]

@@ -117,7 +117,7 @@ def headline(
         for column, (metric, count) in enumerate(fields, start=2):
             cells = [by_key.get((dataset, method, count)) for method in ran]
             means = [percent(float(c[f"{metric}_mean"])) if c else NOTHING for c in cells]
-            best |= {(first + i, column) for i in _highest(means)}
+            best |= {(first + i, column) for i in highest(means)}
             close = (near or {}).get(metric, set())
             level |= {
                 (first + i, column) for i, m in enumerate(ran) if (dataset, count, m) in close
@@ -138,7 +138,7 @@ def categories(results: pd.DataFrame, metric: str, methods: Sequence[str]) -> li
         for i, category in enumerate(sorted(set(group["category"]))):
             pairs = [values.get((category, method), (math.nan, math.nan)) for method in ran]
             rows.append([category, *(spread(*pair) for pair in pairs)])
-            best |= {(i, j + 1) for j in _highest([percent(pair[0]) for pair in pairs])}
+            best |= {(i, j + 1) for j in highest([percent(pair[0]) for pair in pairs])}
         title = f"{dataset}, {aggregate.shots_title(int(str(count)))}"
         tables.append(Table(title, ["category", *ran], rows, best=best))
     return tables
@@ -227,7 +227,7 @@ def _mean(row: Any, metric: str, most: int) -> str:
     return text + (INCOMPLETE if row[f"{metric}_n"] < most else "")
 
 
-def _highest(printed: Iterable[str]) -> list[int]:
+def highest(printed: Iterable[str]) -> list[int]:
     """Places of the highest printed figures, none when all are the same or there is only one."""
     values = [math.nan if text == NOTHING else float(text) for text in printed]
     there = [value for value in values if not math.isnan(value)]

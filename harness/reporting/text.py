@@ -1,4 +1,4 @@
-"""The report of a sweep as text: for a terminal, in Markdown, in LaTeX."""
+"""The report of a sweep as text: for a terminal, and in Markdown."""
 
 from __future__ import annotations
 
@@ -101,51 +101,10 @@ def markdown_lines(table: Table) -> list[str]:
     return [f"## {escaped(table.title)}", "", *lines]
 
 
-def latex(sweep: SweepFolder, comparison: pd.DataFrame | None) -> str:
-    """The tables for LaTeX with booktabs; what is missing and other remarks as comments."""
-    blocks = ["% needs \\usepackage{booktabs}"]
-    for table in sections(sweep, comparison, 10_000):
-        kinds = "l" * table.names + "r" * (len(table.columns) - table.names)
-        lines = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{{kinds}}}", r"\toprule"]
-        if table.groups:
-            start, rules, cells = table.names + 1, [], ["" for _ in range(table.names)]
-            for text, span in table.groups:
-                cells.append(rf"\multicolumn{{{span}}}{{c}}{{{_tex(text)}}}")
-                rules.append(rf"\cmidrule(lr){{{start}-{start + span - 1}}}")
-                start += span
-            lines += [f"{' & '.join(cells)} \\\\", "".join(rules)]
-        lines += [f"{' & '.join(map(_tex, table.columns))} \\\\", r"\midrule"]
-        for i, row in enumerate(table.rows):
-            if i and table.groups and row[0]:
-                lines.append(r"\midrule")
-            cells = [
-                rf"\textbf{{{_tex(c)}}}" if (i, j) in table.best else _tex(c)
-                for j, c in enumerate(row)
-            ]
-            lines.append(f"{' & '.join(cells)} \\\\")
-        caption = f"{table.title}. Mean and sample standard deviation over seeds."
-        lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{_tex(caption)}}}", r"\end{table}"]
-        blocks.append("\n".join(lines))
-    gone = [f"failed: {' '.join(row)}" for row in tables.failures(sweep.failed).rows]
-    blocks.append("\n".join(f"% {line}" for line in [*gone, *remarks(sweep, comparison)]))
-    return "\n\n".join(blocks) + "\n"
-
-
 def escaped(text: str) -> str:
     """Text that Markdown shows as it is."""
     for mark in "\\`*_{}[]<>#|":
         text = text.replace(mark, f"\\{mark}")
-    return " ".join(text.split())
-
-
-def _tex(text: str) -> str:
-    text = text.replace("\\", "\0")
-    for mark in "&%$#_{}":
-        text = text.replace(mark, f"\\{mark}")
-    words = {"\0": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    words |= {"±": r"$\pm$", "–": "--", tables.INCOMPLETE: r"$^\dagger$", "<": "$<$", ">": "$>$"}
-    for mark, command in words.items():
-        text = text.replace(mark, command)
     return " ".join(text.split())
 
 
