@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Annotated, ClassVar, TypeVar
 
 import numpy as np
+from pydantic import Field
 
 from harness.interface import Dataset, Sample
 
 T = TypeVar("T")
+Level = Annotated[int, Field(ge=0, le=65535, strict=True)]  # of a mask's values
 Partition = tuple[list[Sample], list[Sample]]  # train normals, test
+_LEFT_BEHIND = (".", "__")  # what operating systems and archivers leave in folders begins so
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
@@ -50,8 +54,12 @@ class Listed(Dataset):
         return sorted(self.counts) if self.base else []
 
     def remarks(self, category: str) -> list[str]:
-        """What a reader of the audit should know about this copy: files left out, and why."""
-        return []
+        """What to know about this copy of a category: how many files were left out, by reason."""
+        sources = {s.image for part in self._listed(category) for s in part}
+        sources |= {s.mask for s in self._listed(category)[1] if s.mask is not None}
+        files = (source for source in sources if self.file(source) is not None)
+        places = {Path(source).parent.as_posix() for source in files}
+        return skipped(self.base, places)
 
     @property
     def base(self) -> Path:
@@ -114,11 +122,87 @@ def _descend(folder: Path, levels: int) -> Iterator[Path]:
     yield from level
 
 
+class Masked(Listed):
+    """A listed dataset with masks.
+
+    Parameters
+    ----------
+    root : str or Path
+        See ``Listed``.
+    threshold : int
+        A mask marks what is above it, 0 to 65535: 127 for masks that were saved as JPEG or with
+        soft edges.
+    """
+
+    def __init__(self, root: str | Path, threshold: Level = 0) -> None:
+        super().__init__(root)
+        self.threshold = threshold
+
+
 def _sorted(folder: Path, wanted: Callable[[os.DirEntry[str]], bool]) -> list[str]:
-    """Names in a folder, by their bytes, without what operating systems leave behind."""
+    """Names in a folder, by their bytes, without what operating systems leave behind.
+
+    Raises
+    ------
+    ValueError
+        A name is not UTF-8: no table or key could hold it.
+    """
     with os.scandir(folder) as entries:
-        names = [e.name for e in entries if not e.name.startswith((".", "__")) and wanted(e)]
-    return sorted(names, key=os.fsencode)
+        names = [e.name for e in entries if not e.name.startswith(_LEFT_BEHIND) and wanted(e)]
+    names.sort(key=os.fsencode)
+    for name in names:
+        if not _utf8(name):
+            shown = os.fsencode(Path(folder, name)).decode("utf-8", "backslashreplace")
+            raise ValueError(f"{shown}: expected a name in UTF-8; rename it")
+    return names
+
+
+def _utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes that the file system's encoding could not read
+        return False
+    return True
+
+
+def skipped(base: Path, places: Iterable[str]) -> list[str]:
+    """What lies in folders besides pictures, as one line; nothing where there is nothing else.
+
+    Parameters
+    ----------
+    base : Path
+    places : folders below it that were listed
+    """
+    places = set(places)
+    around = {str(parent) for place in places for parent in (Path(place), *Path(place).parents)}
+    counts: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    for place in sorted(places):
+        with os.scandir(base / place) as entries:
+            for entry in sorted(entries, key=lambda e: os.fsencode(e.name)):
+                name = (Path(place) / entry.name).as_posix()
+                reason = _reason(entry)
+                if reason and name not in around:
+                    counts[reason] += 1
+                    shown = os.fsencode(name).decode("utf-8", "backslashreplace")
+                    examples.setdefault(reason, shown)
+    if not counts:
+        return []
+    said = [f"{count:,} {reason} ({examples[reason]})" for reason, count in sorted(counts.items())]
+    return [f"not read: {', '.join(said)}"]
+
+
+def _reason(entry: os.DirEntry[str]) -> str:
+    """Why an entry of a folder is no picture to list, "" where it is one."""
+    if entry.name.startswith(_LEFT_BEHIND):
+        return "named with a dot or __ in front"
+    if entry.is_dir():
+        return "sub-folders"
+    if entry.is_symlink() and not os.path.exists(entry.path):
+        return "broken links"
+    if Path(entry.name).suffix.lower() not in SUFFIXES:
+        return "with another extension"
+    return "" if entry.is_file() else "no files"
 
 
 def folders(folder: Path) -> list[str]:
@@ -160,59 +244,6 @@ def three_quarters(items: Sequence[T]) -> tuple[list[T], list[T]]:
     train = [item for index, item in enumerate(items) if index not in chosen]
     test = [item for index, item in enumerate(items) if index in chosen]
     return train, test
-
-
-def by_folder(
-    base: Path,
-    *,
-    prefix: str,
-    train: str = "train/good",
-    test: str = "test",
-    normal: str = "good",
-    masks: str = "ground_truth",
-    mask: str = "{stem}_mask",
-) -> Partition:
-    """List a tree of MVTec's form: train/good, test/<good|defect>, ground_truth/<defect>.
-
-    Parameters
-    ----------
-    base : Path
-        Root that sources are relative to.
-    prefix : str
-        Folder of the category below ``base``, "" or ending in "/".
-    train, test, masks : str
-        Folders below the prefix.
-    normal : str
-        The folder of ``test`` that holds normal images.
-    mask : str
-        Stem of a mask's file, in terms of the image's ``{stem}``; its extension may differ.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the train or test folder is missing.
-    ValueError
-        If one of them is empty.
-    """
-    normals = [Sample(f"{prefix}{train}/{name}") for name in images(base / prefix / train)]
-    queries: list[Sample] = []
-    if not (base / prefix / test).is_dir():
-        raise FileNotFoundError(f"no folder {base / prefix / test}; expected {normal}/ and defects")
-    for defect in folders(base / prefix / test):
-        drawn = base / prefix / masks / defect
-        by_stem = {Path(name).stem: name for name in images(drawn)} if drawn.is_dir() else {}
-        for name in images(base / prefix / test / defect):
-            source = f"{prefix}{test}/{defect}/{name}"
-            if defect == normal:
-                queries.append(Sample(source))
-                continue
-            found = by_stem.get(mask.format(stem=Path(name).stem))
-            region = f"{prefix}{masks}/{defect}/{found}" if found else None
-            queries.append(Sample(source, 1, region, defect))
-    for where, samples in ((train, normals), (test, queries)):
-        if not samples:
-            raise ValueError(f"no pictures in {base / prefix / where}; expected some")
-    return normals, queries
 
 
 def pictured(

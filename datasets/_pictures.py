@@ -32,10 +32,14 @@ def size(path: Path) -> tuple[int, int]:
         return picture.size
 
 
-def marked(contents: bytes | Path) -> NDArray[np.bool_]:
-    """Where a mask file is above 0: bool (H, W). Palettes by index; alpha does not count."""
+def marked(contents: bytes | Path, threshold: int = 0) -> NDArray[np.bool_]:
+    """Where a mask file is above the threshold, or 1 where it has one bit: bool (H, W).
+
+    Palettes go by index; alpha does not count.
+    """
     with opened(contents) as picture:
         values = np.asarray(picture)
         if picture.mode in ("LA", "PA", "RGBA"):
             values = values[..., :-1]
-    return values > 0 if values.ndim == 2 else (values > 0).any(axis=-1)
+    region = values if values.dtype == np.bool_ else values > threshold
+    return region if region.ndim == 2 else region.any(axis=-1)

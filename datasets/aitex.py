@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from datasets._listed import Listed, Partition, child, folders, images, three_quarters
+from datasets._listed import Level, Masked, Partition, child, folders, images, three_quarters
 from datasets._pictures import marked, size
 from harness.interface import Sample
 
@@ -29,7 +29,7 @@ _DEFECTS = {
 }
 
 
-class AITEX(Listed):
+class AITEX(Masked):
     """The AITEX fabric image database, in the official packaging or the mirror's nested one.
 
     Silvestre-Blanes et al., "A Public Fabric Database for Defect Detection Methods and Results",
@@ -44,6 +44,8 @@ class AITEX(Listed):
     split : {"published", "source"}
         "published" splits clean tiles whatever strip they are of: nearly every strip is on both
         sides. "source" splits clean strips, 75/25 within each fabric.
+    threshold : int
+        A mask marks what is above it; 0 for the masks as they are published.
     """
 
     folders = ("aitex", "afid", "aitex_fabric", "aitex fabric image database")
@@ -58,9 +60,11 @@ class AITEX(Listed):
         self,
         root: str | Path,
         split: Literal["published", "source"] = "published",
+        threshold: Level = 0,
     ) -> None:
-        super().__init__(root)
+        super().__init__(root, threshold)
         self.split = split
+        self.shares_groups = split == "published"
         self._unmarked: list[str] = []
 
     def _recognises(self, folder: Path) -> bool:
@@ -72,10 +76,11 @@ class AITEX(Listed):
         """Defective strips left out because nothing says where their defect is."""
         self._listed(category)
         if not self._unmarked:
-            return []
+            return super().remarks(category)
         return [
+            *super().remarks(category),
             f"{len(self._unmarked)} defective strips have no mask and are left out: "
-            f"{', '.join(self._unmarked)}"
+            f"{', '.join(self._unmarked)}",
         ]
 
     def file(self, source: str) -> Path | None:
@@ -86,12 +91,12 @@ class AITEX(Listed):
         """Contents of a strip or a mask; two masks joined by "|" come as their union."""
         if _BOTH not in source:
             return super().open(source)
-        first, *rest = (marked(self.base / part) for part in source.split(_BOTH))
+        first, *rest = (marked(self.base / part, self.threshold) for part in source.split(_BOTH))
         for other in rest:
             if other.shape != first.shape:
                 raise ValueError(f"{source}: expected masks of one size under {self.base}")
             first = first | other
-        return first.astype(np.uint8)
+        return first
 
     def _folder(self, name: str) -> str:
         """Where the pictures are, relative to the base: the mirror repeats the folder's name."""
@@ -143,7 +148,7 @@ class AITEX(Listed):
                 continue
             mask = _BOTH.join(f"{drawn}/{file}" for file in found)
             contents = self.open(mask)
-            region = marked(contents) if isinstance(contents, bytes) else contents > 0
+            region = marked(contents, self.threshold) if isinstance(contents, bytes) else contents
             width, height = size(self.base / source)
             if region.shape != (height, width):
                 raise ValueError(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datasets._listed import Listed, Partition, by_folder, folders
+from datasets._listed import Level, Partition, folders
+from datasets._tree import Tree
 
 
-class Folder(Listed):
+class Folder(Tree):
     """A tree of ``<category>/train/good``, ``test/<good|defect>`` and ``ground_truth/<defect>``.
 
     Every folder of the root that has the train folder is a category. A root that has it directly
@@ -23,8 +24,11 @@ class Folder(Listed):
         The folder of ``test`` that holds normal images; each of the others is a kind of defect.
     mask : str
         Stem of a mask's file; ``{stem}`` stands for the image's. The extension may differ.
+    threshold : int
+        A mask marks what is above it: 127 where masks were saved as JPEG or have soft edges.
     """
 
+    named = True
     levels = 0  # any tree would do, so none is looked for
 
     def __init__(
@@ -35,8 +39,9 @@ class Folder(Listed):
         normal: str = "good",
         masks: str = "ground_truth",
         mask: str = "{stem}_mask",
+        threshold: Level = 0,
     ) -> None:
-        super().__init__(root)
+        super().__init__(root, threshold)
         if "{stem}" not in mask:
             raise ValueError(f"The mask parameter of Folder must contain '{{stem}}'. Got {mask!r}.")
         self.names = {"train": train, "test": test, "normal": normal, "masks": masks, "mask": mask}
@@ -58,5 +63,8 @@ class Folder(Listed):
             name for name in folders(self.base) if (self.base / name / self.names["train"]).is_dir()
         ]
 
+    def _prefix(self, category: str) -> str:
+        return "" if self._single else f"{category}/"
+
     def _partition(self, category: str) -> Partition:
-        return by_folder(self.base, prefix="" if self._single else f"{category}/", **self.names)
+        return self._tree(self._prefix(category))

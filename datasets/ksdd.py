@@ -6,14 +6,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from datasets._listed import Listed, Partition, folders, images, three_quarters
+from datasets._listed import Level, Masked, Partition, folders, images, three_quarters
 from datasets._pictures import marked, size
 from harness.interface import Sample
 
 _BANDS = 3
 
 
-class KSDD(Listed):
+class KSDD(Masked):
     """The first KolektorSDD, with fine masks or with boxes; not KolektorSDD2.
 
     Tabernik et al., "Segmentation-based deep-learning approach for surface-defect detection",
@@ -31,6 +31,8 @@ class KSDD(Listed):
         surface and surfaces of a commutator are on both sides. "item" draws supports from a
         quarter of the commutators and tests on all bands of the others; nearly every commutator
         has a defect, so those of the first quarter are not tested.
+    threshold : int
+        A mask marks what is above it; 0 for the masks as they are published.
     """
 
     folders = ("ksdd", "kolektorsdd", "kolektorsdd-boxes", "kolektor", "sdd")
@@ -45,9 +47,11 @@ class KSDD(Listed):
         self,
         root: str | Path,
         split: Literal["published", "item"] = "published",
+        threshold: Level = 0,
     ) -> None:
-        super().__init__(root)
+        super().__init__(root, threshold)
         self.split = split
+        self.shares_groups = split == "published"
         self._unmarked: list[str] = []
 
     def _recognises(self, folder: Path) -> bool:
@@ -61,10 +65,11 @@ class KSDD(Listed):
         """Surfaces without a mask, which are taken as clean."""
         self._listed(category)
         if not self._unmarked:
-            return []
+            return super().remarks(category)
         return [
+            *super().remarks(category),
             f"{len(self._unmarked)} surfaces have no mask and count as clean: "
-            f"{', '.join(self._unmarked[:5])}"
+            f"{', '.join(self._unmarked[:5])}",
         ]
 
     def _partition(self, category: str) -> Partition:
@@ -96,7 +101,7 @@ class KSDD(Listed):
                 if mask is None:
                     self._unmarked.append(source)
                 else:
-                    drawn = marked(self.base / mask)
+                    drawn = marked(self.base / mask, self.threshold)
                     if drawn.shape != (height, width):
                         raise ValueError(
                             f"{self.base / mask}: expected the size of its image, "

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from datasets._listed import Listed, Partition, by_folder, folders
+from datasets._listed import Partition, folders
+from datasets._tree import Tree
 
 
-class MVTec(Listed):
+class MVTec(Tree):
     """MVTec AD as its archive unpacks; any subset of the fifteen categories will do.
 
     Bergmann et al., "MVTec AD - A Comprehensive Real-World Dataset for Unsupervised Anomaly
@@ -18,6 +19,8 @@ class MVTec(Listed):
     ----------
     root : str or Path
         Folder that holds ``bottle``, ``cable``, ...
+    threshold : int
+        A mask marks what is above it; 127 for copies whose masks were saved as JPEG.
     """
 
     folders = ("mvtec", "mvtec_ad", "mvtec-ad", "mvtecad", "mvtec_anomaly_detection")
@@ -51,4 +54,4 @@ class MVTec(Listed):
         return [name for name in folders(self.base) if name in self.counts]
 
     def _partition(self, category: str) -> Partition:
-        return by_folder(self.base, prefix=f"{category}/")
+        return self._tree(self._prefix(category))

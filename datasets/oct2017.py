@@ -23,8 +23,9 @@ class OCT2017(Listed):
     root : str or Path
         Folder of ``train`` and ``test``, with ``NORMAL``, ``CNV``, ``DME``, ``DRUSEN`` (Kaggle,
         Mendeley) or ``good``, ``Ungood`` (BMAD).
-    split : {"published", "patient"}
+    split : {"patient", "published"}
         "patient" leaves out of train every patient who appears in test, under any class.
+        "published" keeps them: a support may show an eye that is tested, and is counted then.
     """
 
     folders = ("oct2017", "kermany2018", "zhanglabdata", "cellData", "retina_oct2017_ad")
@@ -39,10 +40,11 @@ class OCT2017(Listed):
     def __init__(
         self,
         root: str | Path,
-        split: Literal["published", "patient"] = "published",
+        split: Literal["patient", "published"] = "patient",
     ) -> None:
         super().__init__(root)
         self.split = split
+        self.shares_groups = split == "published"
         self._dropped = 0
 
     def _recognises(self, folder: Path) -> bool:
@@ -57,7 +59,8 @@ class OCT2017(Listed):
     def remarks(self, category: str) -> list[str]:
         """How many scans the split by patient left out."""
         self._listed(category)
-        return [f"{self._dropped} train scans left out: their patient is in test"] * bool(
+        said = f"{self._dropped:,} train scans left out: their patient is in test"
+        return super().remarks(category) + [f"{said} (split: published keeps them)"] * bool(
             self._dropped
         )
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from datasets._listed import Listed, Partition, images, pictured
+from datasets._listed import Masked, Partition, images, pictured
 from harness.interface import Sample
 
 _MASKS = ("anomaly_mask", "label", "mask")
 
 
-class RESC(Listed):
+class RESC(Masked):
     """The retinal edema segmentation challenge (AI Challenger 2018), as BMAD arranges it.
 
     Bao et al., "BMAD: Benchmarks for Medical Anomaly Detection", 2023. Supports come from
@@ -22,6 +22,8 @@ class RESC(Listed):
     root : str or Path
         Folder of ``train/good`` and ``test/<good|Ungood>``, each with its pictures in ``img`` and
         the masks in ``anomaly_mask`` or ``label``.
+    threshold : int
+        A mask marks what is above it; 0 for the masks as they are published.
     """
 
     folders = ("resc", "retina_resc_ad", "retina_resc")

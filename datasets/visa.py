@@ -6,13 +6,13 @@ import csv
 from pathlib import Path
 from typing import ClassVar
 
-from datasets._listed import Listed, Partition, child
+from datasets._listed import Masked, Partition, child
 from harness.interface import Sample
 
 _TABLE = "split_csv/1cls.csv"
 
 
-class VisA(Listed):
+class VisA(Masked):
     """VisA as its archive unpacks, split by ``split_csv/1cls.csv``; a subset of objects will do.
 
     Zou et al., "SPot-the-Difference Self-Supervised Pre-training for Anomaly Detection and
@@ -22,6 +22,8 @@ class VisA(Listed):
     ----------
     root : str or Path
         Folder of ``split_csv`` and the objects' folders.
+    threshold : int
+        A mask marks what is above it; 0 for the masks as they are published.
     """
 
     folders = ("visa", "visa_20220922")

@@ -63,6 +63,10 @@ class Dataset(ABC):
     #: official numbers per category: (train normals, test normals, test anomalies)
     counts: ClassVar[Mapping[str, tuple[int, int, int]]] = {}
     orientation: ClassVar[bool] = False  # True where a flip or rotation makes an image abnormal
+    #: True where the published partition has images of one group in train and test: supports are
+    #: drawn of them all the same, and counted. Otherwise such images are never drawn.
+    shares_groups: bool = False
+    threshold: int = 0  # a mask marks what is above it
     root: Path | None = None
 
     @abstractmethod
@@ -88,8 +92,8 @@ class Dataset(ABC):
     def open(self, source: str) -> bytes | NDArray[Any]:
         """Contents of a source: an encoded picture file, or decoded pixels.
 
-        Pixels are (H, W) or (H, W, C), uint8 or uint16; in a mask anything above 0 is defect. Where
-        sources are files, ``file`` is what to override.
+        Pixels are (H, W) or (H, W, C), uint8 or uint16; in a mask what is above ``threshold`` is
+        defect. Where sources are files, ``file`` is what to override.
         """
         path = self.file(source)
         if path is None:

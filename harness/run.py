@@ -100,6 +100,8 @@ def run(options: Options) -> int:
 
 def _run(options: Options, ready: Prepared, workers: _Workers) -> int:
     sweep, graph = ready.sweep, ready.graph
+    if not options.quiet:
+        print("".join(f"{line}\n" for line in ready.inputs.doubts()), end="", file=sys.stderr)
     store = Store(options.storage)
     writer = ResultsWriter(store, sweep, graph.cells)
     for cell in set(writer.failures) & set(graph.cells):
@@ -117,10 +119,11 @@ def _run(options: Options, ready: Prepared, workers: _Workers) -> int:
     about = lineage(sweep, ready.inputs.plan_inputs, graph.cells, found)
     found["data"] = {label: each.digest for label, each in about.data.items()}
     keys = origins(sweep, ready.inputs.plan_inputs)
-    writer.begin(ready.inputs.supports, found, ready.inputs.notes, keys)
+    writer.begin(ready.inputs.supports, found, ready.inputs.notes + ready.inputs.remarks, keys)
     tracker = Tracker(store, sweep.name, about, options.mlflow)
     finished_before = [c for c in graph.cells if c in writer.rows]
     for cell in finished_before:
+        writer.rows[cell]["support_leaks"] = ready.inputs.support_leaks(cell)
         tracker.cell(cell, graph.cells[cell], writer.rows[cell], _numbers(writer.timings[cell]))
     for cell in writer.failures.keys() & graph.cells.keys():
         tracker.failed(cell, graph.cells[cell], writer.failures[cell])
@@ -181,6 +184,7 @@ class _Driver:
         display: Display,
     ) -> None:
         self._graph = ready.graph
+        self._inputs = ready.inputs
         self._payloads = payloads
         self._writer = writer
         self._tracker = tracker
@@ -198,9 +202,10 @@ class _Driver:
         if isinstance(task, Evaluate):
             timing = self._timing(task)
             for cell in self._payloads.cells_of(task.key):
-                self._writer.finish(cell, task.key, outcome.row, timing)
-                self._tracker.cell(cell, task.key, outcome.row, timing)
-                self._display.finished(cell, outcome.row)
+                row = {**outcome.row, "support_leaks": self._inputs.support_leaks(cell)}
+                self._writer.finish(cell, task.key, row, timing)
+                self._tracker.cell(cell, task.key, row, timing)
+                self._display.finished(cell, row)
         self.tick()
 
     def failed(self, task: Task, outcome: Outcome, dropped: list[str]) -> None:

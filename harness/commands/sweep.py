@@ -89,6 +89,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     noun = "category" if count == 1 else "categories"
     sizes = f"{count} {noun} with {queries} queries"
     print(f"{sweep.name}: {len(graph.cells)} cells, {sizes}")
+    print("".join(f"{line}\n" for line in ready.inputs.doubts()), end="")
     print(costs.render(estimator.stages(graph, graph.tasks), estimator.stages(graph, todo)))
     print(f"Estimates by conf/costs.yaml: {table.hardware}.")
     if arguments.why:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data import thumbnails
-from harness.data.contents import naming
+from harness.data import doubts, masks, shortcuts, thumbnails
+from harness.data.contents import Stamps, naming
 from harness.data.duplicates import Rows, Seen, look, units
 from harness.data.images import decode_mask
 from harness.interface import Dataset, Sample
@@ -52,6 +52,7 @@ class CategoryAudit:
     near: Repeats
     groups: tuple[int, int, int]  # groups in train, in test, in both
     remarks: tuple[str, ...]
+    shortcuts: Mapping[str, float]  # trivial statistic -> AUROC over the queries, NaN undefined
     fingerprint: str
 
 
@@ -118,7 +119,8 @@ def _category(dataset: Dataset, category: str, looked: dict[str, Seen]) -> Categ
     parts = np.array([0] * len(train) + [2 if sample.label else 1 for sample in test], np.intp)
     groups = [{s.group for s in part if s.group} for part in (train, test)]
     standard = getattr(dataset, "split", "published") == "published"
-    remarks = getattr(dataset, "remarks", None)
+    remarks = doubts.of_copy(dataset, category) + masks.remarks(Stamps(dataset), test)
+    queries = shortcuts.table(looked[sample.name].statistics for sample in test)
     return CategoryAudit(
         name=category,
         object_name=dataset.object_name(category),
@@ -131,7 +133,8 @@ def _category(dataset: Dataset, category: str, looked: dict[str, Seen]) -> Categ
         exact=_equal([one.identity for one in seen], parts),
         near=_alike(units([one.thumbnail for one in seen]), parts),
         groups=(len(groups[0]), len(groups[1]), len(groups[0] & groups[1])),
-        remarks=tuple(remarks(category)) if remarks else (),
+        remarks=tuple(remarks),
+        shortcuts=shortcuts.aurocs([sample.label for sample in test], queries),
         fingerprint=hashlib.sha256("".join(lines).encode()).hexdigest(),
     )
 
@@ -144,7 +147,7 @@ def _wrong_masks(
     def wrong(sample: Sample) -> str:
         assert sample.mask is not None
         with naming(dataset, sample.mask):
-            region = decode_mask(dataset.open(sample.mask))
+            region = decode_mask(dataset.open(sample.mask), dataset.threshold)
         if sample.box is not None:
             left, upper, right, lower = sample.box
             region = region[upper:lower, left:right]
@@ -259,7 +262,21 @@ def _rendered(each: CategoryAudit) -> list[str]:
             f"{each.groups[2]:,} in both"
         )
     lines += [f"  ! {remark}" for remark in each.remarks]
+    lines += _trivial(each.shortcuts)
     return [*lines, f"  fingerprint     {each.fingerprint}"]
+
+
+def _trivial(strengths: Mapping[str, float]) -> list[str]:
+    """AUROC of what tells anomalous from normal without looking, the strongest marked."""
+    known = {name: value for name, value in strengths.items() if value == value}
+    if not known:
+        return []
+    best = max(known, key=lambda name: known[name])
+    shown = [f"{name} {value:.3f}{'*' if name == best else ''}" for name, value in known.items()]
+    return [
+        f"  trivial AUROC   {', '.join(shown)}",
+        f"    * a method that does not beat {known[best]:.3f} has shown nothing here",
+    ]
 
 
 def _verdict(count: int, published: int) -> str:

@@ -62,6 +62,10 @@ class Stamps:
             A source is missing or cannot be read; the message names it.
         """
         asked = [source for source in dict.fromkeys(sources) if source not in self._known]
+        for source in asked:
+            if not source.isascii() and not _utf8(source):
+                shown = os.fsencode(source).decode("utf-8", "backslashreplace")
+                raise DataError(f"{shown}: expected a name in UTF-8; rename it")
         files = {source: path for source in asked if (path := self._file(source)) is not None}
         hashes = file_hashes(files.values())
         for source in asked:
@@ -188,6 +192,14 @@ def _text(stat: os.stat_result) -> str:
     """What a change of a file changes. Its change time cannot be set back, as the other can."""
     parts = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev)
     return " ".join(map(str, parts))
+
+
+def _utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes that are no UTF-8 come as surrogates
+        return False
+    return True
 
 
 def _owner(kind: type, name: str) -> type:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data import thumbnails
+from harness.data import shortcuts, thumbnails
 from harness.data.contents import Stamps, naming
 from harness.data.images import crop, decode
 from harness.interface import Dataset, Sample, content_hash
@@ -30,6 +30,7 @@ class Seen:
     identity: str  # equal for equal images: of the contents, or of a tile's pixels
     size: tuple[int, int]  # width, height of the image or tile, pixels
     thumbnail: NDArray[np.uint8]  # (256,) grey
+    statistics: shortcuts.Values  # trivial ones
 
 
 def look(dataset: Dataset, samples: Sequence[Sample]) -> dict[str, Seen]:
@@ -59,7 +60,9 @@ def look(dataset: Dataset, samples: Sequence[Sample]) -> dict[str, Seen]:
                 part = pixels if sample.box is None else crop(pixels, sample.box)
                 identity = hashed if sample.box is None else digest(part)
                 size = (part.shape[1], part.shape[0])
-                found.append((name, Seen(hashed, identity, size, thumbnails.thumbnail(part))))
+                trivial = shortcuts.of_pixels(part) | shortcuts.of_file(dataset, sample)
+                small = thumbnails.thumbnail(part)
+                found.append((name, Seen(hashed, identity, size, small, trivial)))
         return found
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:

@@ -7,8 +7,8 @@ The rules
   is also what Pillow does to 16-bit colour files. Files of one bit give 0 and 255.
 * EXIF orientation is not applied: masks and tile boxes refer to the raster as stored, and the
   public code of this field ignores it, so turning some images would part them from their masks.
-* A mask is what is above 0, decided before any resizing: palette files by index, colour files where
-  any colour channel is; alpha never counts.
+* A mask is what is above 0, or above a dataset's ``threshold``, decided before any resizing:
+  palette files by index, colour files where any colour channel is; alpha never counts.
 * Images are resized bicubic with antialiasing, masks nearest, score maps bilinear; pixel centres
   are at half-integers in all three.
 """
@@ -18,7 +18,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ from PIL import Image as Picture
 from PIL import UnidentifiedImageError
 
 from harness.interface import Pixels
+
+T = TypeVar("T", bound=np.generic)
 
 #: what Pillow's readers are known to raise on a damaged file
 _UNREADABLE = (
@@ -84,12 +86,13 @@ def rgb(pixels: Any, what: str) -> Pixels:
     return array
 
 
-def decode_mask(contents: bytes | NDArray[Any]) -> NDArray[np.bool_]:
+def decode_mask(contents: bytes | NDArray[Any], threshold: int = 0) -> NDArray[np.bool_]:
     """Where a mask marks a defect: above 0, in any colour channel, at the mask's own size.
 
     Parameters
     ----------
     contents : bytes, or ndarray of shape (H, W) or (H, W, C) of numbers or booleans
+    threshold : what is above it counts instead; a mask of booleans marks what is True
 
     Returns
     -------
@@ -100,12 +103,19 @@ def decode_mask(contents: bytes | NDArray[Any]) -> NDArray[np.bool_]:
     ValueError
         One line saying what is wrong; the caller knows the file's name.
     """
+    values = mask_values(contents)
+    return values if values.dtype == np.bool_ else values > threshold
+
+
+def mask_values(contents: bytes | NDArray[Any]) -> NDArray[Any]:
+    """Values of a mask (H, W): of colours the highest channel. Contents as of ``decode_mask``."""
     if isinstance(contents, np.ndarray):
         array = contents
     else:
         picture = _load(contents)  # a palette picture's samples are its indices
         array = np.asarray(picture) if picture.mode in ("P", "PA") else _raster(picture)
-    return np.any(_colour(array) > 0, axis=2)  # type: ignore[no-any-return]
+    values: NDArray[Any] = _colour(array).max(axis=2)
+    return values
 
 
 def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
@@ -119,13 +129,13 @@ def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     return resized
 
 
-def resize_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+def resize_mask(mask: NDArray[T], size: tuple[int, int]) -> NDArray[T]:
     """A mask (h, w) at ``size`` (height, width): each pixel takes the nearest pixel's value."""
     rows, columns = (
         (2 * np.arange(new) + 1) * old // (2 * new)  # the pixel under the centre, in integers
         for new, old in zip(size, mask.shape, strict=True)
     )
-    resized: NDArray[np.bool_] = mask[rows[:, None], columns]
+    resized: NDArray[T] = mask[rows[:, None], columns]
     return resized
 
 

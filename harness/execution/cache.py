@@ -296,7 +296,7 @@ def read_mask(dataset: Dataset, sample: Sample) -> Any:
     if sample.mask is None:
         return None
     try:
-        mask = rules.decode_mask(dataset.open(sample.mask))
+        mask = rules.decode_mask(dataset.open(sample.mask), dataset.threshold)
     except (OSError, ValueError) as error:
         raise DataError(f"{_place(dataset, sample.mask)}: {one_line(error)}") from error
     if sample.box is None:

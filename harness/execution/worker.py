@@ -20,7 +20,7 @@ from harness import config
 from harness.data.images import rgb
 from harness.data.opening import open_dataset
 from harness.errors import DataError, described, printable, shortened
-from harness.execution import seeding
+from harness.execution import seeding, statistics
 from harness.execution.cache import Decoder, FeatureMemory, Memory, read_mask
 from harness.execution.outcome import Missing, Outcome
 from harness.execution.process_state import ProcessState
@@ -250,15 +250,17 @@ class Worker:
             dataset = self._dataset(payload.dataset)
             items = [(truth.sample, truth.key) for truth in payload.truth]
             parts = [self._get(kinds.Predict, key) for key in task.predictions]
+            images = self.decoder.images(dataset, items)
             with self.watch.stage("work"):
                 arrays, meta = evaluation.evaluate(
                     parts,
                     [sample for sample, _ in items],
-                    self.decoder.images(dataset, items),
+                    images,
                     lambda sample: self.decoder.mask(dataset, sample),
                     payload.evaluation_size,
                     payload.gallery,
                     self._references(dataset, payload.support.images),
+                    statistics.of_queries(self.store, self._artifacts, dataset, items, images),
                 )
             with self.watch.stage("write"):
                 self.store.put(task.kind, task.key, arrays, meta)

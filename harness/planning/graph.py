@@ -52,6 +52,8 @@ class Category:
     supports: Mapping[int, tuple[Reference, ...]]  # seed -> as many as the largest shots
     truth: str  # hash of labels and masks of the queries
     masked: bool = False  # some query has a mask
+    #: seed -> what each image of its support shares with a query, "" for nothing; no part of a key
+    leaks: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def draw_support(
     seed : the run
     dataset, category : names, so that two categories of equal size draw differently
     base : seed of the whole sweep
-    reject : names of samples never to draw, for they duplicate a test image
+    reject : names of samples never to draw, for they duplicate a test image or share its group
     identity : name -> what equal images share; of those that share it only the first is drawn
 
     Raises
@@ -142,7 +144,8 @@ def draw_support(
     if len(drawn) < shots:
         where = f"{dataset}/{category}: " if dataset or category else ""
         left = f"{len(drawn)} normal training images can be drawn"
-        duplicates = f" ({len(train)} in all, the others are duplicates)" if reject or same else ""
+        others = "the others are duplicates or of what is tested too"
+        duplicates = f" ({len(train)} in all, {others})" if reject or same else ""
         raise ValueError(f"{where}{shots} shots asked for, but {left}{duplicates}")
     return drawn
 

@@ -10,18 +10,19 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from harness import config, plugins, syntax
 from harness.config import DatasetEntry, Sweep, plain
-from harness.data import duplicates, images, selection
+from harness.data import doubts, duplicates, images, leaks, selection, shortcuts
 from harness.data.contents import EMPTY, Stamps
 from harness.data.opening import open_dataset
 from harness.errors import InputError, Problem, one_line, suggest
 from harness.interface import Dataset, Sample
-from harness.keys import hashed
+from harness.keys import Cell, hashed
 from harness.parameters import parameters
 from harness.planning.graph import Category, Code, PlanInputs, Reference, draw_support
 from harness.planning.references import AuxiliaryUse, DatasetUse
@@ -38,6 +39,20 @@ class SweepInputs:
     #: dataset label -> category -> seed -> names of the drawn images, largest shots
     supports: dict[str, dict[str, dict[str, list[str]]]]
     notes: list[dict[str, str]]  # caveats of methods and generators, for the report
+    remarks: list[dict[str, str]]  # what is doubtful about the data, said likewise
+
+    def doubts(self) -> list[str]:
+        """The remarks as lines for a terminal."""
+        return [f"! {each['method']}: {each['note']}" for each in self.remarks]
+
+    def support_leaks(self, cell: Cell) -> int:
+        """How many images of a cell's support share something with a query: see ``data.leaks``."""
+        seeds = self._leaks[cell.dataset, cell.category]
+        return sum(map(bool, seeds[cell.seed][: cell.shots]))
+
+    @cached_property
+    def _leaks(self) -> dict[tuple[str, str], Mapping[int, tuple[str, ...]]]:
+        return {(c.dataset, c.name): c.leaks for c in self.plan_inputs.categories}
 
 
 def collect_inputs(sweep: Sweep, path: Path, data_root: str | None) -> SweepInputs:
@@ -49,6 +64,7 @@ def collect_inputs(sweep: Sweep, path: Path, data_root: str | None) -> SweepInpu
         With every mistake found: missing data, unknown categories, too few normals, ...
     """
     problems: list[Problem] = []
+    remarks: list[dict[str, str]] = []
     categories: list[Category] = []
     supports: dict[str, dict[str, dict[str, list[str]]]] = {}
     opened: dict[str, tuple[Stamps, str]] = {}
@@ -66,11 +82,15 @@ def collect_inputs(sweep: Sweep, path: Path, data_root: str | None) -> SweepInpu
             selection.check_queries(entry, dataset, names, f"{where}.queries")
             for name in names:
                 new = _category(sweep, entry, stamps, identity, name, most, given, where)
+                remarks += _doubts(stamps, entry, name, where)
                 categories.append(new)
                 seeds = {
                     str(s): [r.sample.name for r in drawn] for s, drawn in new.supports.items()
                 }
                 supports.setdefault(label, {})[name] = seeds
+            leaking = {c.name: c.leaks for c in categories if c.dataset == label}
+            if remark := leaks.remark(label, leaking, most):
+                remarks.append({"method": label, "note": remark})
         except InputError as error:
             problems += error.problems
     methods, notes = [], []
@@ -95,11 +115,11 @@ def collect_inputs(sweep: Sweep, path: Path, data_root: str | None) -> SweepInpu
     if problems:
         raise InputError(*problems)
     chosen, auxiliary = _auxiliary(sweep, path, data_root, categories, methods, opened)
-    judges = {m.__name__: _says(m) for m in (metrics, evaluation, images)}
+    judges = {m.__name__: _says(m) for m in (metrics, evaluation, images, shortcuts)}
     plan_inputs = PlanInputs(
         tuple(categories), tuple(methods), generators, chosen, hashed(judges), judges
     )
-    return SweepInputs(plan_inputs, auxiliary, supports, notes)
+    return SweepInputs(plan_inputs, auxiliary, supports, notes, remarks)
 
 
 def _open(entry: DatasetEntry, data_root: str | None, where: str) -> Dataset:
@@ -155,9 +175,11 @@ def _category(
         train, test = dataset.train(name), dataset.test(name)
         near = getattr(dataset, "near_duplicates", False)
         stamps.learn(s.image for s in [*train, *test])
-        reject = duplicates.twins_in_test(dataset, name, near, stamps)
+        shared = leaks.shared(stamps, name, train, test)
+        reject = leaks.never_drawn(stamps, shared)
         identity_of = duplicates.twins_in_train(dataset, name, near, stamps)
-        supports = {}
+        queries = selection.queries(entry, test, name)
+        supports, leaking = {}, {}
         for seed in sweep.seeds:
             if given is not None:
                 drawn = selection.given_support(given, train, name, seed, most, f"{where}.support")
@@ -173,7 +195,7 @@ def _category(
                     identity=identity_of,
                 )
             supports[seed] = tuple(Reference(s, _key(stamps, identity, s)) for s in drawn)
-        queries = selection.queries(entry, test, name)
+            leaking[seed] = leaks.drawn(drawn, shared, queries)
         found = [Reference(s, _key(stamps, identity, s)) for s in queries]
         stamps.learn(s.mask for s in queries if s.mask is not None)
         masks = [None if s.mask is None else stamps[s.mask] for s in queries]
@@ -184,7 +206,8 @@ def _category(
         zip(found, masks, strict=True), key=lambda rm: (hashed(rm[0].sample.image), rm[0].key)
     )
     # The names too: they stand in the per-query table.
-    truth = hashed([(r.key, r.sample.name, r.sample.label, r.sample.defect, m) for r, m in order])
+    told = [(r.key, r.sample.name, r.sample.label, r.sample.defect, m) for r, m in order]
+    truth = hashed(told, dataset.threshold)
     words = entry.object_names.get(name) or dataset.object_name(name)
     return Category(
         str(entry.label),
@@ -194,7 +217,17 @@ def _category(
         supports,
         truth,
         any(m is not None for m in masks),
+        leaking,
     )
+
+
+def _doubts(stamps: Stamps, entry: DatasetEntry, category: str, where: str) -> list[dict[str, str]]:
+    """What is doubtful about a category, as notes of the report."""
+    try:
+        lines = doubts.of_category(stamps, entry, category)
+    except (ValueError, OSError) as error:
+        raise InputError(Problem(where, one_line(error))) from None
+    return [{"method": f"{entry.label}/{category}", "note": line} for line in lines]
 
 
 def _key(stamps: Stamps, identity: str, sample: Sample) -> str:
@@ -336,4 +369,4 @@ def _fingerprint(stamps: Stamps, identity: str, names: list[str], entry: Dataset
                 (_key(stamps, identity, s), s.label, stamps[s.mask] if s.mask else None)
                 for s in part
             ]
-    return hashed(parts)
+    return hashed(parts, dataset.threshold)

@@ -25,7 +25,10 @@ FORMAT = 2  # of a sweep's folder; 1 is that of folders that do not say
 CELL = ["method", "dataset", "category", "shots", "seed"]
 GROUP = ["method", "dataset", "shots"]
 NEEDED = [*CELL, "n_normal", "n_anomalous"]  # of a row of results, of whatever format
-RESULT_COLUMNS = [*NEEDED, *METRICS, "status"]
+#: what stands beside a result: defect regions lost by resizing, support images that leak, and the
+#: strongest trivial statistic of the queries with its AUROC
+BESIDE = ["n_vanished", "support_leaks", "trivial", "trivial_auroc"]
+RESULT_COLUMNS = [*NEEDED, *METRICS, *BESIDE, "status"]
 SUMMARY_COLUMNS = [
     *GROUP,
     "n_seeds",
@@ -35,7 +38,7 @@ SUMMARY_COLUMNS = [
     *(f"{metric}_{statistic}" for metric in METRICS for statistic in ("mean", "std", "n")),
     "missing",
 ]
-_WORDS = {"method", "dataset", "category", "status", "missing"}
+_WORDS = {"method", "dataset", "category", "status", "missing", "trivial"}
 _WORDS |= {"task", "error", "traceback", "query", "defect", "metric"}
 
 
@@ -70,6 +73,10 @@ def results_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     frame[list(METRICS)] = frame[list(METRICS)].astype("float64")
     for name in ("shots", "seed", "n_normal", "n_anomalous"):
         frame[name] = frame[name].astype("int64")
+    for name in ("n_vanished", "support_leaks"):
+        frame[name] = frame[name].astype("Int64")
+    frame["trivial"] = frame["trivial"].fillna("").astype(str)
+    frame["trivial_auroc"] = frame["trivial_auroc"].astype("float64")
     twice = frame[frame.duplicated(CELL)]
     if len(twice):
         raise ValueError(f"the cell {tuple(twice.iloc[0][CELL])} has more than one result")
@@ -254,7 +261,9 @@ def names(values: Iterable[str], most: int = 3) -> str:
 
 
 def _empty(value: object) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    import pandas as pd
+
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
 
 
 def _plain(value: Any) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data import images as rules
+from harness.data import shortcuts
 from harness.interface import Arrays, Image, Prediction, Sample
 from harness.results import metrics
 from harness.storage.store import Store
@@ -73,6 +74,7 @@ def evaluate(
     size: int,
     gallery: int,
     support: Sequence[Image] = (),
+    statistics: Sequence[shortcuts.Values] = (),
 ) -> tuple[Arrays, dict[str, Any]]:
     """Metrics of a cell and what the report shows of it.
 
@@ -83,6 +85,7 @@ def evaluate(
     mask_of : defect mask of a sample
     size : height and width at which pixel metrics are computed; masks are made boolean at their own
         size, then resized nearest, maps bilinear
+    statistics : of each query, trivial ones: see ``harness.data.shortcuts``
 
     Returns
     -------
@@ -94,6 +97,7 @@ def evaluate(
     arrays: Arrays = {"scores": scores}
     arrays |= {name: np.concatenate([p[name] for p in parts]) for name in names}
     maps = masks = None
+    lost: int | None = None
     if all("maps" in p for p in parts):
         stacked = [rules.resize_maps(p["maps"], (size, size)) for p in parts]
         maps = np.concatenate(stacked)
@@ -101,7 +105,18 @@ def evaluate(
         masks = [None if m is None else rules.resize_mask(m, (size, size)) for m in found]
         if all(m is None for m in masks):
             masks = None
+        else:
+            regions = [vanished(m, (size, size)) for m in found if m is not None]
+            lost, all_regions = (sum(counts) for counts in zip(*regions, strict=True))
     row = metrics.evaluate(labels, scores, maps, masks)
+    if lost:
+        reason = f"{lost} of {all_regions} defect regions vanish at {size} x {size} pixels"
+        row["status"] = reason if row["status"] == "ok" else f"{row['status']}; {reason}"
+    row["n_vanished"] = lost
+    name, strength = "", None
+    if statistics:
+        name, strength = shortcuts.strongest(labels, shortcuts.table(statistics))
+    row |= {"trivial": name, "trivial_auroc": strength}
     arrays |= _gallery(parts, scores, labels, images, mask_of, samples, gallery, support)
     anomalous = int(labels.sum())
     meta = {
@@ -111,6 +126,29 @@ def evaluate(
         "defects": [s.defect for s in samples],
     }
     return arrays, meta
+
+
+def vanished(mask: NDArray[np.bool_], size: tuple[int, int]) -> tuple[int, int]:
+    """How many 8-connected regions of a mask have no pixel left at ``size``, and how many it has.
+
+    Parameters
+    ----------
+    mask : bool ndarray of shape (h, w)
+    size : (height, width), to which it is resized by ``resize_mask``
+    """
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        return 0, 0
+    from scipy.ndimage import label
+
+    # Only the part that is marked: most masks are nearly empty.
+    top, left = rows[0], columns[0]
+    marked = mask[top : rows[-1] + 1, left : columns[-1] + 1]
+    regions, count = label(marked, structure=np.ones((3, 3), np.bool_))
+    whole = np.zeros(mask.shape, regions.dtype)
+    whole[top : rows[-1] + 1, left : columns[-1] + 1] = regions
+    kept = np.bincount(rules.resize_mask(whole, size).ravel(), minlength=count + 1)
+    return int(np.count_nonzero(kept[1:] == 0)), int(count)
 
 
 def _gallery(

@@ -244,7 +244,11 @@ def _typed(row: dict[str, Any]) -> dict[str, Any]:
     _named(row)
     numbers = {name: float(row[name]) if row.get(name) else None for name in METRICS}
     counts = {name: int(row[name]) for name in ("shots", "seed", "n_normal", "n_anomalous")}
-    return {**row, **numbers, **counts}
+    beside: dict[str, Any] = {
+        name: int(row[name]) if row.get(name) else None for name in ("n_vanished", "support_leaks")
+    }
+    beside["trivial_auroc"] = float(row["trivial_auroc"]) if row.get("trivial_auroc") else None
+    return {**row, **numbers, **counts, **beside}
 
 
 def _csv(columns: list[str], rows: Mapping[Cell, Mapping[str, Any]]) -> str:

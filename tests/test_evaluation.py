@@ -1,0 +1,67 @@
+"""What stands beside a cell's metrics: defect regions lost by resizing, trivial statistics."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.ndimage import label
+
+from harness.data.images import resize_mask
+from harness.interface import Image, Sample
+from harness.results.evaluation import evaluate, vanished
+
+
+def naive(mask: np.ndarray, size: tuple[int, int]) -> tuple[int, int]:
+    regions, count = label(mask, structure=np.ones((3, 3)))
+    lost = [not resize_mask(regions == n, size).any() for n in range(1, count + 1)]
+    return sum(lost), count
+
+
+@given(st.integers(0, 10_000), st.integers(3, 60), st.integers(2, 60), st.integers(2, 40))
+def test_vanished_regions_are_those_without_a_pixel_left(
+    seed: int, height: int, width: int, side: int
+) -> None:
+    mask = np.random.default_rng(seed).random((height, width)) < 0.08
+    assert vanished(mask, (side, side)) == naive(mask, (side, side))
+
+
+def test_a_small_defect_in_a_large_image() -> None:
+    mask = np.zeros((1024, 1024), bool)
+    mask[100:300, 100:300] = mask[503:505, 705:707] = True
+    assert not resize_mask(mask, (256, 256))[120:130, 170:180].any()
+    assert vanished(mask, (256, 256)) == (1, 2)
+    assert vanished(mask, (1024, 1024)) == (0, 2)
+    assert vanished(np.zeros((9, 9), bool), (3, 3)) == (0, 0)
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_what_vanishes_is_counted_and_stands_in_the_status(small: bool) -> None:
+    masks = np.zeros((4, 64, 64), bool)
+    masks[2, 10:30, 10:30] = masks[3, 20:40, 20:40] = True
+    if small:
+        masks[3, 5, 5] = True
+        masks[3, 9, 60] = True
+    samples = [Sample(f"{i}", int(i > 1), f"m{i}" if i > 1 else None) for i in range(4)]
+    rng = np.random.default_rng(0)
+    maps = rng.random((4, 16, 16), dtype=np.float32)
+    parts = [{"scores": maps.max(axis=(1, 2)), "maps": maps, "gallery.index": np.arange(4)}]
+    images = [Image(str(i), np.zeros((64, 64, 3), np.uint8)) for i in range(4)]
+    mask_of = {s.image: None if s.mask is None else masks[i] for i, s in enumerate(samples)}
+    statistics = [{"mean": float(i), "std": 1.0} for i in range(4)]
+    _, meta = evaluate(parts, samples, images, lambda s: mask_of[s.image], 16, 0, statistics=statistics)
+    row = meta["row"]
+    assert row["n_vanished"] == 2 * small
+    expected = "2 of 4 defect regions vanish at 16 x 16 pixels" if small else "ok"
+    assert row["status"] == expected
+    assert (row["trivial"], row["trivial_auroc"]) == ("mean", 1.0)
+
+
+def test_without_masks_nothing_is_counted() -> None:
+    samples = [Sample(f"{i}", i % 2) for i in range(4)]
+    parts = [{"scores": np.arange(4, dtype=np.float32), "gallery.index": np.arange(0)}]
+    images = [Image(str(i), np.zeros((8, 8, 3), np.uint8)) for i in range(4)]
+    _, meta = evaluate(parts, samples, images, lambda s: None, 16, 0)
+    assert meta["row"]["n_vanished"] is None
+    assert meta["row"]["trivial_auroc"] is None
