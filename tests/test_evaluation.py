@@ -50,7 +50,9 @@ def test_what_vanishes_is_counted_and_stands_in_the_status(small: bool) -> None:
     images = [Image(str(i), np.zeros((64, 64, 3), np.uint8)) for i in range(4)]
     mask_of = {s.image: None if s.mask is None else masks[i] for i, s in enumerate(samples)}
     statistics = [{"mean": float(i), "std": 1.0} for i in range(4)]
-    _, meta = evaluate(parts, samples, images, lambda s: mask_of[s.image], 16, 0, statistics=statistics)
+    _, meta = evaluate(
+        parts, samples, images, lambda s: mask_of[s.image], 16, 0, statistics=statistics
+    )
     row = meta["row"]
     assert row["n_vanished"] == 2 * small
     expected = "2 of 4 defect regions vanish at 16 x 16 pixels" if small else "ok"
