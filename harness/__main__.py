@@ -11,7 +11,7 @@ from harness import environment
 
 environment.enter()  # before what needs packages is imported
 
-from harness.commands import data, plugins, results, scaffold, sweep  # noqa: E402
+from harness.commands import data, plugins, results, scaffold, sweep, workbench  # noqa: E402
 from harness.errors import InputError  # noqa: E402
 
 
@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         "python -m harness", description="Few-shot anomaly detection, evaluated."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (sweep, results, plugins, scaffold, data):
+    for group in (sweep, results, plugins, scaffold, data, workbench):
         group.register(commands)
     return parser
 

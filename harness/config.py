@@ -132,16 +132,25 @@ def load(path: Path, overrides: list[str] | None = None) -> Sweep:
 
 
 def only(conditions: list[str]) -> dict[str, set[str]]:
-    """Conditions of ``--only``: "method=padim" or "shots=2,4" to key -> accepted values."""
+    """Conditions of ``--only`` as key -> accepted values.
+
+    A condition is "method=padim", "shots=2,4" or several at once: "method=padim,shots=2,4,seed=0".
+    """
     keys = ("method", "dataset", "category", "shots", "seed")
-    wanted: dict[str, set[str]] = {}
+    accepted: dict[str, set[str]] = {}
     for text in conditions:
-        key, equals, values = text.partition("=")
-        if not equals or key not in keys:
-            known = suggest(key, keys)
-            raise InputError(Problem("--only", f"expected KEY=VALUE, got {text!r}.{known}"))
-        wanted.setdefault(key, set()).update(values.split(","))
-    return wanted
+        key = ""
+        for part in text.split(","):
+            before, equals, value = part.partition("=")
+            if equals and (before in keys or not key):  # a label may hold a "=" of its own
+                key = before
+            elif key:
+                value = part
+            if key not in keys:
+                known = suggest(key or part, keys)
+                raise InputError(Problem("--only", f"expected KEY=VALUE, got {part!r}.{known}"))
+            accepted.setdefault(key, set()).add(value)
+    return accepted
 
 
 class _Loader(yaml.SafeLoader):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -22,6 +23,7 @@ from harness.execution.outcome import Outcome
 from harness.execution.reuse import Sharing
 from harness.execution.schedule import Schedule
 from harness.keys import Cell
+from harness.options import Options, reproduce
 from harness.planning.graph import Plan, plan
 from harness.planning.inputs import SweepInputs, collect_inputs
 from harness.planning.kinds import Evaluate, Personalize
@@ -41,23 +43,6 @@ from harness.storage.store import Store
 
 REPORT = "report.html"
 LEAVE = 3.0  # seconds that an interrupted run waits for workers that are still starting
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line says besides the config."""
-
-    conf: Path
-    runner: str = "ray"
-    address: str | None = None
-    workers: int | None = None
-    storage: str = "runs"
-    data_root: str | None = None
-    only: tuple[str, ...] = ()
-    overrides: tuple[str, ...] = ()
-    retry_failed: bool = False
-    quiet: bool = False
-    mlflow: str | None = None
 
 
 @dataclass(frozen=True)
@@ -154,7 +139,7 @@ def _run(options: Options, ready: Prepared, workers: _Workers) -> int:
     if interrupted:
         print("interrupted: run the same command to go on", file=sys.stderr)
         return 130
-    return _verdict(graph, writer, whole)
+    return _verdict(options, graph, writer, whole)
 
 
 def _tables(store: Store, writer: ResultsWriter, sharing: Sharing, graph: Plan) -> bool:
@@ -362,11 +347,18 @@ def _finish(
         print(f"not everything was logged: {tracker.problem}", file=sys.stderr)
     if not options.quiet:
         print(f"\nreport: {store.path(sweep.name)}/{REPORT}")
-        print(f"compare runs: mlflow ui --backend-store-uri {tracker.uri}", flush=True)
+        print(f"compare runs: {_ui(options, tracker)}", flush=True)
     return whole
 
 
-def _verdict(graph: Plan, writer: ResultsWriter, whole: bool) -> int:
+def _ui(options: Options, tracker: Tracker) -> str:
+    """How to look at the runs in MLflow."""
+    if tracker.uri.startswith("sqlite:") and not options.mlflow:
+        return f"python -m harness ui --storage {shlex.quote(options.storage)}"
+    return tracker.uri
+
+
+def _verdict(options: Options, graph: Plan, writer: ResultsWriter, whole: bool) -> int:
     """Name what failed, all of it where the tables are not whole; the exit status."""
     failed: Mapping[Cell, Mapping[str, Any]] = {
         cell: about for cell, about in writer.failures.items() if cell in graph.cells
@@ -377,7 +369,10 @@ def _verdict(graph: Plan, writer: ResultsWriter, whole: bool) -> int:
     if failed:
         most = 10 if whole else len(failed)
         named = list(failed.items())[:most]
-        few = "\n".join(f"  {cell}: {about['error']}" for cell, about in named)
+        few = "\n".join(
+            f"  {cell}: {about['error']}\n    look into it: {reproduce(options, cell)}"
+            for cell, about in named
+        )
         more = f"\n  and {len(failed) - most} more, see failures.csv" if len(failed) > most else ""
         hint = "; --retry-failed tries them again"
         print(f"{len(failed)} cells failed{hint}:\n{few}{more}", file=sys.stderr)

@@ -10,8 +10,30 @@ from typing import TYPE_CHECKING
 from harness.commands.arguments import Subparsers, positive
 
 if TYPE_CHECKING:
-    from harness.run import Options, Prepared
+    from harness.options import Options
+    from harness.run import Prepared
     from harness.storage.store import Store
+
+
+def add_selection(command: argparse.ArgumentParser) -> None:
+    """Add what says which sweep, data and cells are meant."""
+    command.add_argument("conf", type=Path, metavar="CONF", help="YAML file")
+    command.add_argument("--storage", default="runs", help="folder or URI (default: runs)")
+    command.add_argument("--data-root", metavar="DIR", help="folder that holds the datasets")
+    command.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="only these cells; KEY is method, dataset, category, shots or seed",
+    )
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change the config, for example shots=[2] or methods.0.params.size=128",
+    )
 
 
 def register(commands: Subparsers) -> None:
@@ -19,23 +41,7 @@ def register(commands: Subparsers) -> None:
     run = commands.add_parser("run", help="run a sweep, or go on with it")
     plan = commands.add_parser("plan", help="what a sweep would do, and all errors of its config")
     for command in (run, plan):
-        command.add_argument("conf", type=Path, metavar="CONF", help="YAML file")
-        command.add_argument("--storage", default="runs", help="folder or URI (default: runs)")
-        command.add_argument("--data-root", metavar="DIR", help="folder that holds the datasets")
-        command.add_argument(
-            "--only",
-            action="append",
-            default=[],
-            metavar="KEY=VALUE",
-            help="only these cells; KEY is method, dataset, category, shots or seed",
-        )
-        command.add_argument(
-            "--set",
-            action="append",
-            default=[],
-            metavar="KEY=VALUE",
-            help="change the config, for example shots=[2] or methods.0.params.size=128",
-        )
+        add_selection(command)
     run.add_argument(
         "--runner",
         choices=["serial", "local", "ray"],
@@ -59,7 +65,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _options(arguments: argparse.Namespace) -> Options:
-    from harness.run import Options
+    from harness.options import Options
 
     given = {
         name: value

@@ -1,0 +1,35 @@
+"""What the command line says of a run besides its config."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.keys import Cell
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says besides the config."""
+
+    conf: Path
+    runner: str = "ray"
+    address: str | None = None
+    workers: int | None = None
+    storage: str = "runs"
+    data_root: str | None = None
+    only: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    retry_failed: bool = False
+    quiet: bool = False
+    mlflow: str | None = None
+
+
+def reproduce(options: Options, cell: Cell) -> str:
+    """The command that runs one cell in the process it is typed in."""
+    chosen = ",".join(f"{name}={value}" for name, value in cell._asdict().items())
+    words = ["python", "-m", "harness", "cell", str(options.conf), "--only", chosen]
+    words += [word for text in options.overrides for word in ("--set", text)]
+    words += ["--data-root", options.data_root] if options.data_root else []
+    return shlex.join([*words, "--pdb"])
