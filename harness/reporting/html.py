@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.reporting import certainty, plots, queries, spending, tables
+from harness.reporting import caveats, certainty, plots, queries, spending, tables
 from harness.reporting.plots import Line
 from harness.results import aggregate, published
 
@@ -60,6 +60,8 @@ def page(sweep: SweepFolder, comparison: pd.DataFrame | None) -> str:
         uncertain=certainty.remarks(sweep),
         comparison=None if comparison is None else tables.against(comparison),
         caveat=published.CAVEAT,
+        withheld=[] if comparison is None else published.withheld(comparison),
+        trivial=caveats.trivial(sweep),
         sources=sorted(set([] if comparison is None else comparison["source"])),
         curves=_curves(sweep, drawn),
         histograms=_histograms(sweep, drawn),

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.reporting import certainty, tables
+from harness.reporting import caveats, certainty, tables
 from harness.reporting.tables import Table
 from harness.results import aggregate, published
 
@@ -37,6 +37,7 @@ _WORDS = {
     "≤": r"$\leq$",
     "≥": r"$\geq$",
     tables.INCOMPLETE: r"$^\dagger$",
+    published.WITHHELD: r"$^\ddagger$",
     "<": "$<$",
     ">": "$>$",
 }
@@ -59,7 +60,8 @@ def latex(sweep: SweepFolder, comparison: pd.DataFrame | None) -> str:
     notes = certainty.remarks(sweep)
     for table in others:
         if table.rows:
-            blocks.append(_plain(sweep, table, notes if table is not others[-1] else []))
+            remarks = notes if table is not others[-1] else []
+            blocks.append(_plain(sweep, table, [*remarks, *caveats.under(table, sweep)]))
     gone = [f"% failed: {' '.join(row)}" for row in tables.failures(sweep.failed).rows]
     blocks += ["\n".join(gone)] if gone else []
     return "\n\n".join(blocks) + "\n"
@@ -118,7 +120,8 @@ def _means(sweep: SweepFolder, metric: str, near: set[tuple[str, int, str]]) -> 
     title = tables.TITLES[metric]
     caption = rf"{tex(title)} (\%), mean and sample standard deviation {over}. Bold: highest."
     caption += " Underlined: not told apart from it." if near else ""
-    notes = [f"{note['method']}: {note['note']}" for note in sweep.notes]
+    notes = caveats.trivial(sweep) if metric == "image_auroc" else []
+    notes += caveats.every(sweep)
     if incomplete:
         gaps = sweep.gaps
         notes += [f"{tables.INCOMPLETE} over fewer seeds than others have.", *gaps[:GAPS]]
@@ -153,7 +156,7 @@ def _against(sweep: SweepFolder, comparison: pd.DataFrame) -> Iterator[str]:
         )
         stem = str(rows[0]["table"]).partition("_")[0]
         label = f"tab:{sweep.name}-{metric}-{stem}"
-        notes = [published.CAVEAT, *(f"{n['method']}: {n['note']}" for n in sweep.notes)]
+        notes = [published.CAVEAT, *published.withheld(found), *caveats.every(sweep)]
         renamed = {r["method"]: r["printed_as"] for r in rows if r["printed_as"] != r["method"]}
         notes += [f"{ours} is printed as {theirs}." for ours, theirs in renamed.items()]
         yield from _grouped(["dataset", *methods], groups, caption, label, notes)
@@ -163,6 +166,7 @@ def _beside(row: Mapping[Any, Any] | None) -> str:
     if row is None:
         return "--"
     theirs, gap = tables.percent(row["published"]), number(tables.points(row["difference"]))
+    gap = tex(published.WITHHELD) if row["withheld"] else gap
     return rf"{tables.percent(row['ours'])} / {theirs} {{\scriptsize({gap})}}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.reporting import latex, text
+from harness.reporting import caveats, latex, text
 from harness.results import aggregate, published, reader
 
 #: Files of a sweep's folder that a tracking server keeps, by the folder it shows them in.
@@ -40,9 +40,13 @@ def render(sweep_dir: Path | str, format: str, against: str | None = None) -> st
     if against not in (None, "published"):
         raise ValueError(f"against must be 'published', got {against!r}")
     sweep = reader.load(Path(sweep_dir))
-    comparison = published.compare(sweep.summary, sweep.uses) if against else None
+    comparison = None
+    if against:
+        comparison = published.compare(sweep.summary, sweep.uses)
+        comparison = published.withhold(comparison, sweep.results, sweep.uses)
     if format == "csv":
-        return aggregate.csv_text(sweep.summary if comparison is None else comparison)
+        frame = sweep.summary if comparison is None else comparison
+        return aggregate.csv_text(caveats.noted(frame, sweep))
     if format == "html":
         from harness.reporting.html import page
 

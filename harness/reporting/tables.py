@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from harness.results import aggregate
+from harness.results import aggregate, published
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +22,7 @@ TITLES = {
     "pixel_aupro": "AUPRO",
 }
 NOTHING = "–"
+AGAINST = "Beside published numbers, differences in points"
 INCOMPLETE = "†"
 
 
@@ -167,12 +168,11 @@ def against(comparison: pd.DataFrame) -> Table:
         cells[start : start + 3] = (
             spread(row["ours"], row["ours_std"]),
             spread(row["published"], row["published_std"]),
-            points(row["difference"]),
+            published.WITHHELD if row["withheld"] else points(row["difference"]),
         )
     heads = ["dataset", "shots", "method", "printed", *["ours", "theirs", "diff."] * len(metrics)]
     groups = [(f"{TITLES[metric]} %", 3) for metric in metrics]
-    title = "Beside published numbers, differences in points"
-    return Table(title, heads, [rows[key] for key in sorted(rows)], names=4, groups=groups)
+    return Table(AGAINST, heads, [rows[key] for key in sorted(rows)], names=4, groups=groups)
 
 
 def data(results: pd.DataFrame) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.reporting import certainty, tables
+from harness.reporting import caveats, certainty, tables
 from harness.reporting.tables import Table
 from harness.results import published
 
@@ -81,7 +81,8 @@ def markdown(sweep: SweepFolder, comparison: pd.DataFrame | None) -> str:
     blocks = [f"# {escaped(sweep.name)}", f"{sweep.counts}."]
     every = [tables.failures(sweep.failed)] if len(sweep.failed) else []
     for table in every + sections(sweep, comparison, 10_000):
-        blocks.append("\n".join(markdown_lines(table)))
+        under = [f"- {escaped(line)}" for line in caveats.under(table, sweep)]
+        blocks.append("\n".join([*markdown_lines(table), *([""] * bool(under)), *under]))
     remarked = ["Mean ± sample standard deviation over seeds.", *remarks(sweep, comparison)]
     blocks.append("\n".join(f"- {escaped(line.strip())}" for line in remarked))
     return "\n\n".join(blocks) + "\n"
@@ -137,12 +138,12 @@ def remarks(sweep: SweepFolder, comparison: pd.DataFrame | None) -> list[str]:
         lines += [f"  {gap}" for gap in gaps[:20]]
         lines += [f"  and {len(gaps) - 20} more, see summary.csv"] if len(gaps) > 20 else []
     lines += certainty.remarks(sweep)
-    lines += [f"{note['method']}: {note['note']}" for note in sweep.notes]
+    lines += [*caveats.trivial(sweep), *caveats.every(sweep)]
     if comparison is not None:
         if not len(comparison):
             lines.append("No published number has the same method, dataset and shots.")
         else:
-            lines.append(published.CAVEAT)
+            lines += [published.CAVEAT, *published.withheld(comparison)]
         sources = {row["table"]: row["source"] for row in comparison.to_dict("records")}
         lines += [f"{t.replace('_table', ' table ')}: {sources[t]}" for t in sorted(sources)]
     return lines

@@ -6,6 +6,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import plugins
+from harness.errors import InputError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -16,6 +19,8 @@ CAVEAT = (
     "Theirs come from the papers' models and supports, ours from this sweep's. AUPRC moves with "
     "the prevalence: compare it only where the queries are the papers' whole test set."
 )
+WITHHELD = "‡"
+TOLERANCE = 0.005  # of prevalences that count as equal
 COLUMNS = ["source", "table", "method", "dataset", "shots", "metric", "mean", "std"]
 
 
@@ -122,6 +127,61 @@ def compare(summary: pd.DataFrame, uses: dict[str, str], folder: Path = TABLES) 
     again = [*columns.split()[:4], "published", "paper"]  # an ablation repeats its headline row
     frame["paper"] = frame["table"].str.partition("_")[0] if len(frame) else ""
     return frame.drop_duplicates(again).drop(columns="paper").reset_index(drop=True)
+
+
+def withhold(comparison: pd.DataFrame, results: pd.DataFrame, uses: dict[str, str]) -> pd.DataFrame:
+    """The comparison without differences in AUPRC where the prevalence is not the paper's.
+
+    The paper's is that of the official counts, which the dataset's plug-in knows (``counts``).
+
+    Parameters
+    ----------
+    comparison : frame of ``compare``
+    results : frame of results, of which ours are means
+    uses : label of a dataset in the sweep -> name of its plug-in
+
+    Returns
+    -------
+    the frame with a column ``withheld``: why there is no difference, "" where there is one
+    """
+    reasons = {
+        dataset: _prevalences(group, uses.get(str(dataset), str(dataset)))
+        for dataset, group in results.groupby("dataset")
+    }
+    withheld = [
+        reasons.get(row["dataset"], "") if row["metric"] == "image_auprc" else ""
+        for row in comparison.to_dict("records")
+    ]
+    frame = comparison.assign(withheld=withheld)
+    frame["difference"] = frame["difference"].where(frame["withheld"] == "")
+    return frame
+
+
+def withheld(comparison: pd.DataFrame) -> list[str]:
+    """A line for each dataset whose AUPRC cannot be compared."""
+    rows = comparison[comparison["withheld"] != ""].drop_duplicates("dataset")
+    return [
+        f"{WITHHELD} {row['dataset']}: AUPRC is not compared, {row['withheld']}"
+        for row in rows.to_dict("records")
+    ]
+
+
+def _prevalences(results: pd.DataFrame, use: str) -> str:
+    """How the prevalence of a dataset's queries differs from that of its official counts."""
+    try:
+        official = plugins.find("dataset", use).counts
+    except InputError:  # a plug-in that is not here says nothing
+        return ""
+    if not official:
+        return ""
+    per = results.drop_duplicates("category").set_index("category")
+    ours = per["n_anomalous"] / (per["n_normal"] + per["n_anomalous"])
+    theirs = {name: bad / (good + bad) for name, (_, good, bad) in official.items()}
+    mean = sum(theirs.values()) / len(theirs)
+    apart = [abs(share - theirs.get(str(name), mean)) for name, share in ours.items()]
+    if max([*apart, abs(float(ours.mean()) - mean)]) <= TOLERANCE:
+        return ""
+    return f"prevalence {ours.mean():.3f} here and {mean:.3f} in the paper's test set"
 
 
 def _share(percent: float | None) -> float:

@@ -119,6 +119,7 @@ class DreamBooth(Generator):
         batch: PositiveInt = 16,
     ) -> None:
         self.base = base
+        self.note = model.caveat(base, lora=tune == "lora")
         self.tune = tune
         self.rank = rank
         self.targets = targets

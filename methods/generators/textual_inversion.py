@@ -135,7 +135,8 @@ class TextualInversion(Generator):
         default = {"model": "ViT-H-14", "weights": "laion2b_s32b_b79k"}
         self.base = base
         self.encoder = described(encoder or default)
-        self.note = caveat(self.encoder, "ViT-H/14")
+        notes = (model.caveat(base), caveat(self.encoder, "ViT-H/14"))
+        self.note = ", ".join(filter(None, notes))
         self.encoder_size = encoder_size
         self.temperature = temperature
         self.objective = objective

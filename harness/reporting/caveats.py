@@ -1,0 +1,74 @@
+"""What must be read with a figure: caveats of methods, generators, data; the trivial line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from harness.reporting import tables
+from harness.reporting.tables import Table
+from harness.results import aggregate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.results.reader import SweepFolder
+
+MOST = 40  # lines under one table
+
+
+def under(table: Table, sweep: SweepFolder) -> list[str]:
+    """Caveats of what a table speaks of: of the methods and datasets named in it."""
+    words = {cell for row in table.rows for cell in row[: table.names]} | set(table.columns)
+    about = [n for n in sweep.notes if _named(n["method"], words, table.title)]
+    return _few([f"{note['method']}: {note['note']}" for note in about])
+
+
+def _named(subject: str, words: set[str], title: str) -> bool:
+    name = subject.partition("/")[0]  # a category's dataset
+    return name in words or name in title.split()
+
+
+def every(sweep: SweepFolder) -> list[str]:
+    """All caveats of a sweep."""
+    return _few([f"{note['method']}: {note['note']}" for note in sweep.notes])
+
+
+def _few(lines: list[str]) -> list[str]:
+    rest = len(lines) - MOST
+    return [*lines[:MOST], f"and {rest} more, see notes.json"] if rest > 0 else lines
+
+
+def noted(frame: pd.DataFrame, sweep: SweepFolder) -> pd.DataFrame:
+    """A summary or a comparison with its rows' caveats in a last column, ``notes``."""
+    told: list[str] = []
+    for row in frame.to_dict("records"):
+        about = [
+            n
+            for n in sweep.notes
+            if n["method"].partition("/")[0] in (row["method"], row["dataset"])
+        ]
+        told.append("; ".join(f"{note['method']}: {note['note']}" for note in about))
+    return frame.assign(notes=told)
+
+
+def trivial(sweep: SweepFolder) -> list[str]:
+    """For each dataset what a trivial statistic alone achieves, and the methods below that."""
+    lines = []
+    results = sweep.results
+    known = results[results["trivial_auroc"].notna()]
+    for dataset, group in known.groupby("dataset"):
+        per = group.drop_duplicates("category")
+        line = float(per["trivial_auroc"].mean())
+        names = ", ".join(sorted(set(per["trivial"])))
+        summary = sweep.summary[sweep.summary["dataset"] == dataset]
+        below = [_cell(row) for row in summary.to_dict("records") if row["image_auroc_mean"] < line]
+        lines.append(
+            f"{dataset}: {names} alone {'tells' if len(per) == 1 else 'tell'} with AUROC "
+            f"{tables.percent(line)} %; a method below this line has shown nothing"
+            + (f": {', '.join(below)}" if below else " (none is)")
+        )
+    return lines
+
+
+def _cell(row: Any) -> str:
+    return f"{row['method']} ({aggregate.shots_title(int(row['shots']))})"
