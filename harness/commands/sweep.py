@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,7 +78,7 @@ def _options(arguments: argparse.Namespace) -> Options:
 
 def _plan(arguments: argparse.Namespace) -> int:
     from harness.execution.schedule import Schedule
-    from harness.planning import costs
+    from harness.planning import costs, models
     from harness.run import existing, prepare
     from harness.storage.store import Store
 
@@ -96,6 +97,8 @@ def _plan(arguments: argparse.Namespace) -> int:
     sizes = f"{count} {noun} with {queries} queries"
     print(f"{sweep.name}: {len(graph.cells)} cells, {sizes}")
     print("".join(f"{line}\n" for line in ready.inputs.doubts()), end="")
+    known = importlib.import_module("methods._encoders.weights").inventory
+    print("\n".join(models.lines(models.networks(sweep, known))))
     print(costs.render(estimator.stages(graph, graph.tasks), estimator.stages(graph, todo)))
     print(f"Estimates by conf/costs.yaml: {table.hardware}.")
     if arguments.why:
