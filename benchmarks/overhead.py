@@ -14,8 +14,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness import config
-from harness.config import Sweep
 from harness.execution.executor import Settings
 from harness.execution.outcome import Outcome
 from harness.execution.schedule import Schedule
@@ -23,6 +21,7 @@ from harness.interface import Sample
 from harness.planning.graph import Category, Code, Plan, PlanInputs, Reference, plan
 from harness.planning.kinds import Prepare
 from harness.planning.task import Payload, Task
+from harness.sweep import DatasetEntry, MethodEntry, Sweep
 
 SECONDS, GIGABYTES, RATE = 10.0, 1.0, 200.0
 
@@ -30,12 +29,11 @@ SECONDS, GIGABYTES, RATE = 10.0, 1.0, 200.0
 def swept(categories: int, methods: int, seeds: int) -> tuple[Sweep, PlanInputs]:
     """A sweep of 50 queries in each category and one shot; nothing is on disk."""
     listed = [
-        config.MethodEntry(use="mean_color", label=f"m{i}", params={"grid": i + 1})
-        for i in range(methods)
+        MethodEntry(use="mean_color", label=f"m{i}", params={"grid": i + 1}) for i in range(methods)
     ]
     sweep = Sweep(
         name="many",
-        datasets=[config.DatasetEntry(use="folder", label="many")],
+        datasets=[DatasetEntry(use="folder", label="many")],
         methods=listed,
         shots=[1],
         seeds=list(range(seeds)),

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness import config
-from harness.config import Subset, Sweep
 from harness.execution.schedule import Schedule
 from harness.interface import Sample
 from harness.planning import costs
 from harness.planning.graph import Category, Code, Plan, PlanInputs, Reference, plan
 from harness.planning.task import Task
+from harness.sweep import Subset, Sweep
 
 HOME = Path(__file__).resolve().parents[1]
 WANTED = {8: 0.97, 64: 0.90}

@@ -12,7 +12,7 @@ from harness import environment
 environment.enter()  # before what needs packages is imported
 
 from harness.commands import data, plugins, results, scaffold, sweep, workbench  # noqa: E402
-from harness.errors import InputError  # noqa: E402
+from harness.errors import InputError, Problem, one_line  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,9 +24,12 @@ def main(argv: list[str] | None = None) -> int:
         for problem in error.problems:
             print(problem, file=sys.stderr)
         return 2
-    except BrokenPipeError:  # "| head" has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # "| head" has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        print(Problem("", f"{type(error).__name__}: {one_line(error)}"), file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

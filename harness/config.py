@@ -2,110 +2,57 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import itertools
-import json
+import math
 import re
-from collections.abc import Hashable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import pydantic
-import yaml
-from pydantic import BaseModel, ConfigDict, Field
 
 from harness import plugins
 from harness.errors import InputError, Problem, one_line, suggest
-from harness.parameters import describe, parameters
+from harness.parameters import describe, parameters, shown
+from harness.sweep import (
+    DatasetEntry,
+    Frozen,
+    GeneratorEntry,
+    MethodEntry,
+    Params,
+    Subset,
+    Sweep,
+    labelled,
+    method_label,
+    plain,
+)
+from harness.yaml_file import read_file, read_text
 
-#: A plain file name: it becomes a folder or file below the storage folder and must stay there.
-PLAIN = r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}"
+FEW, MANY = 3, 40  # mistakes of one kind, and mistakes in all, that are told
 RESERVED = ("mlflow.db", "mlartifacts")  # other things in the storage folder
-Name = Annotated[str, Field(pattern=rf"^{PLAIN}$")]
-Count = Annotated[int, Field(ge=0, le=1_000_000, strict=True)]
-Params = dict[str, Any]
+#: most methods that the grids of one sweep may expand to
+MOST_METHODS = 1000
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+@dataclass(frozen=True)
+class Draft:
+    """A config as far as it could be read: what is right in it, and all that is not.
+
+    ``sweep`` holds the right entries alone; the others have their defaults. The numbers of
+    ``datasets``, ``methods`` and ``auxiliary`` say where in the file their entries stand.
+    """
+
+    sweep: Sweep
+    datasets: tuple[int, ...]
+    methods: tuple[int, ...]
+    auxiliary: tuple[int, ...]
+    problems: tuple[Problem, ...]
 
 
-class Subset(_Frozen):
-    """How many queries of each kind; anomalous ones are drawn evenly over the kinds of defect."""
-
-    normal: Count
-    anomalous: Count
-    seed: Count = 0
-
-
-class DatasetEntry(_Frozen):
-    """A dataset of the sweep."""
-
-    use: str
-    params: Params = {}
-    categories: list[str] | None = None  # None: all
-    queries: Subset | list[str] | None = None  # None: the whole test split; or names of images
-    support: str | None = None  # file with somebody else's references, beside the config
-    object_names: dict[str, str] = {}  # category -> words for prompts
-    label: Name | None = None
-
-
-class MethodEntry(_Frozen):
-    """A method of the sweep."""
-
-    use: str
-    params: Params = {}
-    grid: dict[str, list[Any]] = {}  # parameter -> values: one method per combination
-    generator: str | None = None
-    label: Name | None = None
-    shots: list[Count] | None = None  # instead of the sweep's
-    auxiliary: Literal["leave-one-out"] | None = None  # other categories of the tested dataset
-    #: of a method that trains on auxiliary data: anew for each seed, so that its spread over seeds
-    #: is of training and of supports; or once for all of them, which leaves that of supports
-    training: Literal["per-seed", "once"] = "per-seed"
-
-
-class GeneratorEntry(_Frozen):
-    """A generator that methods may name."""
-
-    use: str
-    params: Params = {}
-    pool: Count = 30  # anomaly-free images in all, support included
-    generated: Count | None = None  # instead of ``pool``: images added to the support
-
-    def added(self, shots: int) -> int:
-        """How many images it adds to a support of so many."""
-        return max(0, self.pool - shots) if self.generated is None else self.generated
-
-
-class Sweep(_Frozen):
-    """One YAML file: the whole grid."""
-
-    name: Name
-    description: str = ""
-    datasets: Annotated[list[DatasetEntry], Field(min_length=1)]
-    methods: Annotated[list[MethodEntry], Field(min_length=1)]
-    generators: dict[str, GeneratorEntry] = {}
-    shots: Annotated[list[Count], Field(min_length=1)]
-    seeds: Annotated[list[Count], Field(min_length=1)]
-    auxiliary: list[DatasetEntry] = []  # in order of preference; the tested one is passed over
-    seed: Count = 0  # of the whole sweep: mixed into every draw
-    maps: bool = True  # False: image scores only
-    evaluation_size: Annotated[int, Field(ge=16, le=4096, strict=True)] = 256  # of pixel metrics
-    shard: Annotated[int, Field(ge=1, strict=True)] = 100  # most queries in one task
-    threads: Annotated[int, Field(ge=1, le=256, strict=True)] = 1  # per worker
-    time_limit: Annotated[float, Field(gt=0)] = 3600.0  # seconds, of one task
-    attempts: Annotated[int, Field(ge=1, le=10, strict=True)] = 2  # of a task whose worker died
-    gallery: Count = 4  # most and least anomalous queries of a cell kept as pictures
-
-    def digest(self) -> str:
-        """Hash of all that decides results; neither description nor limits on effort count."""
-        idle = {"description", "time_limit", "attempts"}
-        body = self.model_dump(mode="json", exclude=idle)
-        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
-def load(path: Path, overrides: list[str] | None = None) -> Sweep:
+def load(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     """Read a sweep and check all that can be checked without the data.
 
     Parameters
@@ -118,17 +65,95 @@ def load(path: Path, overrides: list[str] | None = None) -> Sweep:
     InputError
         With every mistake found: file, key, what was expected.
     """
-    raw = _read(path)
-    for text in overrides or ():
-        _override(raw, text)
+    draft = read(path, overrides)
+    if draft.problems:
+        raise InputError(*brief(draft.problems))
+    return draft.sweep
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> Draft:
+    """What is right and what is wrong in a sweep's file; InputError where it is no YAML at all."""
+    raw = read_file(path)
+    if not isinstance(raw, dict):
+        raise InputError(Problem(str(path), "expected a mapping with the keys name, datasets, ..."))
+    problems: list[Problem] = []
+    for text in overrides:
+        try:
+            _override(raw, text)
+        except InputError as error:
+            problems += error.problems
+    broken: set[str] = set()
     try:
-        sweep = Sweep.model_validate(raw)
+        Sweep.model_validate(raw)
     except pydantic.ValidationError as error:
-        raise InputError(*(_explain(path, e, raw) for e in error.errors())) from None
-    problems = list(_check(sweep, path))
+        mistakes = [e for e in error.errors() if not _other_branch(e, raw)]
+        problems += [_explain(path, e) for e in mistakes]
+        broken = {str(e["loc"][0]) for e in mistakes if e["loc"]}
+    right = {k: v for k, v in raw.items() if k in Sweep.model_fields and k not in broken}
+    entries: dict[str, dict[int, Any]] = {
+        key: dict(_entries(model, raw.get(key)))
+        for key, model in (("datasets", DatasetEntry), ("methods", MethodEntry))
+    }
+    entries["auxiliary"] = dict(_entries(DatasetEntry, raw.get("auxiliary")))
+    named = raw.get("generators")
+    generators = {
+        str(name): entry
+        for name, value in (named.items() if isinstance(named, dict) else ())
+        for _, entry in _entries(GeneratorEntry, [value])
+    }
+    defaults: dict[str, Any] = {"name": "draft", "shots": [1], "seeds": [0]}
+    lists = {key: list(found.values()) for key, found in entries.items()}
+    draft = Sweep.model_construct(**defaults | right | lists | {"generators": generators})
+    # A generator that is wrong in itself is there all the same.
+    names = [str(name) for name in named] if isinstance(named, dict) else []
+    bad, more = _check(draft, entries, names, path)
+    problems += more
+    whole = draft.model_copy(
+        update={key: [e for i, e in entries[key].items() if (key, i) not in bad] for key in lists}
+        | {"generators": {k: g for k, g in generators.items() if ("generators", k) not in bad}}
+    )
+    numbers = {k: tuple(i for i in found if (k, i) not in bad) for k, found in entries.items()}
+    if not problems:
+        sweep, problems = _expand_grids(Sweep.model_validate(raw), path)
     if problems:
-        raise InputError(*problems)
-    return _expand_grids(sweep, path)
+        return Draft(labelled(whole), **numbers, problems=tuple(problems))
+    return Draft(sweep, **numbers, problems=())
+
+
+def brief(problems: Iterable[Problem]) -> list[Problem]:
+    """Problems as people read them: of those that are alike a few, and how many more there are."""
+    alike: dict[tuple[str, str], list[Problem]] = {}
+    for problem in problems:
+        where = re.sub(r"\d+", "", problem.where)
+        words = re.sub(r"\d+", "", problem.message.partition(" Got ")[0])
+        alike.setdefault((where, words), []).append(problem)
+    out = []
+    for same in alike.values():
+        out += same[:FEW]
+        if len(same) > FEW:
+            out.append(Problem(same[-1].where, f"the same {len(same) - FEW} times more"))
+    if len(out) > MANY:
+        out = [*out[:MANY], Problem("", f"and {len(out) - MANY} more mistakes")]
+    return out
+
+
+def _entries(model: type[Frozen], given: Any) -> Iterator[tuple[int, Any]]:
+    """Number and entry of those in a list that are right in themselves."""
+    for i, value in enumerate(given if isinstance(given, list) else ()):
+        with contextlib.suppress(pydantic.ValidationError):
+            yield i, model.model_validate(value)
+
+
+def _other_branch(error: Any, raw: Any) -> bool:
+    """Whether a mistake is one only for the kind of ``queries`` that was not meant."""
+    steps = list(error["loc"])
+    if "queries" not in steps or steps[-1] == "queries":
+        return False
+    at = steps.index("queries")
+    for step in steps[: at + 1]:
+        raw = raw[step]
+    listed = str(steps[at + 1]).startswith("list[")
+    return listed is not isinstance(raw, list) and isinstance(raw, list | dict)
 
 
 def only(conditions: list[str]) -> dict[str, set[str]]:
@@ -148,57 +173,19 @@ def only(conditions: list[str]) -> dict[str, set[str]]:
                 value = part
             if key not in keys:
                 known = suggest(key or part, keys)
-                raise InputError(Problem("--only", f"expected KEY=VALUE, got {part!r}.{known}"))
+                raise InputError(
+                    Problem("--only", f"expected KEY=VALUE, got {shown(part)}.{known}")
+                )
             accepted.setdefault(key, set()).add(value)
     return accepted
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key given twice, of which plain YAML silently keeps the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "expected a word as a key", key.start_mark
-                )
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} stands here twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError(Problem(str(path), "no such file")) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(Problem(str(path), f"cannot be read: {one_line(error)}")) from None
-    try:
-        raw = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        reason = getattr(error, "problem", None) or one_line(error)
-        raise InputError(Problem(where, f"not valid YAML: {reason}")) from None
-    if not isinstance(raw, dict):
-        raise InputError(Problem(str(path), "expected a mapping with the keys name, datasets, ..."))
-    return raw
 
 
 def value_of(option: str, text: str) -> tuple[str, Any]:
     """Key and value of "key=value", the value being YAML; InputError blames the option."""
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise InputError(Problem(option, f"expected KEY=VALUE, got {text!r}"))
-    try:
-        return key, yaml.load(value, _Loader)
-    except yaml.YAMLError as error:
-        raise InputError(Problem(option, f"{text!r}: {one_line(error)}")) from None
+        raise InputError(Problem(option, f"expected KEY=VALUE, got {shown(text)}"))
+    return key, read_text(value, f"{option} {shown(key)}")
 
 
 def _override(raw: Any, text: str) -> None:
@@ -216,12 +203,14 @@ def _override(raw: Any, text: str) -> None:
         raise InputError(Problem("--set", f"{text!r}: the config has no such place")) from None
 
 
-def _explain(path: Path, error: Any, raw: dict[str, Any]) -> Problem:
+def _explain(path: Path, error: Any) -> Problem:
     """One mistake found by pydantic, in the config's own terms."""
-    steps = [s for s in error["loc"] if s not in ("Subset", "list[str]")]
+    steps = list(error["loc"])
+    if "queries" in steps[:-1]:  # what follows is the kind of them that pydantic tried
+        del steps[steps.index("queries") + 1]
     where = f"{path}: {_dotted(steps)}"
     if error["type"] == "extra_forbidden":
-        models: dict[str, type[_Frozen]] = {
+        models: dict[str, type[Frozen]] = {
             "datasets": DatasetEntry,
             "auxiliary": DatasetEntry,
             "methods": MethodEntry,
@@ -233,17 +222,15 @@ def _explain(path: Path, error: Any, raw: dict[str, Any]) -> Problem:
         return Problem(where, f"unknown key.{suggest(str(steps[-1]), model.model_fields)}")
     if error["type"] == "missing":
         return Problem(where, "this key is needed and missing")
-    try:
-        given = json.dumps(error["input"], default=str)
-    except ValueError:  # an anchor within itself
-        given = repr(error["input"])
-    shown = given if len(given) < 80 else given[:77] + "..."
+    given = shown(error["input"])
     if error["type"] == "string_pattern_mismatch":
         expected = "a plain name: letters, digits and . _ + = -, starting with a letter or digit"
-        return Problem(where, f"expected {expected}. Got {shown}")
+        return Problem(where, f"expected {expected}. Got {given}")
     message = error["msg"].replace("Input should be", "expected")
     message = re.sub(r"a valid dictionary( or instance of \w+)?", "keys and values", message)
-    return Problem(where, f"{message}. Got {shown}")
+    if error["type"] == "value_error":
+        message = str(error["ctx"]["error"])
+    return Problem(where, f"{message}. Got {given}")
 
 
 def _dotted(steps: list[Any]) -> str:
@@ -251,50 +238,76 @@ def _dotted(steps: list[Any]) -> str:
     return text.lstrip(".")
 
 
-def _check(sweep: Sweep, path: Path) -> list[Problem]:
+def _check(
+    sweep: Sweep, entries: Mapping[str, Mapping[int, Any]], named: Iterable[str], path: Path
+) -> tuple[set[tuple[str, int | str]], list[Problem]]:
+    """Which entries are wrong, and every mistake that the data need not be asked for."""
     problems: list[Problem] = []
+    bad: set[tuple[str, int | str]] = set()
     if sweep.name in RESERVED:
         problems.append(Problem(f"{path}: name", f"{sweep.name!r} is taken by the tracking server"))
     for key in ("shots", "seeds"):
-        values = getattr(sweep, key)
-        if len(set(values)) < len(values):
-            problems.append(Problem(f"{path}: {key}", f"a value stands here twice: {values}"))
-    for i, d in enumerate([*sweep.datasets, *sweep.auxiliary]):
-        n = len(sweep.datasets)
-        where = f"{path}: datasets[{i}]" if i < n else f"{path}: auxiliary[{i - n}]"
-        problems += check_plugin("dataset", d.use, d.params, where)
+        problems += _twice(getattr(sweep, key), f"{path}: {key}")
+
+    def judge(key: str, i: int | str, mistakes: list[Problem]) -> None:
+        problems.extend(mistakes)
+        if mistakes:
+            bad.add((key, i))
+
+    for key in ("datasets", "auxiliary"):
+        for i, d in entries[key].items():
+            where = f"{path}: {key}[{i}]"
+            judge(key, i, check_plugin("dataset", d.use, d.params, where))
+            if key == "auxiliary":
+                idle = [n for n in ("queries", "support", "label") if getattr(d, n) is not None]
+                problems += [Problem(f"{where}.{n}", "is of no use here") for n in idle]
     for name, g in sweep.generators.items():
-        problems += check_plugin("generator", g.use, g.params, f"{path}: generators.{name}")
-    for i, m in enumerate(sweep.methods):
-        problems += _check_method(sweep, m, f"{path}: methods[{i}]")
-    return problems
+        where = f"{path}: generators.{name}"
+        judge("generators", name, check_plugin("generator", g.use, g.params, where))
+    for i, m in entries["methods"].items():
+        judge("methods", i, _check_method(sweep, m, list(named), f"{path}: methods[{i}]"))
+    return bad, problems
 
 
-def _check_method(sweep: Sweep, m: MethodEntry, where: str) -> list[Problem]:
+def _twice(values: list[int], where: str) -> list[Problem]:
+    repeated = sorted(value for value, n in Counter(values).items() if n > 1)
+    return [Problem(where, f"a value stands here twice: {shown(repeated)}")] if repeated else []
+
+
+def _check_method(sweep: Sweep, m: MethodEntry, named: list[str], where: str) -> list[Problem]:
+    problems = []
+    if m.generator is not None and m.generator not in named:
+        known = suggest(m.generator, named)
+        problems.append(Problem(f"{where}.generator", f"no generator {m.generator!r}.{known}"))
+    problems += _twice(m.shots or [], f"{where}.shots")
     first = {k: v[0] for k, v in m.grid.items() if v}
-    problems = check_plugin("method", m.use, {**m.params, **first}, where)
+    mistakes = check_plugin("method", m.use, {**m.params, **first}, where)
     for key, values in m.grid.items():
         if not values:
-            problems.append(Problem(f"{where}.grid.{key}", "expected a list of values, got none"))
+            mistakes.append(Problem(f"{where}.grid.{key}", "expected a list of values, got none"))
+        if key in m.params:
+            mistakes.append(Problem(f"{where}.grid.{key}", "stands among params, too"))
         for value in values[1:]:
-            problems += check_plugin("method", m.use, {**m.params, **first, key: value}, where)
-    if problems:
-        return problems
+            mistakes += check_plugin("method", m.use, {**m.params, **first, key: value}, where)
+    combinations = math.prod(len(values) for values in m.grid.values())
+    if combinations > MOST_METHODS:
+        message = f"expected at most {MOST_METHODS} combinations. Got {combinations}"
+        mistakes.append(Problem(f"{where}.grid", message))
+    if mistakes:
+        return problems + mistakes
     made = build("method", m.use, {**m.params, **first})
-    if m.generator is not None and m.generator not in sweep.generators:
-        known = suggest(m.generator, sweep.generators)
-        problems.append(Problem(f"{where}.generator", f"no generator {m.generator!r}.{known}"))
     if m.generator is None and (made.generator or made.personalized):
         problems.append(Problem(f"{where}.generator", f"{m.use} needs a generator; name one"))
     if made.auxiliary and not sweep.auxiliary and m.auxiliary is None:
         message = f"{m.use} trains on an auxiliary dataset; the sweep names none"
         problems.append(Problem(f"{where}: auxiliary", message))
-    for k in m.shots if m.shots is not None else sweep.shots:
-        if k not in made.shots:
-            few, most = made.shots[0], made.shots[-1]
-            span = f"{few} or more" if most >= 100_000 else f"{few} to {most}"
-            message = f"{m.use} takes {span} shots, got {k}; a method may have its own 'shots:'"
-            problems.append(Problem(f"{where}.shots", message))
+    refused = [k for k in (m.shots if m.shots is not None else sweep.shots) if k not in made.shots]
+    if refused:
+        few, most = made.shots[0], made.shots[-1]
+        span = f"{few} or more" if most >= 100_000 else f"{few} to {most}"
+        got = ", ".join(map(str, refused[:5])) + (", ..." if len(refused) > 5 else "")
+        message = f"{m.use} takes {span} shots, got {got}; a method may have its own 'shots:'"
+        problems.append(Problem(f"{where}.shots", message))
     return problems
 
 
@@ -350,31 +363,26 @@ def build(kind: str, use: str, params: Params) -> Any:
     return cls(**values)
 
 
-def _expand_grids(sweep: Sweep, path: Path) -> Sweep:
+def _expand_grids(sweep: Sweep, path: Path) -> tuple[Sweep, list[Problem]]:
     """One method per combination of its grid; every method with a label of its own."""
     methods = []
     for m in sweep.methods:
-        label = m.label or plain(m.use) + (f"+{plain(m.generator)}" if m.generator else "")
+        label = method_label(m)
         for values in itertools.product(*m.grid.values()):
             point = dict(zip(m.grid, values, strict=True))
             tail = "".join(f"-{k}={plain(str(v))[:30]}" for k, v in point.items())
             new = {"params": {**m.params, **point}, "grid": {}, "label": (label + tail)[:100]}
             methods.append(m.model_copy(update=new))
-    datasets = [d.model_copy(update={"label": d.label or plain(d.use)}) for d in sweep.datasets]
     problems = []
+    whole = labelled(sweep.model_copy(update={"methods": methods}))
+    if len(methods) > MOST_METHODS:
+        message = f"expected at most {MOST_METHODS} methods. Got {len(methods)}"
+        problems.append(Problem(f"{path}: methods", message))
     for kind, labels in (
-        ("methods", [str(m.label) for m in methods]),
-        ("datasets", [str(d.label) for d in datasets]),
+        ("methods", [str(m.label) for m in whole.methods]),
+        ("datasets", [str(d.label) for d in whole.datasets]),
     ):
-        for label in sorted({x for x in labels if labels.count(x) > 1}):
+        for label in sorted(x for x, n in Counter(labels).items() if n > 1):
             message = f"two of them are called {label!r}: give one a 'label:'"
             problems.append(Problem(f"{path}: {kind}", message))
-    if problems:
-        raise InputError(*problems)
-    return sweep.model_copy(update={"methods": methods, "datasets": datasets})
-
-
-def plain(text: str) -> str:
-    """A plain name that recalls the text: "my_pkg.mod:Mine" -> "Mine", "../a/mine.py" -> "mine"."""
-    last = re.sub(r"\.py$", "", text.rpartition(":")[2].rpartition("/")[2])
-    return re.sub(r"[^A-Za-z0-9._+=-]+", "-", last).strip("-.") or "unnamed"
+    return whole, problems

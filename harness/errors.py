@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 MESSAGE = 2_000  # characters of an error's line that are shown and recorded
+MOST_NAMES = 60  # that an 'unknown ...' message lists
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Problem:
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.message}" if self.where else self.message
-        return printable("\\n".join(text.splitlines()))  # a word of the user's may be of two
+        return printable(redacted("\\n".join(text.splitlines())))  # a word may be of two lines
 
 
 class InputError(Exception):
@@ -33,12 +35,27 @@ class DataError(ValueError):
     """A file of a dataset is missing or damaged. The message names it and what was expected."""
 
 
+#: "user:password@" of a URI, and "password=..." of its query or of anything else
+_LOGIN = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^/\s]*@", re.IGNORECASE)
+_TOKEN = re.compile(
+    r"\b([\w.-]*(?:passw(?:or)?d|token|secret|signature|credential|api_?key|access_?key)[\w.-]*=)"
+    r"[^&\s'\"]+",
+    re.IGNORECASE,
+)
+
+
+def redacted(text: str) -> str:
+    """A text without the secrets of its URIs: ``http://***@host/?token=***``."""
+    return _TOKEN.sub(r"\1***", _LOGIN.sub(r"\1***@", text))
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """Sentence that ends an 'unknown ...' message: the nearest known word, and all of them."""
     names = sorted(known)
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word[:100], names, n=1, cutoff=0.6)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"{hint} Available: {', '.join(names) or 'none'}."
+    more = f", ... ({len(names)} in all)" if len(names) > MOST_NAMES else ""
+    return f"{hint} Available: {', '.join(names[:MOST_NAMES]) or 'none'}{more}."
 
 
 def one_line(error: BaseException) -> str:

@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic.fields import FieldInfo
 
-from harness.errors import InputError, Problem, one_line, suggest
+from harness.errors import InputError, Problem, one_line, printable, suggest
 
 _CONFIG = pydantic.ConfigDict(allow_inf_nan=False)
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
@@ -251,7 +251,7 @@ def shown(value: Any, most: int = 80) -> str:
         text = repr(value)
     except (ValueError, RecursionError):  # a number of 5,000 digits
         text = f"a {type(value).__name__} too large to show"
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    text = printable(text)
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from harness import config, plugins
-from harness.config import GeneratorEntry, MethodEntry, Sweep
 from harness.errors import one_line
 from harness.execution.executor import Listener, Settings, Write
 from harness.execution.outcome import Outcome
@@ -25,7 +24,7 @@ from harness.execution.schedule import Schedule
 from harness.keys import Cell
 from harness.options import Options, reproduce
 from harness.planning.graph import Plan, plan
-from harness.planning.inputs import SweepInputs, collect_inputs
+from harness.planning.inputs import SweepInputs, checked_sweep, collect_inputs
 from harness.planning.kinds import Evaluate, Personalize
 from harness.planning.origins import origins
 from harness.planning.payload import Payloads
@@ -40,6 +39,7 @@ from harness.results.accounting import PER_QUERY, ended, moment
 from harness.results.writer import ResultsWriter
 from harness.storage.lock import Lock
 from harness.storage.store import Store
+from harness.sweep import GeneratorEntry, MethodEntry, Sweep
 
 REPORT = "report.html"
 LEAVE = 3.0  # seconds that an interrupted run waits for workers that are still starting
@@ -57,9 +57,8 @@ class Prepared:
 def prepare(options: Options, sweep: Sweep | None = None) -> Prepared:
     """Read and check the config, look at the data, make the graph; InputError says all mistakes."""
     wanted = config.only(list(options.only))
-    sweep = sweep or config.load(options.conf, list(options.overrides))
-    root = None if options.data_root is None else str(Path(options.data_root).absolute())
-    inputs = collect_inputs(sweep, options.conf, root)
+    sweep = sweep or checked_sweep(options.conf, options.overrides, options.data_root)
+    inputs = collect_inputs(sweep, options.conf, options.data_root)
     return Prepared(sweep, inputs, plan(sweep, inputs.plan_inputs, wanted))
 
 
@@ -76,7 +75,7 @@ def run(options: Options) -> int:
     InputError
         Bad config, plug-in or data found before anything was run.
     """
-    sweep = config.load(options.conf, list(options.overrides))
+    sweep = checked_sweep(options.conf, options.overrides, options.data_root)
     with _Workers(options, sweep) as workers:
         ready = prepare(options, sweep)
         with Lock(Store(options.storage), sweep.name):

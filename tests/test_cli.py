@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from harness.__main__ import main
-from tests.sweeps import FAKES, HOME, NEAR, Tally, command, rows, sweep, written
+from tests.sweeps import FAKES, HOME, NEAR, SQUARES, Tally, command, rows, sweep, written
 
 pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("toys")]
 
@@ -47,7 +47,11 @@ def test_plan_says_what_it_would_do(tmp_path: Path, capsys: pytest.CaptureFixtur
         ),
         ({"methods": [{"use": NEAR, "params": {"pwer": 1}}]}, (), "Did you mean 'power'?"),
         ({"shots": ["x"]}, (), "shots[0]"),
-        ({"shots": [99]}, (), "99 shots asked for, but 10"),
+        (
+            {"datasets": [{"use": SQUARES, "categories": ["ant"]}], "shots": [99]},
+            (),
+            "99 shots asked for, but 10",
+        ),
         ({"datasets": [{"use": "mvtec"}]}, ("--data-root", "/nowhere"), "/nowhere: no such folder"),
         ({"name": "../up"}, (), "plain name"),
         ({}, ("--only", "method=Nera"), "Did you mean 'Near'?"),

@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 from harness import config
-from harness.config import Sweep
 from harness.errors import InputError
 from harness.planning import costs
 from harness.planning.graph import Plan, PlanInputs, plan
 from harness.planning.kinds import KINDS, Predict
 from harness.planning.task import Task
+from harness.sweep import Sweep
 from tests.sweeps import HOME, SQUARES, sweep, written
 
 pytestmark = pytest.mark.usefixtures("toys")

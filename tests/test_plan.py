@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from harness import config
 from harness.data.contents import Stamps
 from harness.interface import Sample
-from harness.planning import inputs
+from harness.planning import inputs, listing
 from harness.planning.graph import Plan, draw_support, plan, shard_queries, shards
 from harness.planning.kinds import KINDS
 from tests.sweeps import NEAR, SQUARES, sweep, written
@@ -325,9 +325,9 @@ def test_keys_say_nothing_of_labels(tmp_path: Path) -> None:
             assert set(r.key) <= set("0123456789abcdef")
             turned = Sample(r.sample.image, 1 - r.sample.label, defect="other")
             entry = made.datasets[0]
-            stamps = Stamps(inputs._open(entry, None, ""))
-            identity = inputs._identity(entry, stamps)
-            assert inputs._key(stamps, identity, turned) == r.key
+            stamps = Stamps(listing.open_entry(entry, None, ""))
+            identity = listing.identity_of(entry, stamps)
+            assert listing.key_of(stamps, identity, turned) == r.key
 
 
 @settings(max_examples=5, deadline=None)

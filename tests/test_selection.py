@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.config import DatasetEntry, Subset
 from harness.data import selection
 from harness.errors import InputError
 from harness.interface import Sample
+from harness.sweep import DatasetEntry, Subset
 
 
 def images_of(normal: int = 20, **defects: int) -> list[Sample]:
@@ -24,14 +24,18 @@ def images_of(normal: int = 20, **defects: int) -> list[Sample]:
     return found
 
 
-@given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 100))
+@given(st.integers(0, 22), st.integers(1, 22), st.integers(0, 100))
 def test_stratified_draws_so_many_of_each_kind(normal: int, anomalous: int, seed: int) -> None:
     every = images_of(dent=9, hole=9, crack=2)
     subset = Subset(normal=normal, anomalous=anomalous, seed=seed)
+    if normal > 20 or anomalous > 20:
+        with pytest.raises(ValueError, match=r"d/c: expected \d+ \w+ queries, there are 20"):
+            selection.stratified(every, subset, "d/c")
+        return
     drawn = selection.stratified(every, subset, "d/c")
     kinds = Counter(s.defect for s in drawn)
-    assert kinds["good"] == min(normal, 20)
-    assert sum(kinds.values()) - kinds["good"] == min(anomalous, 20)
+    assert kinds["good"] == normal
+    assert sum(kinds.values()) - kinds["good"] == anomalous
     large = [kinds["dent"], kinds["hole"]]
     assert max(large) - min(large) <= 1
     assert kinds["crack"] >= min(2, min(large))
@@ -77,7 +81,7 @@ def test_support_of_somebody_else(tmp_path: Path) -> None:
         ({"d": {"c": {"0": ["good/1", "good/1"]}}}, "2 different"),
         ({"d": {"c": {"1": ["good/1", "good/2"]}}}, "seed 0"),
         ({"d": {"c": {"0": ["good/1", "good/99"]}}}, "no training image 'good/99'"),
-        ({"d": {"c": {"0": [1, None]}}}, "no training image 1"),
+        ({"d": {"c": {"0": [1, None]}}}, "2 different image names"),
     ],
 )
 def test_supports_that_are_mistakes(tmp_path: Path, given: Any, words: str) -> None:

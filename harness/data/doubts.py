@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.config import DatasetEntry, Subset
 from harness.data import masks
 from harness.data.contents import Stamps
 from harness.interface import Dataset, Sample
+from harness.sweep import DatasetEntry, Subset
 
 
 def of_category(stamps: Stamps, entry: DatasetEntry, category: str) -> list[str]:

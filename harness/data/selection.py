@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from harness.config import DatasetEntry, Subset, plain
-from harness.errors import InputError, Problem, one_line, suggest
+from harness.errors import InputError, Problem, suggest
 from harness.interface import Dataset, Sample
 from harness.keys import hashed
+from harness.sweep import DatasetEntry, Subset, plain
+from harness.yaml_file import read_file
 
 
 def queries(entry: DatasetEntry, test: Sequence[Sample], category: str) -> list[Sample]:
@@ -47,12 +46,19 @@ def check_queries(
 def stratified(test: Sequence[Sample], subset: Subset, name: str) -> list[Sample]:
     """A fixed draw of test samples: so many normal, so many anomalous evenly over the defects.
 
-    Asking for more than there are gives all there are.
-
     Parameters
     ----------
     name : of the category, so that two categories draw differently
+
+    Raises
+    ------
+    ValueError
+        There are fewer: a smaller test than the one asked for would pass for it.
     """
+    for kind, label, number in (("normal", 0, subset.normal), ("anomalous", 1, subset.anomalous)):
+        present = sum(bool(s.label) == bool(label) for s in test)
+        if number > present:
+            raise ValueError(f"{name}: expected {number} {kind} queries, there are {present}")
     rng = np.random.default_rng([subset.seed, int(hashed(name)[:8], 16)])
     kinds: dict[tuple[int, str], list[Sample]] = {}
     for i in rng.permutation(len(test)):
@@ -75,10 +81,9 @@ def support_file(entry: DatasetEntry, path: Path, where: str) -> dict[str, Any] 
         return None
     file = path.parent / entry.support
     try:
-        text = file.read_text(encoding="utf-8")
-        given = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(Problem(where, f"{file}: {one_line(error)}")) from None
+        given = read_file(file)  # JSON is YAML, too
+    except InputError as error:
+        raise InputError(*(Problem(where, str(p)) for p in error.problems)) from None
     found = given.get(entry.label) if isinstance(given, dict) else None
     if not isinstance(found, dict):
         message = f"{file}: expected {entry.label}: category: seed: [image names]"
@@ -97,7 +102,11 @@ def given_support(
     """The first ``most`` references that a support file names for a category and seed."""
     seeds = given.get(category)
     names = seeds.get(str(seed), seeds.get(seed)) if isinstance(seeds, dict) else None
-    if not isinstance(names, list) or len(names) < most or len(set(names[:most])) < most:
+    if (
+        not isinstance(names, list)
+        or not all(isinstance(name, str) for name in names)
+        or len(set(names[:most])) < most
+    ):
         message = f"expected {most} different image names for {category}, seed {seed}"
         raise InputError(Problem(where, message))
     known = {s.name: s for s in train}

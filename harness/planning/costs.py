@@ -16,13 +16,13 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from harness import plugins
-from harness.config import Sweep, plain
 from harness.errors import InputError, Problem, one_line, suggest
 from harness.parameters import parameters as parameters_of
 from harness.planning.graph import Category, Plan, shards
 from harness.planning.kinds import KINDS
 from harness.planning.references import Role
 from harness.planning.task import Amounts, Sizes, Task
+from harness.sweep import Sweep, plain
 
 TABLE = plugins.HOME / "conf" / "costs.yaml"
 UNITS = ("task", *Amounts._fields)

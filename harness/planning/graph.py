@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from harness.config import Sweep
 from harness.errors import InputError, Problem, suggest
 from harness.interface import Sample
 from harness.keys import Cell, hashed
@@ -28,6 +27,7 @@ from harness.planning.kinds import (
     Train,
 )
 from harness.planning.task import Task
+from harness.sweep import Sweep
 
 #: Part of every key: raised when the engine itself makes something else of the same inputs.
 VERSION = 3

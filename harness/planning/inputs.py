@@ -8,25 +8,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from harness import config, plugins, syntax
-from harness.config import DatasetEntry, Sweep, plain
-from harness.data import doubts, duplicates, images, leaks, selection, shortcuts
-from harness.data.contents import EMPTY, Stamps
-from harness.data.opening import open_dataset
-from harness.errors import InputError, Problem, one_line, suggest
-from harness.interface import Dataset, Sample
+from harness import config, plugins
+from harness.config import Draft
+from harness.data import images, shortcuts
+from harness.data.contents import Stamps
+from harness.errors import InputError, Problem, one_line
 from harness.keys import Cell, hashed
 from harness.parameters import parameters
-from harness.planning.graph import Category, Code, PlanInputs, Reference, draw_support
+from harness.planning.graph import Category, Code, PlanInputs
+from harness.planning.listing import (
+    categories_of,
+    identity_of,
+    key_of,
+    list_dataset,
+    open_entry,
+    says,
+)
 from harness.planning.references import AuxiliaryUse, DatasetUse
 from harness.results import evaluation, metrics
+from harness.sweep import DatasetEntry, Sweep, plain
 
 
 @dataclass(frozen=True)
@@ -68,31 +74,20 @@ def collect_inputs(sweep: Sweep, path: Path, data_root: str | None) -> SweepInpu
     categories: list[Category] = []
     supports: dict[str, dict[str, dict[str, list[str]]]] = {}
     opened: dict[str, tuple[Stamps, str]] = {}
-    most = max([*sweep.shots, *(k for m in sweep.methods for k in m.shots or ())])
     for i, entry in enumerate(sweep.datasets):
-        where = f"{path}: datasets[{i}]"
         try:
-            dataset = _open(entry, data_root, where)
-            label = str(entry.label)
-            stamps = Stamps(dataset)
-            identity = _identity(entry, stamps)
-            opened[label] = (stamps, identity)
-            given = selection.support_file(entry, path, f"{where}.support")
-            names = _categories(dataset, entry, where)
-            selection.check_queries(entry, dataset, names, f"{where}.queries")
-            for name in names:
-                new = _category(sweep, entry, stamps, identity, name, most, given, where)
-                remarks += _doubts(stamps, entry, name, where)
-                categories.append(new)
-                seeds = {
-                    str(s): [r.sample.name for r in drawn] for s, drawn in new.supports.items()
-                }
-                supports.setdefault(label, {})[name] = seeds
-            leaking = {c.name: c.leaks for c in categories if c.dataset == label}
-            if remark := leaks.remark(label, leaking, most):
-                remarks.append({"method": label, "note": remark})
+            listing = list_dataset(sweep, entry, path, f"{path}: datasets[{i}]", data_root)
         except InputError as error:
             problems += error.problems
+            continue
+        label = str(entry.label)
+        opened[label] = (listing.stamps, listing.identity)
+        categories += listing.categories
+        remarks += listing.remarks
+        supports[label] = {
+            c.name: {str(s): [r.sample.name for r in drawn] for s, drawn in c.supports.items()}
+            for c in listing.categories
+        }
     methods, notes = [], []
     for i, m in enumerate(sweep.methods):
         try:
@@ -113,129 +108,68 @@ def collect_inputs(sweep: Sweep, path: Path, data_root: str | None) -> SweepInpu
         users = [str(m.label) for m in sweep.methods if m.generator == name]
         notes += [{"method": label, "note": note} for label in users if note]
     if problems:
-        raise InputError(*problems)
+        if any(code.auxiliary for code in methods):
+            problems += _auxiliary_mistakes(dict(enumerate(sweep.auxiliary)), path, data_root)
+        raise InputError(*config.brief(problems))
     chosen, auxiliary = _auxiliary(sweep, path, data_root, categories, methods, opened)
-    judges = {m.__name__: _says(m) for m in (metrics, evaluation, images, shortcuts)}
+    judges = {m.__name__: says(m) for m in (metrics, evaluation, images, shortcuts)}
     plan_inputs = PlanInputs(
         tuple(categories), tuple(methods), generators, chosen, hashed(judges), judges
     )
     return SweepInputs(plan_inputs, auxiliary, supports, notes, remarks)
 
 
-def _open(entry: DatasetEntry, data_root: str | None, where: str) -> Dataset:
-    try:
-        return open_dataset(entry.use, entry.params, data_root)
-    except (ValueError, OSError, ImportError) as error:
-        raise InputError(Problem(where, one_line(error))) from None
+def checked_sweep(path: Path, overrides: Sequence[str], data_root: str | None) -> Sweep:
+    """Read and check a config and, where there is a mistake in it, its data as well; the sweep.
 
-
-def _identity(entry: DatasetEntry, stamps: Stamps) -> str:
-    """Hash of what pixels follow from besides their sources' stamps: of the code that decodes.
-
-    Where stamps are hashes of contents that is all: neither a folder nor a name nor a parameter
-    makes another image of the same bytes. Otherwise it counts who stamps, by which parameters.
+    Raises
+    ------
+    InputError
+        With every mistake. Without one in the config the data are left to ``collect_inputs``.
     """
-    reading = _says(images)
-    if stamps.hashes:
-        return hashed(reading)
-    cls = plugins.find("dataset", entry.use)
-    return hashed(cls.__name__, entry.params, plugins.source(cls).digest, reading)
+    draft = config.read(path, overrides)
+    if not draft.problems:
+        return draft.sweep
+    raise InputError(*config.brief([*draft.problems, *mistakes_in_data(draft, path, data_root)]))
 
 
-def _categories(dataset: Dataset, entry: DatasetEntry, where: str) -> list[str]:
-    try:
-        known = dataset.categories()
-    except (ValueError, OSError) as error:
-        raise InputError(Problem(where, one_line(error))) from None
-    for name in known:
-        if not name or name.startswith(".") or set(name) & set("/\\{}\n\r\0"):
-            message = f"{entry.use} has a category {name!r}, which is no plain name of a folder"
-            raise InputError(Problem(where, message))
-    if entry.categories is None:
-        return known
-    for name in entry.categories:
-        if name not in known:
-            message = f"{entry.use} has no category {name!r}.{suggest(name, known)}"
-            raise InputError(Problem(f"{where}.categories", message))
-    return list(dict.fromkeys(entry.categories))
+def mistakes_in_data(draft: Draft, path: Path, data_root: str | None) -> list[Problem]:
+    """What the disk has to object to those entries of a config that are right in themselves."""
+    problems: list[Problem] = []
+    for i, entry in zip(draft.datasets, draft.sweep.datasets, strict=True):
+        try:
+            list_dataset(draft.sweep, entry, path, f"{path}: datasets[{i}]", data_root)
+        except InputError as error:
+            problems += error.problems
+    users: list[tuple[str, str, str, dict[str, Any]]] = [
+        (f"methods[{i}]", "method", m.use, {**m.params, **{k: v[0] for k, v in m.grid.items()}})
+        for i, m in zip(draft.methods, draft.sweep.methods, strict=True)
+    ]
+    users += [
+        (f"generators.{name}", "generator", g.use, g.params)
+        for name, g in draft.sweep.generators.items()
+    ]
+    for where, kind, use, params in users:
+        try:
+            for file in config.build(kind, use, params).files():
+                file.stat()
+        except (OSError, ValueError) as error:  # weights that are not where they should be
+            problems.append(Problem(f"{path}: {where}.params", one_line(error)))
+    entries = dict(zip(draft.auxiliary, draft.sweep.auxiliary, strict=True))
+    return problems + _auxiliary_mistakes(entries, path, data_root)
 
 
-def _category(
-    sweep: Sweep,
-    entry: DatasetEntry,
-    stamps: Stamps,
-    identity: str,
-    name: str,
-    most: int,
-    given: dict[str, Any] | None,
-    where: str,
-) -> Category:
-    dataset = stamps.dataset
-    try:
-        train, test = dataset.train(name), dataset.test(name)
-        near = getattr(dataset, "near_duplicates", False)
-        stamps.learn(s.image for s in [*train, *test])
-        shared = leaks.shared(stamps, name, train, test)
-        reject = leaks.never_drawn(stamps, shared)
-        identity_of = duplicates.twins_in_train(dataset, name, near, stamps)
-        queries = selection.queries(entry, test, name)
-        supports, leaking = {}, {}
-        for seed in sweep.seeds:
-            if given is not None:
-                drawn = selection.given_support(given, train, name, seed, most, f"{where}.support")
-            else:
-                drawn = draw_support(
-                    train,
-                    most,
-                    seed,
-                    dataset=plain(entry.use),
-                    category=name,
-                    base=sweep.seed,
-                    reject=reject,
-                    identity=identity_of,
-                )
-            supports[seed] = tuple(Reference(s, _key(stamps, identity, s)) for s in drawn)
-            leaking[seed] = leaks.drawn(drawn, shared, queries)
-        found = [Reference(s, _key(stamps, identity, s)) for s in queries]
-        stamps.learn(s.mask for s in queries if s.mask is not None)
-        masks = [None if s.mask is None else stamps[s.mask] for s in queries]
-    except (ValueError, OSError) as error:
-        raise InputError(Problem(where, one_line(error))) from None
-    # Tiles of one source lie side by side, so that a shard decodes it once; nothing else is told.
-    order = sorted(
-        zip(found, masks, strict=True), key=lambda rm: (hashed(rm[0].sample.image), rm[0].key)
-    )
-    # The names too: they stand in the per-query table.
-    told = [(r.key, r.sample.name, r.sample.label, r.sample.defect, m) for r, m in order]
-    truth = hashed(told, dataset.threshold)
-    words = entry.object_names.get(name) or dataset.object_name(name)
-    return Category(
-        str(entry.label),
-        name,
-        words,
-        tuple(r for r, _ in order),
-        supports,
-        truth,
-        any(m is not None for m in masks),
-        leaking,
-    )
-
-
-def _doubts(stamps: Stamps, entry: DatasetEntry, category: str, where: str) -> list[dict[str, str]]:
-    """What is doubtful about a category, as notes of the report."""
-    try:
-        lines = doubts.of_category(stamps, entry, category)
-    except (ValueError, OSError) as error:
-        raise InputError(Problem(where, one_line(error))) from None
-    return [{"method": f"{entry.label}/{category}", "note": line} for line in lines]
-
-
-def _key(stamps: Stamps, identity: str, sample: Sample) -> str:
-    """Key of an image: what it is, wherever it lies and whatever it is called."""
-    stamp = stamps[sample.image]
-    if stamp == EMPTY:
-        raise ValueError(f"{stamps.dataset.root or ''}/{sample.image}: the file is empty")
-    return hashed(identity, stamp, sample.box)
+def _auxiliary_mistakes(
+    entries: Mapping[int, DatasetEntry], path: Path, data_root: str | None
+) -> list[Problem]:
+    problems: list[Problem] = []
+    for i, entry in entries.items():
+        where = f"{path}: auxiliary[{i}]"
+        try:
+            categories_of(open_entry(entry, data_root, where), entry, where)
+        except InputError as error:
+            problems += error.problems
+    return problems
 
 
 def _code(kind: str, use: str, params: dict[str, Any]) -> tuple[Code, str]:
@@ -293,11 +227,6 @@ def _effective(cls: type, params: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _says(module: ModuleType) -> str:
-    """Hash of the code of a module of the engine."""
-    return syntax.digest(Path(str(module.__file__)))
-
-
 def _contents(path: Path) -> str:
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
@@ -325,7 +254,7 @@ def _auxiliary(
             if m.auxiliary == "leave-one-out":
                 entry, name = tested, f"{category.dataset}-without-{category.name}"
                 stamps, identity = opened[category.dataset]
-                names = [n for n in _categories(stamps.dataset, tested, "") if n != category.name]
+                names = [n for n in categories_of(stamps.dataset, tested, "") if n != category.name]
             else:
                 cls = plugins.find("dataset", tested.use)
                 allowed = [a for a in sweep.auxiliary if plugins.find("dataset", a.use) is not cls]
@@ -335,10 +264,10 @@ def _auxiliary(
                 entry, name = allowed[0], plain(allowed[0].use)
                 if name not in others:
                     at = f"{path}: auxiliary"
-                    stamps = Stamps(_open(entry, data_root, at))
-                    others[name] = (stamps, _identity(entry, stamps))
+                    stamps = Stamps(open_entry(entry, data_root, at))
+                    others[name] = (stamps, identity_of(entry, stamps))
                 stamps, identity = others[name]
-                names = _categories(stamps.dataset, entry, f"{path}: auxiliary")
+                names = categories_of(stamps.dataset, entry, f"{path}: auxiliary")
             if not names:
                 message = f"{m.use} has nothing to train on for {category.dataset}/{category.name}"
                 raise InputError(Problem(f"{path}: auxiliary", message))
@@ -366,7 +295,7 @@ def _fingerprint(stamps: Stamps, identity: str, names: list[str], entry: Dataset
             stamps.learn([*(s.image for s in part), *masks])
             parts.append((name, words))
             parts += [
-                (_key(stamps, identity, s), s.label, stamps[s.mask] if s.mask else None)
+                (key_of(stamps, identity, s), s.label, stamps[s.mask] if s.mask else None)
                 for s in part
             ]
     return hashed(parts, dataset.threshold)

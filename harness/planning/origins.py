@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from harness.config import Sweep
 from harness.keys import hashed
 from harness.planning.graph import VERSION, Category, Plan, PlanInputs
 from harness.planning.kinds import (
@@ -26,6 +25,7 @@ from harness.planning.kinds import (
     Train,
 )
 from harness.planning.task import Task
+from harness.sweep import Sweep
 
 FILE = "keys.json"  # in a sweep's folder
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from harness import plugins
-from harness.config import Sweep
 from harness.keys import Cell, hashed
 from harness.planning.graph import Plan, shard_queries
 from harness.planning.inputs import SweepInputs
@@ -20,6 +19,7 @@ from harness.planning.references import (
     Truth,
 )
 from harness.planning.task import Payload, Task
+from harness.sweep import Sweep
 
 
 class Payloads:

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from harness.config import Sweep
 from harness.errors import InputError, Problem, one_line
 from harness.keys import Cell
 from harness.results.accounting import Account, TaskBook, costs_text, read_tasks
 from harness.results.aggregate import CELL, FORMAT, csv_text, results_frame, summary_frame
 from harness.results.metrics import METRICS
 from harness.storage.store import Store
+from harness.sweep import Sweep
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -27,10 +27,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from harness.errors import InputError, Problem, one_line
+from harness.errors import InputError, Problem, one_line, redacted
 from harness.interface import Arrays
 from harness.storage.node_cache import NodeCache
 
+SCHEMES = ("file", "memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hdfs")
 STALE = 3600.0  # seconds after which a file that was not written to its end is nobody's
 
 
@@ -48,11 +49,18 @@ class Store:
     """
 
     def __init__(self, root: str, copied: Collection[str] = ()) -> None:
+        where = f"storage {root}"
+        scheme, separator, rest = root.partition("://")
+        if (separator and scheme not in SCHEMES) or "::" in root or not root.strip():
+            known = ", ".join(f"{name}://" for name in SCHEMES)
+            raise InputError(Problem(where, f"expected a folder, or a URI of {known}"))
+        if separator and not rest.strip("/"):
+            raise InputError(Problem(where, f"expected {scheme}://, a name, and a folder"))
         try:
             # Others write too: what a folder held a moment ago says nothing.
             self._fs, base = fsspec.core.url_to_fs(root, use_listings_cache=False)
-        except (ImportError, ValueError) as error:  # no such protocol, or its package is missing
-            raise InputError(Problem(f"storage {root}", one_line(error))) from None
+        except Exception as error:  # a package that is missing, a client that finds no login: any
+            raise InputError(Problem(where, one_line(error))) from None
         self.local = isinstance(self._fs, LocalFileSystem)
         self._base = str(Path(base).absolute()) if self.local else base.rstrip("/")
         self.root = self._base if self.local else root  # the same from any working folder
@@ -64,21 +72,33 @@ class Store:
         """Full path of a file below the root, for messages."""
         return f"{self._base}/{name}"
 
+    @contextmanager
+    def _plain_errors(self) -> Iterator[None]:
+        """Errors of a protocol's client as OSError: some have types of their own, as botocore's."""
+        try:
+            yield
+        except OSError as error:
+            if error.filename is not None or error.errno is not None:
+                raise
+            raise type(error)(f"storage {redacted(self.root)}: {one_line(error)}") from error
+        except Exception as error:
+            raise OSError(f"storage {redacted(self.root)}: {one_line(error)}") from error
+
     def exists(self, name: str) -> bool:
         """Whether there is a file or folder of this name."""
-        with _plain_errors():
+        with self._plain_errors():
             return bool(self._fs.exists(self.path(name)))
 
     def read(self, name: str) -> bytes:
         """Contents of a file; FileNotFoundError when there is none."""
-        with _plain_errors():
+        with self._plain_errors():
             return bytes(self._fs.cat_file(self.path(name)))
 
     def write(self, name: str, contents: bytes) -> None:
         """Write a file whole: readers see the old one or the new one, never half of it."""
         path = self.path(name)
         if not self.local:  # object stores show an object when its upload is complete
-            with _plain_errors():
+            with self._plain_errors():
                 self._fs.pipe_file(path, contents)
             return
         target = Path(path)
@@ -109,7 +129,7 @@ class Store:
             return
         with tempfile.TemporaryDirectory() as there:
             local = Path(there) / "copy"
-            with _plain_errors():
+            with self._plain_errors():
                 self._fs.get(self.path(name), str(local), recursive=True)
             old = {p for p in local.rglob("*") if p.is_file()}
             yield local
@@ -118,20 +138,20 @@ class Store:
 
     def folders(self, name: str) -> list[str]:
         """Folders of the root, sorted, that hold a file of this name: such as all sweeps."""
-        with _plain_errors():
+        with self._plain_errors():
             paths = self._fs.glob(self.path(f"*/{name}"))
         return sorted(str(p).split("/")[-2] for p in paths)
 
     def delete(self, name: str) -> None:
         """Remove a file if it is there."""
-        with _plain_errors():
+        with self._plain_errors():
             if self._fs.exists(self.path(name)):
                 self._fs.rm_file(self.path(name))
 
     def keys(self, kind: str) -> set[str]:
         """Keys of all artifacts of a kind."""
         folder = self.path(f".artifacts/{kind}")
-        with _plain_errors():
+        with self._plain_errors():
             paths = self._fs.find(folder) if self._fs.exists(folder) else ()
         found = (str(p).rpartition("/")[2] for p in paths)
         return {n.removesuffix(".safetensors") for n in found if n.endswith(".safetensors")}
@@ -206,17 +226,6 @@ def _unpacked(contents: bytes) -> tuple[Arrays, Any]:
     for array in arrays.values():
         array.flags.writeable = False  # it may be kept and handed out again
     return arrays, json.loads(about["meta"])
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Errors of a protocol's client as OSError: some have types of their own, as botocore's."""
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:
-        raise OSError(one_line(error)) from error
 
 
 def artifact(kind: str, key: str) -> str:
