@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness import config
-from harness.config import Sweep
+from harness.sweep import Sweep
 
 
 class Known(Protocol):
