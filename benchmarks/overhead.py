@@ -14,7 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness.execution.executor import Settings
+from harness.execution.executor import Settings, load
+from harness.execution.loop import Loop
 from harness.execution.outcome import Outcome
 from harness.execution.schedule import Schedule
 from harness.interface import Sample
@@ -92,9 +93,8 @@ def chain(tasks: int) -> Plan:
     return Plan(tasks, {})
 
 
-def handed_out(tasks: int, workers: int) -> tuple[float, list[float]]:
-    """Tasks a second through Ray from the first answer on, and megabytes on the way."""
-    from harness.execution.ray_executor import Executor
+def handed_out(tasks: int, workers: int, runner: str) -> tuple[float, list[float]]:
+    """Tasks a second through a runner from the first answer on, and megabytes on the way."""
     from harness.storage.store import Store, artifact
 
     graph, meter = chain(tasks), Meter()
@@ -104,15 +104,17 @@ def handed_out(tasks: int, workers: int) -> tuple[float, list[float]]:
             path = Path(store.path(artifact(Prepare.kind, key)))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-        runner = Executor(Settings(folder, None, workers, 1, 60.0, 1, 0.0))
+        settings = Settings(folder, None, workers, 1, 60.0, 1, 0.0)
+        executor = load(runner, settings)
+        loop = Loop(executor, executor.start(), settings)
         schedule = Schedule(graph.tasks, graph.tasks)
 
         def payload(task: Task) -> Payload:
             return Payload(task=task, threads=1)
 
-        runner.run(schedule, payload, meter)
+        loop.run(schedule, payload, meter)
         rate = (meter.count - 1) / (time.monotonic() - meter.first)
-        runner.close()
+        executor.close()
     return rate, meter.memory
 
 
@@ -123,6 +125,7 @@ def main() -> int:
     parser.add_argument("--cells", type=int, default=100_000)
     parser.add_argument("--tasks", type=int, default=10_000, help="0: plan only")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--runner", choices=("local", "ray"), default="ray")
     given = parser.parse_args()
     good = True
     sweep, stuff = swept(-(-given.cells // 2000), 20, 100)
@@ -139,12 +142,16 @@ def main() -> int:
     good &= cpu < SECONDS and peak < GIGABYTES
     del graph, sweep, stuff
     if given.tasks:
-        rate, memory = handed_out(given.tasks, given.workers)
+        rate, memory = handed_out(given.tasks, given.workers, given.runner)
         half = memory[len(memory) // 2 :]
         growth = half[-1] - half[0] if half else 0.0
-        text = "{} tasks that do nothing on {} workers: {:.0f} a second; "
+        text = "{} tasks that do nothing on {} {} workers: {:.0f} a second; "
         text += "{:.0f} MB, {:+.1f} MB in the second half"
-        print(text.format(given.tasks, given.workers, rate, memory[-1] if memory else 0, growth))
+        print(
+            text.format(
+                given.tasks, given.workers, given.runner, rate, memory[-1] if memory else 0, growth
+            )
+        )
         good &= rate >= RATE
     return 0 if good else 1
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import shlex
 import signal
@@ -17,7 +16,8 @@ from typing import Any
 
 from harness import config, plugins
 from harness.errors import one_line
-from harness.execution.executor import Listener, Settings, Write
+from harness.execution.executor import Listener, Settings, Write, load
+from harness.execution.loop import Loop
 from harness.execution.outcome import Outcome
 from harness.execution.reuse import Sharing
 from harness.execution.schedule import Schedule
@@ -265,11 +265,11 @@ class _Workers:
 
     def __init__(self, options: Options, sweep: Sweep) -> None:
         self._settings = _settings(options, sweep)
-        self._module = "ray_executor" if options.runner == "ray" else "local_executor"
+        self._name = options.runner
         cores = max(1, (os.cpu_count() or 1) // self._settings.threads)
         self.count = self._settings.workers or cores  # on a cluster, until it is reached
         self.hurry = False  # interrupted: workers that still start are not waited for
-        self._runner: Future[Any] = Future()
+        self._loop: Future[Loop] = Future()
         self._over = threading.Event()
         # Ray may wait for long, deep in its own code: a daemon does not outlive an interrupt.
         threading.Thread(target=self._start, name="starter", daemon=True).start()
@@ -279,21 +279,21 @@ class _Workers:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         hurry = self.hurry or kind is KeyboardInterrupt
-        wait([self._runner], LEAVE if hurry else None)
-        if self._runner.done() and self._runner.exception() is None:
-            self._runner.result().close()
+        wait([self._loop], LEAVE if hurry else None)
+        if self._loop.done() and self._loop.exception() is None:
+            self._loop.result().executor.close()
         self._over.set()
 
     def run(self, schedule: Schedule, write: Write, listener: Listener) -> None:
         """Do everything the schedule holds."""
-        self._runner.result().run(schedule, write, listener)
+        self._loop.result().run(schedule, write, listener)
 
     def _start(self) -> None:
         try:
-            module = importlib.import_module(f"harness.execution.{self._module}")
-            self._runner.set_result(module.Executor(self._settings))
+            executor = load(self._name, self._settings)
+            self._loop.set_result(Loop(executor, executor.start(), self._settings))
         except BaseException as error:  # for whoever asks for the result
-            self._runner.set_exception(error)
+            self._loop.set_exception(error)
         self._over.wait()  # what a thread started ends with it
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.execution.executor import Attempts
+from harness.execution.attempts import Attempts
 from harness.execution.outcome import Outcome
 from harness.execution.schedule import Schedule
 from harness.planning import kinds

@@ -190,7 +190,7 @@ def test_an_offline_hub_is_not_asked_at_all(cache, monkeypatch):
 
 @pytest.mark.usefixtures("no_proxy")
 def test_a_silent_host_costs_the_patience_only(monkeypatch):
-    monkeypatch.setattr(_weights, "_PATIENCE", 0.2)
+    monkeypatch.setattr(_weights, "_ANSWER", 0.2)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()

@@ -1,13 +1,14 @@
-"""What both executors share: one signature, and the bookkeeping of attempts."""
+"""What an executor is, how it is set, and whom it tells."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+import importlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 from harness.execution.outcome import Outcome
-from harness.execution.schedule import Schedule
 from harness.planning.task import Payload, Task
 
 #: Set before python starts in every worker. glibc returns memory and takes it again on each large
@@ -64,55 +65,55 @@ class Listener(Protocol):
 Write = Callable[[Task], Payload]  # what a worker is told of a task
 
 
-@dataclass
-class Attempts:
-    """Counts what was tried, and says what becomes of a task whose worker was lost."""
+class Shares(NamedTuple):
+    """Which tasks a worker takes: by the share of a GPU that they ask for."""
 
-    schedule: Schedule
-    listener: Listener
-    most: int
-    tried: dict[str, int] = field(default_factory=dict)
+    most: float = math.inf
+    least: float = 0.0
 
-    def done(self, task: Task, outcome: Outcome) -> bool:
-        """A worker answered; whether it may be given another task.
 
-        A damaged artifact has been removed by it: make that one again.
-        """
-        if outcome.key != task.key:  # as of a process that a plug-in forked
-            self.died(task, "its worker answered for another task")
-            return False
-        if outcome.replace and not outcome.error:
-            self.listener.replaced(task, outcome.replace)
-        self._done(task, outcome)
-        return not outcome.replace
+@dataclass(frozen=True)
+class Event:
+    """What a worker tells: that it is ready, or what became of its task; or that it was lost."""
 
-    def _done(self, task: Task, outcome: Outcome) -> None:
-        missing = [n for n in outcome.missing if n in task.needs]
-        if missing and all(self._again(f"{task.key} lacks {n}", 2) for n in missing):
-            self.schedule.redo(task.key, missing)
-            self.listener.lost(task, outcome.error)
-            return
-        if outcome.again and self._again(task.key):
-            self.schedule.release(task.key)
-            self.listener.lost(task, outcome.error)
-            return
-        if outcome.error:
-            self.listener.failed(task, outcome, self.schedule.fail(task.key))
-        else:
-            self.schedule.finish(task.key, outcome.stages.get("task_s", 0.0))
-            self.listener.finished(task, outcome)
+    slot: int
+    outcome: Outcome | None = None
+    lost: str = ""  # how, in words that go on after "its worker"
 
-    def died(self, task: Task, reason: str) -> None:
-        """The worker of a task died or was ended for exceeding the time limit."""
-        if self._again(task.key):
-            self.schedule.release(task.key)
-            self.listener.lost(task, reason)
-            return
-        tried = self.tried[task.key]
-        times = "once" if tried == 1 else f"{tried} times"
-        outcome = Outcome(task.key, f"{reason} (tried {times})")
-        self.listener.failed(task, outcome, self.schedule.fail(task.key))
 
-    def _again(self, what: str, least: int = 1) -> bool:
-        self.tried[what] = self.tried.get(what, 0) + 1
-        return self.tried[what] < max(self.most, least)
+class Executor(Protocol):
+    """Workers somewhere: started, given tasks, listened to, replaced, ended.
+
+    Its workers are known by the number of their slot. Another kind of cluster is a class with these
+    five functions, and an entry in ``EXECUTORS``; ``loop`` does the rest.
+    """
+
+    def start(self) -> Sequence[Shares]:
+        """Start the workers, and say which tasks each takes; they are ready later."""
+
+    def submit(self, slot: int, payload: Payload) -> None:
+        """Hand a task to a worker that is ready and has none; ``poll`` tells if it is gone."""
+
+    def poll(self, seconds: float) -> Sequence[Event]:
+        """What happened since; waits so long at most if nothing did."""
+
+    def restart(self, slot: int) -> None:
+        """End a worker, if it still runs, with its task, and start another in its place."""
+
+    def close(self) -> None:
+        """End the workers."""
+
+
+#: Runner on the command line -> module and class.
+EXECUTORS = {
+    "serial": ("harness.execution.local_executor", "LocalExecutor"),
+    "local": ("harness.execution.local_executor", "LocalExecutor"),
+    "ray": ("harness.execution.ray_executor", "RayExecutor"),
+}
+
+
+def load(runner: str, settings: Settings) -> Executor:
+    """The executor of a runner, not yet started; its libraries are imported here."""
+    module, name = EXECUTORS[runner]
+    executor: Executor = getattr(importlib.import_module(module), name)(settings)
+    return executor

@@ -97,12 +97,17 @@ class WorkerProcess:
         self._fork_server = fork_server
         self._pid = 0  # not yet known
 
+    @property
+    def started(self) -> bool:
+        """Whether it was seen to be ready."""
+        return self._pid != 0
+
     def ready(self, seconds: float) -> bool:
         """Whether it has started up, within this time; EOFError when the process died."""
         if not self._pid and self.pipe.poll(seconds):
             said, self._pid = self._receive()
             return bool(said == READY)
-        return self._pid != 0
+        return self.started
 
     def start(self, payload: Payload) -> None:
         """Hand over a task; ConnectionError when the process is gone."""

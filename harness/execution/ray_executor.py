@@ -11,8 +11,6 @@ same kind of device, whoever is free. Elsewhere all workers do everything.
 from __future__ import annotations
 
 import importlib
-import itertools
-import math
 import os
 import socket
 import sys
@@ -26,14 +24,13 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
 from harness.errors import InputError, Problem, one_line
-from harness.execution.executor import Attempts, Listener, Settings, Write
+from harness.execution.executor import Event, Executor, Settings, Shares
 from harness.execution.outcome import Outcome
-from harness.execution.schedule import Schedule
 from harness.execution.worker import Worker
-from harness.planning.task import Payload, Task
+from harness.planning.task import Payload
 
 CPU_WORKERS = 4  # beside each GPU worker, at most
-PATIENCE = 60.0  # seconds that workers may take to start before this is said
+NOTICE = 60.0  # seconds that workers may take to start before this is said
 REACH = 10.0  # seconds that a cluster may take to say that it is there
 IDLE = 5.0  # seconds after which a worker without a task is asked whether it is still there
 LEAST = 1e-6  # the smallest share of a GPU
@@ -60,17 +57,14 @@ class _Actor:
 
 
 @dataclass
-class _Slot:
-    """A worker slot: the actor that has it, and what it does."""
+class _Worker:
+    """An actor, and what the driver waits for it to answer."""
 
-    name: str
     share: float  # of a GPU
     actor: ActorHandle
-    pending: Any  # what ray.wait waits for: being ready, or the outcome of the task
-    asked: float  # when the actor was
+    pending: Any  # what ray.wait waits for: that it is ready, or the outcome of its task
+    asked: float  # when it was, to start
     ready: bool = False
-    task: Task | None = None
-    began: float = 0.0
     heard: float = 0.0  # when it last answered
 
 
@@ -140,8 +134,8 @@ def _reach(address: str) -> None:
         raise InputError(Problem(f"Ray at {address}", message)) from None
 
 
-class Executor:
-    """Actors that do a schedule's tasks; they start, and load libraries, when this is made.
+class RayExecutor(Executor):
+    """Actors on the nodes of a cluster, or on this machine.
 
     Parameters
     ----------
@@ -149,101 +143,84 @@ class Executor:
     """
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._own = False  # Ray was started or joined for these workers
+        self._variables: dict[str, str] = {}
+        self._workers: list[_Worker] = []
+        self._notice = NOTICE  # seconds of waiting at which that is said next
+
+    def start(self) -> Sequence[Shares]:
+        """Start Ray where there is none, and the actors."""
+        settings = self._settings
         self._own = connect(settings)
         inherited = all(os.environ.get(k) == v for k, v in settings.environment().items())
-        self._settings = settings
         self._variables = {} if inherited else settings.environment()
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        self._mixed, shares = layout(nodes, settings.workers, settings.threads, settings.gpus)
-        self._names = (f"worker-{i}" for i in itertools.count())
-        self._deaths = 0  # of workers before their first task: the cluster cannot run them
-        self._said = PATIENCE  # seconds of waiting at which that is said next
-        self._slots = [self._slot(share) for share in shares]
+        mixed, shares = layout(nodes, settings.workers, settings.threads, settings.gpus)
+        self._workers = [self._worker(share) for share in shares]
+        if not mixed:
+            return [Shares()] * len(shares)
+        return [Shares(least=LEAST) if share else Shares(most=0.0) for share in shares]
 
-    def run(self, schedule: Schedule, write: Write, listener: Listener) -> None:
-        """Do everything the schedule holds.
+    def submit(self, slot: int, payload: Payload) -> None:
+        """Call the actor; what it answers is asked for later."""
+        worker = self._workers[slot]
+        worker.pending = worker.actor.run.remote(payload)
 
-        Parameters
-        ----------
-        schedule : tasks to do; empty afterwards
-        write : payload of a task
-        listener : told of every task begun, finished, failed and lost
-        """
-        attempts = Attempts(schedule, listener, self._settings.attempts)
-        while schedule.todo:
-            pending = [s.pending for s in self._slots if s.pending is not None]
-            done, _ = ray.wait(pending, num_returns=1, timeout=0.2)
-            for i, slot in enumerate(self._slots):
-                if not self._hear(slot, slot.pending in done, attempts):
-                    self._slots[i] = self._slot(slot.share)
-            for slot in self._slots:
-                if slot.pending is None and (task := schedule.next(slot.name, *self._takes(slot))):
-                    slot.task, slot.began = task, time.monotonic()
-                    slot.pending = slot.actor.run.remote(write(task))
-                    listener.started(task, slot.name)
-                elif slot.pending is None and time.monotonic() - slot.heard > IDLE:
-                    slot.pending = slot.actor.ready.remote()  # a dead one would cost a task a try
-            self._complain()
-            if schedule.todo and all(s.pending is None for s in self._slots):
-                raise RuntimeError(f"{len(schedule.todo)} tasks left and none ready")
-            listener.tick()
+    def poll(self, seconds: float) -> Sequence[Event]:
+        """What the actors answered."""
+        slots = {w.pending: i for i, w in enumerate(self._workers) if w.pending is not None}
+        if not slots:
+            return []
+        answered, rest = ray.wait(list(slots), num_returns=1, timeout=seconds)
+        if answered and rest:  # whoever else has answered by now
+            answered += ray.wait(rest, num_returns=len(rest), timeout=0)[0]
+        events = [self._hear(slots[reference]) for reference in answered]
+        for worker in self._workers:
+            # A worker without a task is asked whether it is still there: one that is not would
+            # cost the task that it is given a try.
+            if worker.pending is None and time.monotonic() - worker.heard > IDLE:
+                worker.pending = worker.actor.ready.remote()
+        self._complain()
+        return events
+
+    def restart(self, slot: int) -> None:
+        """End an actor and start another."""
+        ray.kill(self._workers[slot].actor)
+        self._workers[slot] = self._worker(self._workers[slot].share)
 
     def close(self) -> None:
-        """End the workers, and Ray if it was started or joined for them."""
-        for slot in self._slots:
-            ray.kill(slot.actor)
+        """End the actors, and Ray if it was started or joined for them."""
+        for worker in self._workers:
+            ray.kill(worker.actor)
         if self._own:
             ray.shutdown()
 
-    def _takes(self, slot: _Slot) -> tuple[float, float]:
-        """Largest and smallest share of a GPU that tasks for a worker may ask for."""
-        if not self._mixed:
-            return math.inf, 0.0
-        return (math.inf, LEAST) if slot.share else (0.0, 0.0)
+    def _hear(self, slot: int) -> Event:
+        worker = self._workers[slot]
+        try:
+            answer = ray.get(worker.pending)
+        except RayError as error:
+            return Event(slot, lost=f"was lost: {_reason(error)}")
+        worker.pending, worker.ready, worker.heard = None, True, time.monotonic()
+        return Event(slot, answer if isinstance(answer, Outcome) else None)
 
     def _complain(self) -> None:
         """Say when workers have not started for long, for nothing else would."""
         now = time.monotonic()
-        late = [s for s in self._slots if not s.ready and now - s.asked > self._said]
+        late = [w for w in self._workers if not w.ready and now - w.asked > self._notice]
         if not late:
             return
-        self._said *= 2
+        self._notice *= 2
         free = ray.available_resources()
         share = late[0].share
-        wanted = f"{share:g} GPU" if share else f"{self._settings.threads} CPU"
+        needs = f"{share:g} GPU" if share else f"{self._settings.threads} CPU"
         has = f"{free.get('GPU', 0.0):g} GPU and {free.get('CPU', 0.0):g} CPU are free"
-        count, waited = f"{len(late)} of {len(self._slots)} workers", now - late[0].asked
-        text = f"{count} have not started for {waited:.0f} s: each asks for {wanted}, {has}"
+        count, waited = f"{len(late)} of {len(self._workers)} workers", now - late[0].asked
+        text = f"{count} have not started for {waited:.0f} s: each asks for {needs}, {has}"
         print(text, file=sys.stderr, flush=True)
 
-    def _hear(self, slot: _Slot, answered: bool, attempts: Attempts) -> bool:
-        """Take what a slot has to say; False when its actor is lost."""
-        task, limit = slot.task, self._settings.time_limit
-        try:
-            if answered:
-                answer = ray.get(slot.pending)
-                slot.pending = slot.task = None
-                slot.ready, slot.heard = True, time.monotonic()
-                self._deaths = 0
-                if task is not None and not attempts.done(task, answer):
-                    ray.kill(slot.actor)
-                    return False
-            elif task is not None and time.monotonic() - slot.began > limit:
-                ray.kill(slot.actor)
-                attempts.died(task, f"exceeded the time limit of {limit:g} s")
-                return False
-        except RayError as error:
-            ray.kill(slot.actor)
-            if task is not None:
-                attempts.died(task, f"its worker was lost: {_reason(error)}")
-            else:
-                self._deaths += 1
-                if self._deaths > 3 * len(self._slots):
-                    raise RuntimeError(f"workers do not start: {_reason(error)}") from error
-            return False
-        return True
-
-    def _slot(self, share: float) -> _Slot:
+    def _worker(self, share: float) -> _Worker:
         """A fresh actor; its environment is set before its python starts."""
         settings = self._settings
         options: dict[str, Any] = {"num_cpus": 0 if share else settings.threads, "num_gpus": share}
@@ -251,7 +228,7 @@ class Executor:
             options["runtime_env"] = {"env_vars": self._variables}
         arguments = {"storage": settings.storage, "data_root": settings.data_root, "gpus": share}
         actor = ray.remote(_Actor).options(**options).remote(settings.preload, arguments)
-        return _Slot(next(self._names), share, actor, actor.ready.remote(), time.monotonic())
+        return _Worker(share, actor, actor.ready.remote(), time.monotonic())
 
 
 def layout(

@@ -32,7 +32,7 @@ PACKAGED = {
 IMAGENET_TAGS = {"resnet18": "tv_in1k", "wide_resnet50_2": "tv_in1k"}
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-_PATIENCE = 2.0  # seconds that a hub gets to answer
+_ANSWER = 2.0  # seconds that a hub gets to answer
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ def reachable(url: str) -> bool:
         parts = urlsplit(proxy)
     port = parts.port or (80 if parts.scheme == "http" else 443)
     try:
-        with socket.create_connection((parts.hostname or "", port), _PATIENCE):
+        with socket.create_connection((parts.hostname or "", port), _ANSWER):
             return True
     except OSError:
         return False
@@ -278,7 +278,7 @@ def hub_file(repo: str, names: tuple[str, ...], what: str, also: tuple[Path, ...
     else:
         for name in names:
             try:
-                return Path(hf_hub_download(repo, name, etag_timeout=_PATIENCE))
+                return Path(hf_hub_download(repo, name, etag_timeout=_ANSWER))
             except (OSError, ValueError) as error:  # what the hub's own errors derive from
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     raise FileNotFoundError(
