@@ -79,6 +79,10 @@ class Meter:
         """No worker may be lost."""
         raise RuntimeError(reason)
 
+    def replaced(self, task: Task, reason: str) -> None:
+        """No worker may be replaced."""
+        raise RuntimeError(reason)
+
     def tick(self) -> None:
         """Nothing to note."""
 
