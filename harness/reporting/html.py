@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from harness.reporting import caveats, certainty, plots, queries, spending, tables
 from harness.reporting.plots import Line
 from harness.results import aggregate, published
+from harness.results.metrics import FAMILIES, family
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,13 +80,8 @@ def page(sweep: SweepFolder, comparison: pd.DataFrame | None) -> str:
 
 
 def _headlines(sweep: SweepFolder) -> list[tables.Table]:
-    parts = [
-        ("Whole images", ["image_auroc", "image_auprc"]),
-        ("Pixels", ["pixel_auroc", "pixel_aupro"]),
-        ("With a threshold chosen by the labels", ["image_f1_max", "pixel_f1_max"]),
-    ]
     near = certainty.near(sweep)
-    reported = [(title, tables.reported(sweep.summary, metrics)) for title, metrics in parts]
+    reported = [(name, tables.reported(sweep.summary, family(name))) for name in FAMILIES]
     return [
         tables.headline(sweep.summary, metrics, sweep.methods, title, near)
         for title, metrics in reported

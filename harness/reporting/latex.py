@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from harness.reporting import caveats, certainty, tables
 from harness.reporting.tables import Table
 from harness.results import aggregate, published
+from harness.results.metrics import IMAGES, PIXELS, family
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from harness.results.reader import SweepFolder
 
 HEAD = "% needs \\usepackage{booktabs,graphicx}"
-METRICS = ("image_auroc", "image_auprc", "pixel_auroc", "pixel_aupro")
+METRICS = (*family(IMAGES), *family(PIXELS))
 ROWS = 40  # of one table: more do not fit a page
 GAPS = 6  # most lines of what is missing under a table
 _WORDS = {
@@ -102,7 +103,7 @@ def _means(sweep: SweepFolder, metric: str, near: set[tuple[str, int, str]]) -> 
             most = max(r[f"{metric}_n"] for r in records if r["dataset"] == dataset)
             means = [math.nan if r is None else float(r[f"{metric}_mean"]) for r in found]
             printed = [tables.percent(mean) for mean in means]
-            best = tables.highest(printed)
+            best = tables.best_places(printed, metric)
             row = [tex(dataset)]
             for i, (record, method) in enumerate(zip(found, sweep.methods, strict=True)):
                 if record is None or math.isnan(means[i]):

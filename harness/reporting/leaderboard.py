@@ -15,14 +15,14 @@ from urllib.parse import quote
 from harness.errors import one_line
 from harness.reporting.tables import INCOMPLETE, TITLES, spread
 from harness.results import reader
-from harness.results.metrics import METRICS
+from harness.results.metrics import IMAGES, METRICS, PIXELS, family
 from harness.storage.store import Store
 
 PAGE = "leaderboard.html"
 #: models that come with the project or in a package: profile micro
 SMALL = ("micro", "tf_efficientnet_lite0")
 READ = ("results.csv", "summary.csv", "failures.csv", "sweep.yaml", "environment.json")
-SHOWN = ("image_auroc", "image_auprc", "pixel_auroc", "pixel_aupro")
+SHOWN = (*family(IMAGES), *family(PIXELS))
 
 
 @dataclass(frozen=True)

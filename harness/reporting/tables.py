@@ -8,19 +8,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.results import aggregate, published
+from harness.results.metrics import RECORDS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TITLES = {
-    "image_auroc": "AUROC",
-    "image_auprc": "AUPRC",
-    "image_f1_max": "F1-max",
-    "pixel_auroc": "pixel AUROC",
-    "pixel_ap": "pixel AP",
-    "pixel_f1_max": "pixel F1-max",
-    "pixel_aupro": "AUPRO",
-}
+TITLES = {name: metric.title for name, metric in RECORDS.items()}
 NOTHING = "–"
 AGAINST = "Beside published numbers, differences in points"
 INCOMPLETE = "†"
@@ -118,7 +111,7 @@ def headline(
         for column, (metric, count) in enumerate(fields, start=2):
             cells = [by_key.get((dataset, method, count)) for method in ran]
             means = [percent(float(c[f"{metric}_mean"])) if c else NOTHING for c in cells]
-            best |= {(first + i, column) for i in highest(means)}
+            best |= {(first + i, column) for i in best_places(means, metric)}
             close = (near or {}).get(metric, set())
             level |= {
                 (first + i, column) for i, m in enumerate(ran) if (dataset, count, m) in close
@@ -139,7 +132,7 @@ def categories(results: pd.DataFrame, metric: str, methods: Sequence[str]) -> li
         for i, category in enumerate(sorted(set(group["category"]))):
             pairs = [values.get((category, method), (math.nan, math.nan)) for method in ran]
             rows.append([category, *(spread(*pair) for pair in pairs)])
-            best |= {(i, j + 1) for j in highest([percent(pair[0]) for pair in pairs])}
+            best |= {(i, j + 1) for j in best_places([percent(pair[0]) for pair in pairs], metric)}
         title = f"{dataset}, {aggregate.shots_title(int(str(count)))}"
         tables.append(Table(title, ["category", *ran], rows, best=best))
     return tables
@@ -227,10 +220,11 @@ def _mean(row: Any, metric: str, most: int) -> str:
     return text + (INCOMPLETE if row[f"{metric}_n"] < most else "")
 
 
-def highest(printed: Iterable[str]) -> list[int]:
-    """Places of the highest printed figures, none when all are the same or there is only one."""
+def best_places(printed: Iterable[str], metric: str) -> list[int]:
+    """Places of the best printed figures, none when all are the same or there is only one."""
     values = [math.nan if text == NOTHING else float(text) for text in printed]
     there = [value for value in values if not math.isnan(value)]
     if len(set(there)) < 2:
         return []
-    return [i for i, value in enumerate(values) if value == max(there)]
+    best = max(there) if RECORDS[metric].higher_is_better else min(there)
+    return [i for i, value in enumerate(values) if value == best]

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 from harness.reporting import caveats, certainty, tables
 from harness.reporting.tables import Table
 from harness.results import published
+from harness.results.metrics import IMAGES, PIXELS, family
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from harness.results.reader import SweepFolder
 
-IMAGE = ("image_auroc", "image_auprc")
-PIXEL = ("pixel_auroc", "pixel_aupro")
 WIDTH = 100  # of a terminal
 
 
@@ -28,7 +27,7 @@ def text(sweep: SweepFolder, comparison: pd.DataFrame | None) -> str:
         blocks.append("\n".join(gone[:22] + more))
     chosen = sections(sweep, comparison, WIDTH)
     blocks += ["\n".join(text_lines(table)) for table in chosen]
-    marks = ["mean ± sample standard deviation over seeds", "* highest"]
+    marks = ["mean ± sample standard deviation over seeds", "* best"]
     marks += [f"{certainty.NEAR} not told from it"] * any(table.near for table in chosen)
     blocks.append("\n".join(["; ".join(marks), *remarks(sweep, comparison)]))
     return "\n\n".join(blocks) + "\n"
@@ -112,8 +111,8 @@ def escaped(text: str) -> str:
 def sections(sweep: SweepFolder, comparison: pd.DataFrame | None, width: int) -> list[Table]:
     """The tables to read, in order; the headline one metric at a time where it is too wide."""
     summary, chosen, near = sweep.summary, [], certainty.near(sweep)
-    for metrics, title in ((IMAGE, "Images"), (PIXEL, "Pixels")):
-        there = tables.reported(summary, metrics)
+    for name, title in ((IMAGES, "Images"), (PIXELS, "Pixels")):
+        there = tables.reported(summary, family(name))
         whole = tables.headline(summary, there, sweep.methods, title, near)
         if there and max(map(len, text_lines(whole))) <= width:
             chosen.append(whole)

@@ -18,15 +18,12 @@ raises ``Undefined``; nothing becomes 0.5 or 0, and a score that is not finite i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-IMAGE_METRICS = ("image_auroc", "image_auprc", "image_f1_max")
-PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "pixel_aupro")
-METRICS = IMAGE_METRICS + PIXEL_METRICS
 FPR_LIMIT = 0.3  # of AUPRO, as in the MVTec AD papers
 
 
@@ -35,7 +32,7 @@ class Undefined(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Ranking:
+class Ranking:
     """Where each of P anomalous scores stands among all scores, from the lowest of them up.
 
     Every metric here is a function of these counts: normal scores matter only through how many of
@@ -47,6 +44,21 @@ class _Ranking:
     found: NDArray[np.int64]  # (P,) anomalous scores at or above it, itself included
     order: NDArray[np.int64]  # (P,) its place among the anomalous scores as they came
     normals: int
+    #: of pixels: (N, H, W) masks, whose anomalous pixels are those ranked; of images: None
+    marked: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of every cell. It is a column of the results, and a mean and more of the summary."""
+
+    name: str  # its column; "image_" or "pixel_" and what it is
+    title: str  # in tables
+    of: Callable[[Ranking], float]  # raises Undefined where it has no value
+    definition: str  # for readers of a report
+    family: str | None = None  # under which it is shown; None: in files only
+    pixels: bool = False  # over pixels: needs maps and masks
+    higher_is_better: bool = True
 
 
 def image_auroc(labels: ArrayLike, scores: ArrayLike) -> float:
@@ -123,7 +135,7 @@ def aupro(masks: ArrayLike, maps: ArrayLike, limit: float = FPR_LIMIT) -> float:
         When shapes or the limit are wrong.
     """
     marked, values = _pixels(masks, maps)
-    return _aupro(marked, _rank_pixels(marked, values), limit)
+    return _aupro(_rank_pixels(marked, values), limit)
 
 
 def evaluate(
@@ -157,30 +169,25 @@ def evaluate(
     values: dict[str, float | str | None] = dict.fromkeys(METRICS)
     reasons: list[str] = []
 
-    def put(name: str, metric: Callable[[], float]) -> None:
-        try:
-            values[name] = metric()
-        except Undefined as reason:
-            reasons.append(f"{name}: {reason}")
+    def put(ranking: Ranking, pixels: bool) -> None:
+        for name, metric in RECORDS.items():
+            if metric.pixels == pixels:
+                try:
+                    values[name] = metric.of(ranking)
+                except Undefined as reason:
+                    reasons.append(f"{name}: {reason}")
 
+    # Scores are sorted once, and pixels once, for all metrics of each.
     try:
-        ranking = _rank_images(anomalous, scores)
+        put(_rank_images(anomalous, scores), pixels=False)
     except Undefined as reason:
         reasons.append(f"image metrics: {reason}")
-    else:
-        put("image_auroc", lambda: _auroc(ranking))
-        put("image_auprc", lambda: _average_precision(ranking))
-        put("image_f1_max", lambda: _f1_max(ranking))
     try:
         marked, pixels, left_out = _known_pixels(anomalous, maps, masks)
-        ranked = _rank_pixels(marked, pixels)
+        put(_rank_pixels(marked, pixels), pixels=True)
     except Undefined as reason:
         reasons.append(f"pixel metrics: {reason}")
     else:
-        put("pixel_auroc", lambda: _auroc(ranked))
-        put("pixel_ap", lambda: _average_precision(ranked))
-        put("pixel_f1_max", lambda: _f1_max(ranked))
-        put("pixel_aupro", lambda: _aupro(marked, ranked, FPR_LIMIT))
         if left_out:
             of = f"{left_out} of {int(anomalous.sum())} anomalous images"
             reasons.append(f"pixel metrics leave out {of}: no mask")
@@ -209,7 +216,7 @@ def _real(array: NDArray[np.generic], what: str) -> NDArray[np.generic]:
     return array
 
 
-def _rank_images(labels: ArrayLike, scores: ArrayLike) -> _Ranking:
+def _rank_images(labels: ArrayLike, scores: ArrayLike) -> Ranking:
     anomalous, ranked = _labels(labels), np.asarray(scores)
     if ranked.shape != anomalous.shape:
         raise ValueError(f"got {anomalous.size} labels and scores of shape {ranked.shape}")
@@ -257,47 +264,52 @@ def _known_pixels(
     return np.stack(kept), values if known.all() else values[known], int((~known).sum())
 
 
-def _rank_pixels(marked: NDArray[np.bool_], values: NDArray[np.generic]) -> _Ranking:
+def _rank_pixels(marked: NDArray[np.bool_], values: NDArray[np.generic]) -> Ranking:
     values = _real(values, "map values")
     if marked.all() or not marked.any():
         raise Undefined(f"no {'normal' if marked.any() else 'anomalous'} pixels in the masks")
-    return _rank(values[marked], values[~marked])
+    return _rank(values[marked], values[~marked], marked)
 
 
-def _rank(anomalous: NDArray[np.generic], normal: NDArray[np.generic]) -> _Ranking:
+def _rank(
+    anomalous: NDArray[np.generic],
+    normal: NDArray[np.generic],
+    marked: NDArray[np.bool_] | None = None,
+) -> Ranking:
     """Counts from two sorts: normal scores, most of all pixels, need no argsort. They are sorted in
     place. The order among ties is left open: nothing above depends on it, to the last bit.
     """
     normal.sort()
     order = np.argsort(anomalous)
     ordered = anomalous[order]
-    return _Ranking(
+    return Ranking(
         above=normal.size - np.searchsorted(normal, ordered, side="right"),
         reach=normal.size - np.searchsorted(normal, ordered, side="left"),
         found=ordered.size - np.searchsorted(ordered, ordered, side="left"),
         order=order,
         normals=normal.size,
+        marked=marked,
     )
 
 
-def _auroc(ranking: _Ranking) -> float:
+def _auroc(ranking: Ranking) -> float:
     wrong = int(ranking.above.sum()) + int(ranking.reach.sum())  # twice the pairs, exact
     pairs = 2 * ranking.found.size * ranking.normals
     return (pairs - wrong) / pairs
 
 
-def _average_precision(ranking: _Ranking) -> float:
+def _average_precision(ranking: Ranking) -> float:
     # The rise in recall at a threshold is its anomalous scores' share, so the sum is their mean.
     return float((ranking.found / (ranking.found + ranking.reach)).mean())
 
 
-def _f1_max(ranking: _Ranking) -> float:
+def _f1_max(ranking: Ranking) -> float:
     # Thresholds between anomalous scores only add false positives: the scores themselves will do.
     called = ranking.found + ranking.reach
     return float((2 * ranking.found / (ranking.found.size + called)).max())
 
 
-def _aupro(marked: NDArray[np.bool_], ranking: _Ranking, limit: float) -> float:
+def _aupro(ranking: Ranking, limit: float = FPR_LIMIT) -> float:
     """Area per anomalous pixel, averaged per component, then over the components.
 
     As the false positive rate x grows, a pixel counts as found from x = above/normals on. Where it
@@ -309,6 +321,8 @@ def _aupro(marked: NDArray[np.bool_], ranking: _Ranking, limit: float) -> float:
         raise Undefined("the maps are constant")
     from scipy.ndimage import label
 
+    marked = ranking.marked
+    assert marked is not None
     neighbours = np.zeros((3, 3, 3), np.bool_)
     neighbours[1] = True  # 8 within an image, none across images
     touched = marked.any(axis=(1, 2))
@@ -323,3 +337,38 @@ def _aupro(marked: NDArray[np.bool_], ranking: _Ranking, limit: float) -> float:
     sizes = np.bincount(region, minlength=count + 1)[1:]
     overlap = np.bincount(region, weights=area, minlength=count + 1)[1:] / sizes
     return float(overlap.mean() / limit)
+
+
+_AUROC = "Chance that an anomalous query scores above a normal one, ties counted half."
+_AUPRC = (
+    "Average precision, anomalous being positive; a random score gives the prevalence. Not the "
+    "trapezoid under the curve, which is another number."
+)
+_F1_MAX = "The best F1 over all thresholds, chosen with the labels: a bound, not a forecast."
+_AUPRO = (
+    "Overlap with each 8-connected region of the masks, averaged over regions, against the false "
+    f"positive rate of all normal pixels up to {FPR_LIMIT}; exact at every threshold."
+)
+IMAGES, PIXELS, CHOSEN = "Whole images", "Pixels", "With a threshold chosen by the labels"
+FAMILIES = (IMAGES, PIXELS, CHOSEN)  # in the order in which they are shown
+
+#: Every metric by its name, in the order of columns. A new one is an entry here; folders of before
+#: are read without it.
+RECORDS: Mapping[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("image_auroc", "AUROC", _auroc, _AUROC, IMAGES),
+        Metric("image_auprc", "AUPRC", _average_precision, _AUPRC, IMAGES),
+        Metric("image_f1_max", "F1-max", _f1_max, _F1_MAX, CHOSEN),
+        Metric("pixel_auroc", "pixel AUROC", _auroc, _AUROC, PIXELS, pixels=True),
+        Metric("pixel_ap", "pixel AP", _average_precision, _AUPRC, pixels=True),
+        Metric("pixel_f1_max", "pixel F1-max", _f1_max, _F1_MAX, CHOSEN, pixels=True),
+        Metric("pixel_aupro", "AUPRO", _aupro, _AUPRO, PIXELS, pixels=True),
+    )
+}
+METRICS = tuple(RECORDS)
+
+
+def family(name: str) -> list[str]:
+    """Names of the metrics that are shown together under one of ``FAMILIES``."""
+    return [metric.name for metric in RECORDS.values() if metric.family == name]

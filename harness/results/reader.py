@@ -10,23 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.results import aggregate, intervals, significance
-from harness.results.metrics import FPR_LIMIT
+from harness.results.metrics import RECORDS
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_OF_IMAGES = {metric.definition for metric in RECORDS.values() if not metric.pixels}
 DEFINITIONS = {
     "Figures": "Percent: a metric per category, averaged over the categories of a dataset within a "
     "seed, then mean ± sample standard deviation (n - 1) over the seeds. A seed that lacks a "
     "category is not in the mean.",
-    "AUROC": "Chance that an anomalous query scores above a normal one, ties counted half.",
-    "AUPRC": "Average precision, anomalous being positive; a random score gives the prevalence. "
-    "Not the trapezoid under the curve, which is another number.",
-    "F1-max": "The best F1 over all thresholds, chosen with the labels: a bound, not a forecast.",
+    **{metric.title: metric.definition for metric in RECORDS.values() if not metric.pixels},
     "Pixel metrics": "Over all pixels of a category's queries, normal ones included. Masks are "
     "what is above 0, maps are stretched over the image. Only where there are both.",
-    "AUPRO": "Overlap with each 8-connected region of the masks, averaged over regions, against "
-    f"the false positive rate of all normal pixels up to {FPR_LIMIT}; exact at every threshold.",
+    **{m.title: m.definition for m in RECORDS.values() if m.definition not in _OF_IMAGES},
     "Scores": "Ranked as the method gave them: never squashed, clamped or normalised.",
     "Intervals": "95 %, over the seeds and over the queries: the queries are drawn anew, paired "
     "over seeds and methods, and the seeds come in by Student's t. They speak of other supports "

@@ -20,6 +20,7 @@ import numpy as np
 
 from harness.results.aggregate import seed_means
 from harness.results.intervals import LEVEL, Runs
+from harness.results.metrics import RECORDS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,7 +116,7 @@ def holm(chances: np.ndarray) -> np.ndarray:
 def near_best(pairs: pd.DataFrame, metric: str) -> set[tuple[str, int, str]]:
     """(dataset, shots, method) of those that cannot be told from the best, itself among them.
 
-    The best is the method with the highest mean; a method is told from it when the corrected
+    The best is the method with the best mean; a method is told from it when the corrected
     chance of their difference is below 5 %. Where nothing can be tested (one seed), there are none.
     """
     near: set[tuple[str, int, str]] = set()
@@ -125,7 +126,8 @@ def near_best(pairs: pd.DataFrame, metric: str) -> set[tuple[str, int, str]]:
             continue
         beaten = dict.fromkeys([row[side] for row in rows for side in ("a", "b")], 0)
         for row in rows:
-            beaten[row["b"] if row["mean"] > 0 else row["a"]] += row["mean"] != 0
+            first = (row["mean"] > 0) == RECORDS[metric].higher_is_better
+            beaten[row["b"] if first else row["a"]] += row["mean"] != 0
         best = min(beaten, key=lambda name: beaten[name])
         told = {
             row["b"] if row["a"] == best else row["a"]
@@ -184,7 +186,7 @@ def ranks(
     count, width = table.shape
     if count < 3 or width < 2:
         return None
-    places = table.rank(axis=1, ascending=False)
+    places = table.rank(axis=1, ascending=not RECORDS[metric].higher_is_better)
     mean_ranks = places.mean().sort_values(kind="stable")
     friedman = math.nan
     if width > 2:
