@@ -219,7 +219,9 @@ def publish(store: Store, cell: str, arrays: Mapping[str, Any], meta: Mapping[st
     for i, (name, label, defect) in enumerate(about):
         writer.writerow([name, label, defect, *(_shortest(c[i]) for c in columns)])
     store.write(cell.format("predictions") + ".csv", table.getvalue().encode())
-    gallery = {n.removeprefix("gallery."): a for n, a in arrays.items() if n.startswith("gallery.")}
+    # sorted: a file is the same whether its arrays were just made or are read
+    shown = sorted(n for n in arrays if n.startswith("gallery."))
+    gallery = {n.removeprefix("gallery."): arrays[n] for n in shown}
     if gallery:
         packed = io.BytesIO()
         np.savez_compressed(packed, **gallery)

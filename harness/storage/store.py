@@ -218,7 +218,8 @@ class Store:
 
 def _unpacked(contents: bytes) -> tuple[Arrays, Any]:
     """Arrays and meta of an artifact's bytes; an error when they are not what was written."""
-    arrays = dict(load_tensors(contents))
+    # safetensors gives them in another order each time, and plug-ins may go through them in order
+    arrays = dict(sorted(load_tensors(contents).items()))
     size = int.from_bytes(contents[:8], "little")
     about = json.loads(contents[8 : 8 + size])["__metadata__"]
     if str(_checksum(arrays, about["meta"])) != about["crc32"]:
