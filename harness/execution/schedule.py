@@ -6,7 +6,9 @@ cluster has both (``next``'s bounds say so). Rules, in this order:
 1. A result that is ready to be evaluated is evaluated: it is cheap, and somebody is waiting.
 2. A worker keeps its affinity (a shard of a category, whose queries it has decoded and encoded)
    and, within it, the state it holds (a customized model, a fitted support).
-3. Otherwise the longest remaining path first.
+3. Otherwise the longest remaining path first, so that no long chain is left alone at the end. While
+   there is slack (the work left would keep all workers busy for longer than the longest path
+   takes), cells that need least come first instead: somebody sees results early, at no cost.
 4. A worker with nothing left of its affinity takes one that no other works at, near its own if it
    can, that has most to do; when there is none it helps where most is left, unless those who are
    at it would be done before it had decoded and encoded what they hold.
@@ -19,6 +21,11 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from harness.planning.task import Task
+
+#: work left over the longest path, per worker, from which on there is slack
+SLACK = 1.5
+#: how much less a cell must need to come first: less would cost more in warmth than it gains
+CHEAPER = 2.0
 
 Entry = tuple[float, int, str]  # minus the seconds of the longest path, position in the plan, key
 
@@ -83,6 +90,11 @@ class Schedule:
         #: share of a GPU -> affinity -> what is ready
         self._pools: dict[float, dict[str, _Affinity]] = {}
         self._evaluations: deque[str] = deque()
+        #: seconds that are left of the cheapest cell that a task is for
+        self._cell: dict[str, float] = {}
+        self._work = 0.0  # seconds of all that is to do
+        #: share of a GPU -> ready tasks by that, the cheapest first; some are no longer ready
+        self._quick: dict[float, list[Entry]] = {}
         #: seconds of tasks by kind: of a worker's first of an affinity (True), of those after it
         self._paces: dict[tuple[str, bool], float] = {}
         self._been: dict[str, str] = {}  # worker -> affinity it has finished a task at
@@ -111,19 +123,26 @@ class Schedule:
         if not pools:
             return None
         here, state = self._at.get(worker, ("", ""))
+        slack = self._slack(pools)
         if not any(here in affinities for affinities in pools.values()):
             here = self._choose_affinity(pools, worker, here)
-            if not here:
-                return None
+        if slack:
+            here = self._cheaper(pools, here) or here
+        if not here:
+            return None
         ready = {
             share: affinities[here] for share, affinities in pools.items() if here in affinities
         }
-        tops = [
-            (s != state, heap[0], share, s)
+        heads = [
+            (s, heap[0], share)
             for share, affinity in ready.items()
             for s, heap in affinity.heaps.items()
         ]
-        _, _, share, state = min(tops)
+        least_left = min(self._cell[entry[2]] for _, entry, _ in heads)
+        _, _, _, share, state = min(
+            (slack and self._cell[entry[2]] > CHEAPER * least_left, s != state, entry, share, s)
+            for s, entry, share in heads
+        )
         affinity = ready[share]
         key = affinity.pop(state)[2]
         affinity.load -= self._seconds(self._tasks[key])
@@ -140,7 +159,7 @@ class Schedule:
             # half of what is known is forgotten, for methods differ
             self._paces[pace] = (self._paces.get(pace, seconds) + seconds) / 2
             self._been[worker] = task.affinity
-        self.todo.discard(key)
+        self._leave(key)
         self._there.add(key)
         for dependent in self._dependents.get(key, ()):
             waiting = self._waiting[dependent]
@@ -176,7 +195,7 @@ class Schedule:
         lost, front = [], [key]
         while front:
             if (here := front.pop()) in self.todo:
-                self.todo.discard(here)
+                self._leave(here)
                 lost.append(here)
                 front += self._dependents.get(here, ())
         self._drop_unwanted(need for dropped in lost for need in self._tasks[dropped].needs)
@@ -191,7 +210,7 @@ class Schedule:
             if key in self.running or not after or any(d in self.todo for d in after):
                 continue
             if key in self.todo:
-                self.todo.discard(key)
+                self._leave(key)
                 front += self._tasks[key].needs
 
     def _admit(self, targets: list[str]) -> None:
@@ -213,9 +232,65 @@ class Schedule:
         for key in reversed(ordered):
             after = max((self._rank.get(d, 0.0) for d in self._dependents.get(key, ())), default=0)
             self._rank[key] = self._seconds(self._tasks[key]) + after
+            self._work += self._seconds(self._tasks[key])
+        for key in reversed(ordered):
+            task = self._tasks[key]
+            if task.final or key not in self._dependents:
+                self._cell[key] = self._seconds(task) + self._needed(key)
+            cells = [self._cell[d] for d in self._dependents.get(key, ()) if d in self._cell]
+            self._cell[key] = min([self._cell.get(key, float("inf")), *cells])
         for key in ordered:
             if not self._waiting[key]:
                 self._ready(key)
+
+    def _needed(self, key: str) -> float:
+        """Seconds of all that is to do before a task can be done."""
+        front, seen = [key], {key}
+        while front:
+            for need in self._tasks[front.pop()].needs:
+                if need in self.todo and need not in seen:
+                    seen.add(need)
+                    front.append(need)
+        return sum(self._seconds(self._tasks[need]) for need in seen - {key})
+
+    def _leave(self, key: str) -> None:
+        """A task is no longer to do."""
+        if key in self.todo:
+            self.todo.discard(key)
+            self._work -= self._seconds(self._tasks[key])
+
+    def _slack(self, pools: Mapping[float, Mapping[str, _Affinity]]) -> bool:
+        """Whether the workers are kept busy for longer than the longest path takes anyway."""
+        longest = max(a.urgent() for affinities in pools.values() for a in affinities.values())
+        running = max((self._rank[key] for key in self.running), default=0.0)
+        workers = len(self.running) + 1
+        return self._work / workers > SLACK * max(longest, running)
+
+    def _cheaper(self, pools: Mapping[float, Mapping[str, _Affinity]], here: str) -> str:
+        """Another affinity, nobody's, with a task for a far cheaper cell than any left here."""
+        mine = [
+            self._cell[heap[0][2]]
+            for affinities in pools.values()
+            if here in affinities
+            for heap in affinities[here].heaps.values()
+        ]
+        others = [self._cheapest(share) for share in pools]
+        best = min((entry for entry in others if entry is not None), default=None)
+        if best is None or not mine or best[0] * CHEAPER > min(mine):
+            return ""
+        affinity = self._tasks[best[2]].affinity
+        taken = any(self._at.get(w, ("",))[0] == affinity for w in self.running.values())
+        return "" if taken else affinity
+
+    def _cheapest(self, share: float) -> Entry | None:
+        """The ready task of the cheapest cell; entries of tasks that are gone are let go."""
+        heap = self._quick.get(share, [])
+        while heap:
+            key = heap[0][2]
+            if key in self.todo and key not in self.running and not self._waiting[key]:
+                return heap[0]
+            heapq.heappop(heap)
+        return None
 
     def _ready(self, key: str) -> None:
         if key not in self.todo:
@@ -227,6 +302,8 @@ class Schedule:
         affinity = self._pools.setdefault(task.gpus, {}).setdefault(task.affinity, _Affinity())
         entry = (-self._rank[key], self._index[key], key)
         affinity.add(task.state, entry, self._seconds(task))
+        quick = (self._cell[key], self._index[key], key)
+        heapq.heappush(self._quick.setdefault(task.gpus, []), quick)
 
     def _choose_affinity(
         self, pools: Mapping[float, Mapping[str, _Affinity]], worker: str, here: str
