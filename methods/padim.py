@@ -111,9 +111,11 @@ class Padim(Method):
 
     def fit(self, support: Support) -> None:
         """Learn the Gaussians of the support, and of generated images where there are any."""
-        from methods._ops.gaussian import Gaussians
+        from methods._ops.gaussian import gaussians
 
-        self._gaussians = Gaussians(self._embed(self._seen(support.normals)), self.ridge)
+        images = self._seen(support.normals)
+        blocks = (self._embed(images[i : i + _BLOCK]) for i in range(0, len(images), _BLOCK))
+        self._gaussians = gaussians(blocks, len(images), self.ridge)
 
     def predict(self, queries: Queries) -> Prediction:
         """Score each query by the maximum of its smoothed map."""

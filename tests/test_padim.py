@@ -12,7 +12,7 @@ from harness import config
 from harness.execution.cache import FeatureMemory
 from harness.interface import Image, Queries, Support
 from methods._encoders.cnn import build
-from methods._ops.gaussian import Gaussians
+from methods._ops.gaussian import Factored, LowRank, gaussians
 from methods.padim import Padim, drawn_channels
 
 RANDOM = {"model": "resnet18", "weights": "random:3"}
@@ -79,17 +79,43 @@ def pyramid(n, dims, seed, scale=1.0):
 )
 def test_distances_equal_the_dense_inverse(shots, dims, scale):
     support, queries = pyramid(shots, dims, 0, scale), pyramid(3, dims, 1, scale)
-    ours = Gaussians(support, 0.01).distances(queries)
+    expected = naive_distances(support, queries, 0.01)
     # Both sides in float64 but for the last rounding of ours to float32.
-    np.testing.assert_allclose(ours, naive_distances(support, queries, 0.01), rtol=3e-7)
+    for ours in (LowRank(support, 0.01), Factored([support], 0.01)):
+        np.testing.assert_allclose(ours.distances(queries), expected, rtol=3e-7)
 
 
 def test_distances_hold_where_variance_dwarfs_the_ridge():
     # Queries inside the span of the support: what is left after the projection is tiny.
     support = pyramid(6, (20, 30), 0, scale=100)
     mixed = [torch.stack([level[0], level[:2].mean(0)]) for level in support]
-    ours = Gaussians(support, 0.01).distances(mixed)
-    np.testing.assert_allclose(ours, naive_distances(support, mixed, 0.01), rtol=1e-5)
+    expected = naive_distances(support, mixed, 0.01)
+    for ours in (LowRank(support, 0.01), Factored([support], 0.01)):
+        np.testing.assert_allclose(ours.distances(mixed), expected, rtol=1e-5)
+
+
+def test_images_may_come_in_any_blocks_far_from_zero():
+    support, queries = pyramid(30, (6, 9, 12), 0), pyramid(3, (6, 9, 12), 1)
+    support, queries = ([level + 1e4 for level in some] for some in (support, queries))
+    expected = naive_distances(support, queries, 0.01)
+    for size in (1, 7, 30):
+        blocks = zip(*(level.split(size) for level in support), strict=True)
+        np.testing.assert_allclose(
+            Factored(blocks, 0.01).distances(queries), expected, rtol=3e-7, err_msg=str(size)
+        )
+
+
+def test_the_smaller_form_is_taken():
+    blocks = [pyramid(10, (6, 9, 12), seed) for seed in range(3)]
+    together = [torch.cat(level) for level in zip(*blocks, strict=True)]
+    many, few = gaussians(iter(blocks), 30, 0.01), gaussians([blocks[0]], 10, 0.01)
+    assert (type(many), type(few)) == (Factored, LowRank)
+    queries = pyramid(2, (6, 9, 12), 9)
+    torch.testing.assert_close(
+        many.distances(queries), LowRank(together, 0.01).distances(queries), rtol=3e-7, atol=0
+    )
+    with pytest.raises(ValueError, match="at least 2 images, got 1"):
+        gaussians([blocks[0]], 1, 0.01)
 
 
 def test_coarse_levels_that_do_not_divide_follow_nearest_interpolation():
@@ -100,8 +126,22 @@ def test_coarse_levels_that_do_not_divide_follow_nearest_interpolation():
     ]
     fine = F.interpolate(support[1].permute(0, 3, 1, 2), (7, 7), mode="nearest").permute(0, 2, 3, 1)
     full = [torch.cat([support[0], fine], 3)]
+    for form in (LowRank, lambda levels, ridge: Factored([levels], ridge)):
+        torch.testing.assert_close(
+            form(support, 0.01).distances(support), form(full, 0.01).distances(full)
+        )
+
+
+def test_levels_whose_cells_are_not_nested_are_told_from_those_that_are():
+    # 7 to 5 to 2: fine row 3 lies in row 2 of 5, which is row 0 of 2, and directly in row 0; row 4
+    # in row 2 of 5 as well, but directly in row 1.
+    generator = torch.Generator().manual_seed(0)
+    support, queries = (
+        [torch.randn(n, s, s, d, generator=generator) for s, d in ((7, 4), (5, 6), (2, 3))]
+        for n in (12, 2)
+    )
     torch.testing.assert_close(
-        Gaussians(support, 0.01).distances(support), Gaussians(full, 0.01).distances(full)
+        Factored([support], 0.01).distances(queries), LowRank(support, 0.01).distances(queries)
     )
 
 

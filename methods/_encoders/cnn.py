@@ -170,12 +170,14 @@ class CnnEncoder:
         return pooled[0].permute(1, 2, 0)
 
 
-def stretch(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Stretch uint8 (H, W, 3) to (height, width, 3), bilinear with antialiasing."""
+def stretch(
+    pixels: NDArray[np.uint8], height: int, width: int, kernel: str = "bilinear"
+) -> NDArray[np.uint8]:
+    """Stretch uint8 (H, W, 3) to (height, width, 3), antialiased; bilinear, bicubic or lanczos."""
     if pixels.shape[:2] == (height, width):
         return pixels
-    picture = Picture.fromarray(pixels).resize((width, height), Picture.Resampling.BILINEAR)
-    return np.asarray(picture)
+    how = Picture.Resampling[kernel.upper()]
+    return np.asarray(Picture.fromarray(pixels).resize((width, height), how))
 
 
 def knows(model: str) -> bool:

@@ -199,25 +199,42 @@ def read(path: Path) -> dict[str, torch.Tensor]:
     ValueError
         Naming the file, when it is damaged, holds anything but tensors, or needs code to be read.
     """
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
 
-    try:
-        state: Any = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"encoder: {path} is not a readable file of weights: {reason}") from error
+        try:
+            return dict(load_file(path))
+        except SafetensorError as error:
+            raise _unreadable(path, error) from error
+    state = unpickled(path)
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     if not isinstance(state, dict) or not all(hasattr(value, "shape") for value in state.values()):
         raise ValueError(f"encoder: {path} holds no dictionary of tensors")
     return state
+
+
+def unpickled(path: Path) -> Any:
+    """Contents of a torch file, read without unpickling any code.
+
+    Raises
+    ------
+    ValueError
+        Naming the file, when it is damaged or needs code to be read.
+    """
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return ValueError(f"{path} is not a readable file of weights: {reason}")
 
 
 @contextmanager

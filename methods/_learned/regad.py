@@ -1,19 +1,44 @@
-"""RegAD's network: convolutional stages that straighten their features, and a Siamese head."""
+"""RegAD's network: convolutional stages that straighten their features, and a Siamese head.
+
+Layers, their order and their initialisation are those of the authors' code, and so is the layout of
+the checkpoints that ``read_checkpoint`` takes (Huang et al., ECCV 2022, section 3).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from timm.layers import BatchNormAct2d
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from harness.interface import Arrays
+from methods._encoders import weights as _weights
 from methods._encoders.cnn import build
 
 _HEAD = 256  # channels of the head's hidden layers
+VERSIONS = 22  # that ``augmented`` makes of a picture
 _WILD = 100.0  # a scale at which neighbouring cells read whole maps apart
+_TOGETHER = 32  # pictures whose finest maps are held at a time where memory is saved
+#: the authors' names of what ``Registered`` holds, by how they begin
+_AUTHORS = {
+    "conv1.": "stages.0.0.conv.",
+    "bn1.": "stages.0.0.norm.",
+    "layer1.": "stages.0.1.",
+    "layer2.": "stages.1.0.",
+    "layer3.": "stages.2.0.",
+    "stn1.": "straighten.0.",
+    "stn2.": "straighten.1.",
+    "stn3.": "straighten.2.",
+}
+T = TypeVar("T")
 
 
 class Straighten(nn.Module):
@@ -23,28 +48,30 @@ class Straighten(nn.Module):
     ----------
     channels : int
     side : int
-        Height and width of the maps, at least 4.
+        Height and width of the maps.
     """
 
     def __init__(self, channels: int, side: int) -> None:
         super().__init__()
-        self.look = nn.Sequential(
-            nn.Conv2d(channels, 64, 3, padding=1),
+        self.conv = nn.Sequential(
+            nn.Conv2d(channels, 64, 3, padding=1, bias=False),
             nn.BatchNorm2d(64),
             nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(64, 16, 3, padding=1),
+            nn.MaxPool2d(3, stride=2, padding=1),
+            nn.Conv2d(64, 16, 3, padding=1, bias=False),
             nn.BatchNorm2d(16),
             nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Flatten(),
-            nn.Linear(16 * (side // 4) ** 2, 1024),
-            nn.ReLU(),
+            nn.MaxPool2d(3, stride=2, padding=1),
         )
-        self.decide = nn.Linear(1024, 3)  # angle in radians, scale across, scale down
-        nn.init.zeros_(self.decide.weight)
+        pooled = (side + 3) // 4  # halved twice, rounding up
+        self.fc = nn.Sequential(
+            nn.Linear(16 * pooled**2, 1024),
+            nn.ReLU(),
+            nn.Linear(1024, 3),  # angle in radians, scale across, scale down
+        )
+        nn.init.zeros_(self.fc[2].weight)
         with torch.no_grad():
-            self.decide.bias.copy_(torch.tensor([0.0, 1.0, 1.0]))
+            self.fc[2].bias.copy_(torch.tensor([0.0, 1.0, 1.0]))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The straightened map (N, C, h, w) and its matrices (N, 2, 2), from output to input.
@@ -55,8 +82,8 @@ class Straighten(nn.Module):
             When training has driven the scales away: nothing would be left to register, and
             reading a mirrored map at positions that are not finite crashes the process.
         """
-        matrix = rotation_scale(self.decide(self.look(x)))
-        if not matrix.abs().amax() < _WILD:  # so that NaN counts
+        matrix = rotation_scale(self.fc(self.conv(x).flatten(1)))
+        if not matrix.detach().abs().amax() < _WILD:  # so that NaN counts
             raise ValueError(
                 "regad: training diverged, a spatial transformer scales by more than "
                 f"{_WILD:g}; a smaller learning_rate is needed"
@@ -65,17 +92,67 @@ class Straighten(nn.Module):
 
 
 def rotation_scale(parameters: torch.Tensor) -> torch.Tensor:
-    """Matrices (N, 2, 2) of (N, 3): a rotation by the first, then a scaling by the others."""
-    angle, scales = parameters[:, 0], parameters[:, 1:]
+    """Matrices (N, 2, 2) of (N, 3): a rotation by the first, its diagonal scaled by the others."""
+    angle, across, down = parameters.unbind(1)
     cos, sin = angle.cos(), angle.sin()
-    rotation = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
-    return scales[:, :, None] * rotation
+    return torch.stack([cos * across, -sin, sin, cos * down], 1).unflatten(1, (2, 2))
 
 
 def warped(x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     """Map (N, C, h, w) read at ``matrix`` times each position, in -1..1, mirrored outside."""
     grid = F.affine_grid(F.pad(matrix, (0, 1)), list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
+
+
+class Stem(nn.Module):
+    """The first convolution with its normalisation, and what follows it (activation, pooling)."""
+
+    def __init__(self, conv: nn.Module, norm: nn.Module, *after: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.norm, self.after = conv, norm, nn.Sequential(*after)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps of pictures (N, 3, s, s)."""
+        return self.after(self.norm(self.conv(x)))
+
+    def in_blocks(self, x: torch.Tensor) -> torch.Tensor:
+        """The same in training, a few pictures at a time, by statistics of all of them.
+
+        Its maps are by far the largest of the network. Here none outlives its block: the sums that
+        mean and variance are made of are taken in a first round, gradients flow through them, and
+        both rounds are computed anew on the way back.
+        """
+        norm, parts = self.norm, x.split(_TOGETHER)
+        sums = [_again(self._sums, part) for part in parts]
+        total, squares = (torch.stack(one).sum(0) for one in zip(*sums, strict=True))
+        mean = total / (count := self._count(x))
+        variance = squares / count - mean.square()
+        with torch.no_grad():
+            norm.num_batches_tracked += 1
+            for running, value in (
+                (norm.running_mean, mean),
+                (norm.running_var, variance * count / (count - 1)),
+            ):
+                running.lerp_(value.to(running), norm.momentum)
+        scale = norm.weight * torch.rsqrt(variance + norm.eps).to(x.dtype)
+        shift = norm.bias - mean.to(x.dtype) * scale
+        return torch.cat([_again(self._normalised, part, scale, shift) for part in parts])
+
+    def _count(self, x: torch.Tensor) -> int:
+        """Values of each channel of the convolution's output."""
+        with torch.no_grad():
+            return len(x) * self.conv(x[:1])[0, 0].numel()
+
+    def _sums(self, part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        maps = self.conv(part)
+        sums = (v.sum((0, 2, 3), dtype=torch.float64) for v in (maps, maps.square()))
+        return tuple(sums)
+
+    def _normalised(
+        self, part: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor
+    ) -> torch.Tensor:
+        maps = torch.addcmul(shift[:, None, None], self.conv(part), scale[:, None, None])
+        return self.after(self.norm.act(maps) if isinstance(self.norm, BatchNormAct2d) else maps)
 
 
 class Registered(nn.Module):
@@ -86,7 +163,7 @@ class Registered(nn.Module):
     model, weights : str
         Of a ResNet or an EfficientNet of timm; all of it is trained.
     size : int
-        Side of the pictures in pixels, at least 64.
+        Side of the pictures in pixels.
     normalise : bool
         Whether pictures, 0..1, are normalised as the weights were trained.
 
@@ -110,26 +187,44 @@ class Registered(nn.Module):
             self.straighten.append(Straighten(probe.shape[1], probe.shape[2]))
         self.channels = probe.shape[1]
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Straightened features (N, C, h, w) of the last stage, of pictures (N, 3, s, s)."""
+    def forward(self, x: torch.Tensor, sparing: bool = False) -> torch.Tensor:
+        """Straightened features (N, C, h, w) of the last stage, of pictures (N, 3, s, s).
+
+        Parameters
+        ----------
+        x : tensor of shape (N, 3, s, s)
+            Pictures in 0..1.
+        sparing : bool
+            Keep only what goes in and out of each block, and compute the rest anew on the way back:
+            a third more time, less than half of the memory. In training only.
+        """
         x = (x - self.mean) / self.std
         for stage, straighten in zip(self.stages, self.straighten, strict=True):
-            x, _ = straighten(stage(x))
+            for block in _blocks(stage):
+                if not sparing:
+                    x = block(x)
+                elif isinstance(block, Stem) and len(x) > _TOGETHER:
+                    x = block.in_blocks(x)
+                else:
+                    x = _again(block, x)
+            x, _ = _again(straighten, x) if sparing else straighten(x)
         return x
 
     def levels(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Each stage's straightened features put back in place, (N, h, w, C), the finest first.
 
-        A stage's map was turned by its own transformer and all before it: with output to input
-        matrices A, B, ..., position p of the picture is found at ... B^-1 A^-1 p.
+        A stage's map was turned by its own transformer and all before it: its own turn is undone
+        first, each by an interpolation of its own.
         """
         x = (x - self.mean) / self.std
-        levels = []
-        back = torch.eye(2).to(x).expand(len(x), 2, 2)
+        levels, inverses = [], []
         for stage, straighten in zip(self.stages, self.straighten, strict=True):
             x, matrix = straighten(stage(x))
-            back = torch.linalg.solve(matrix, back)
-            levels.append(warped(x, back).permute(0, 2, 3, 1))
+            inverses.append(torch.linalg.inv(matrix))
+            back = x
+            for inverse in reversed(inverses):
+                back = warped(back, inverse)
+            levels.append(back.permute(0, 2, 3, 1))
         return levels
 
     def arrays(self) -> Arrays:
@@ -137,15 +232,60 @@ class Registered(nn.Module):
         return {name: tensor.cpu().numpy() for name, tensor in self.state_dict().items()}
 
     def take(self, state: Arrays) -> None:
-        """Take back what ``arrays`` gave."""
-        self.load_state_dict({name: torch.from_numpy(np.array(a)) for name, a in state.items()})
+        """Take back what ``arrays`` or ``read_checkpoint`` gave.
+
+        Raises
+        ------
+        ValueError
+            The state is of another encoder or size.
+        """
+        own = self.state_dict()
+        tensors = {name: torch.from_numpy(np.array(a)) for name, a in state.items()}
+        for name in sorted(own.keys() | tensors.keys()):
+            shapes = [tuple(some[name].shape) if name in some else None for some in (own, tensors)]
+            if shapes[0] != shapes[1] and name not in ("mean", "std"):
+                raise ValueError(
+                    f"regad: the trained state does not fit encoder and size: {name} is "
+                    f"{shapes[1] or 'missing'}, expected {shapes[0] or 'nothing of that name'}"
+                )
+        self.load_state_dict({**own, **tensors})
+
+
+def read_checkpoint(path: Path) -> Arrays:
+    """What ``Registered.take`` takes of a file of the authors': ``{"STN", "ENC", "PRED"}``.
+
+    Only ``STN``, the network itself, is used after training. The file is read without unpickling
+    any code.
+
+    Raises
+    ------
+    ValueError
+        Naming the file, when it is not such a checkpoint.
+    """
+    contents = _weights.unpickled(path)
+    network = contents.get("STN") if isinstance(contents, Mapping) else None
+    if not isinstance(network, Mapping) or "stn1.fc.2.weight" not in network:
+        raise ValueError(f"regad: {path} is not a RegAD checkpoint: it lacks STN: stn1.fc.2.weight")
+    if (outputs := len(network["stn1.fc.2.weight"])) != 3:
+        raise ValueError(
+            f"regad: {path} has transformers of {outputs} parameters; the paper's rotate and "
+            f"scale, by 3"
+        )
+    state = {}
+    for name, tensor in network.items():
+        start = name.split(".")[0] + "."
+        if start not in _AUTHORS:
+            raise ValueError(f"regad: {path} is not a RegAD checkpoint: it has STN: {name}")
+        state[_AUTHORS[start] + name.removeprefix(start)] = tensor.numpy()
+    return state
 
 
 def _stages(network: nn.Module, model: str) -> Sequence[nn.Module]:
-    """Its parts up to strides 4, 8 and 16."""
+    """Its parts up to strides 4, 8 and 16; each is made of stems and sequences of blocks."""
     if hasattr(network, "layer3"):
-        stem = (network.conv1, network.bn1, network.act1, network.maxpool)
-        return nn.Sequential(*stem, network.layer1), network.layer2, network.layer3
+        stem = Stem(network.conv1, network.bn1, network.act1, network.maxpool)
+        first = nn.Sequential(stem, network.layer1)
+        return first, nn.Sequential(network.layer2), nn.Sequential(network.layer3)
     if hasattr(network, "blocks") and hasattr(network, "conv_stem"):
         # The last block of each stride: "blocks.1" and so on.
         ends = [
@@ -155,9 +295,46 @@ def _stages(network: nn.Module, model: str) -> Sequence[nn.Module]:
         ]
         if len(ends) == 3:
             a, b, c = ends
-            first = nn.Sequential(network.conv_stem, network.bn1, *network.blocks[:a])
+            first = nn.Sequential(Stem(network.conv_stem, network.bn1), *network.blocks[:a])
             return first, network.blocks[a:b], network.blocks[b:c]
     raise ValueError(f"regad: the encoder must be a ResNet or an EfficientNet, got {model}")
+
+
+def _blocks(stage: nn.Module) -> Iterator[nn.Module]:
+    """What a stage runs one after another: sequences, at any depth, are taken apart."""
+    if isinstance(stage, nn.Sequential):
+        for part in stage:
+            yield from _blocks(part)
+    else:
+        yield stage
+
+
+def _again(function: Callable[..., T], *inputs: torch.Tensor) -> T:
+    """``function(*inputs)``, computed anew for the gradient instead of remembered."""
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _counted(function)
+
+    result: T = checkpoint(
+        function, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
+    )
+    return result
+
+
+@contextmanager
+def _counted(function: object) -> Iterator[None]:
+    """Batch normalisation in a module leaves its running statistics alone: it had this batch."""
+    modules = function.modules() if isinstance(function, nn.Module) else ()
+    norms = [m for m in modules if isinstance(m, nn.BatchNorm2d)]
+    before = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, batches in before:
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(batches)
 
 
 class Head(nn.Module):
@@ -165,20 +342,18 @@ class Head(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        point = partial(nn.Conv2d, kernel_size=1, bias=False)
         self.encode = nn.Sequential(
-            nn.Conv2d(channels, _HEAD, 1, bias=False),
+            point(channels, _HEAD),
             nn.BatchNorm2d(_HEAD),
             nn.ReLU(),
-            nn.Conv2d(_HEAD, _HEAD, 1, bias=False),
+            point(_HEAD, _HEAD),
             nn.BatchNorm2d(_HEAD),
             nn.ReLU(),
-            nn.Conv2d(_HEAD, _HEAD, 1),
+            point(_HEAD, _HEAD),
         )
         self.predict = nn.Sequential(
-            nn.Conv2d(_HEAD, _HEAD, 1, bias=False),
-            nn.BatchNorm2d(_HEAD),
-            nn.ReLU(),
-            nn.Conv2d(_HEAD, _HEAD, 1),
+            point(_HEAD, _HEAD), nn.BatchNorm2d(_HEAD), nn.ReLU(), point(_HEAD, _HEAD)
         )
 
     def forward(self, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
@@ -197,7 +372,7 @@ def registration(
 
 
 def augmented(pictures: torch.Tensor) -> torch.Tensor:
-    """22 versions of each picture: (N, 3, s, s) to (22 * N, 3, s, s), the pictures first.
+    """``VERSIONS`` of each picture: (N, 3, s, s) to (22 * N, 3, s, s), the pictures first.
 
     As they are; turned by +-11.25, 22.5, 33.75 and 45 degrees; shifted by 0.1 and 0.2 (of half a
     side) in the four diagonal directions; mirrored; grey; turned by 90, 180 and 270 degrees.
