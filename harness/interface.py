@@ -189,6 +189,8 @@ class Auxiliary:
     categories: tuple[AuxiliaryCategory, ...]
     shots: int | None
     seed: int
+    dataset: str = ""  # name of the adapter that they are of
+    held_out: str = ""  # the tested category, where all others of its dataset are trained on
 
 
 class Features(Protocol):
@@ -226,6 +228,7 @@ class Method(ABC):
     #: ... and one for each seed, so that runs differ by training as by support; False where
     #: training draws nothing at random
     auxiliary_per_seed: bool = True
+    trained_on: tuple[str, ...] = ()  # datasets that its weights have seen: never tested on them
     gpus: float = 0.0  # share of a GPU it needs when the cluster has GPUs
     deterministic: bool = True  # same input, same bits
     note: str = ""  # a caveat printed under every table it appears in

@@ -27,6 +27,7 @@ from methods._encoders.encoding import Encoding
 from methods._encoders.load import EncoderSpec, caveat, described
 from methods._encoders.pictures import centred, encoder_files, shapes, uncropped
 from methods._encoders.weights import seeded
+from methods._learned.checkpoint import Checkpoint
 from methods._ops.parameters import LevelNumbers, Size
 from methods._ops.prompts import anomalous_probability, inctrl_prompts, prototypes, unit
 from methods._ops.windows import nearest, upsample
@@ -64,8 +65,11 @@ class Inctrl(Method):
         ``published``: the focal loss takes scores for logits, as the authors' code does;
         ``probability``: for what they are.
     checkpoint : str, optional
-        A local checkpoint of the authors, used in place of training; ``{shots}`` in the path stands
-        for the number of shots.
+        A local checkpoint of the authors, used in place of training; in the path ``{shots}`` stands
+        for the number of shots and ``{auxiliary}`` for the auxiliary dataset.
+    trained_on : str, optional
+        The dataset that a checkpoint without ``{auxiliary}`` in its path was trained on. It needs
+        no auxiliary dataset then, and that one cannot be tested.
 
     Notes
     -----
@@ -77,7 +81,7 @@ class Inctrl(Method):
     one's grid. Scores do not depend on what is scored beside.
     """
 
-    auxiliary: ClassVar[bool] = True
+    auxiliary: bool = True
     auxiliary_per_shots: ClassVar[bool] = True
     gpus: ClassVar[float] = 0.25
 
@@ -95,6 +99,7 @@ class Inctrl(Method):
         weight_decay: NonNegativeFloat = 0.01,
         loss: Literal["published", "probability"] = "published",
         checkpoint: str | None = None,
+        trained_on: str | None = None,
     ) -> None:
         self.encoder = described(encoder or _ENCODER)
         self.note = caveat(self.encoder, "ViT-B/16+")
@@ -108,15 +113,15 @@ class Inctrl(Method):
         self.weight_decay = weight_decay
         self.loss = loss
         self.checkpoint = checkpoint
+        self.trained_by, self._read = None, 0
+        if checkpoint is not None:
+            self.trained_by = Checkpoint("inctrl", checkpoint, trained_on)
+            self.auxiliary, self.trained_on = self.trained_by.chosen, self.trained_by.datasets
+            self.auxiliary_per_seed = False  # nothing is drawn
 
     def files(self) -> Sequence[Path]:
         """The encoder's local files, and the checkpoint's."""
-        if self.checkpoint is None:
-            return encoder_files(self.encoder)
-        path = Path(self.checkpoint).expanduser().absolute()
-        found = sorted(path.parent.glob(path.name.replace("{shots}", "*")))
-        if not found:
-            raise FileNotFoundError(f"inctrl: no checkpoint at {path}")
+        found = () if self.trained_by is None else self.trained_by.files()
         return (*encoder_files(self.encoder), *found)
 
     def setup(self, device: str, features: Features) -> None:
@@ -134,9 +139,8 @@ class Inctrl(Method):
         """Train the adapter and the heads with as many references as there will be shots."""
         from methods._learned.inctrl import InctrlNet, focal, read_checkpoint
 
-        if self.checkpoint is not None:
-            path = self.checkpoint.replace("{shots}", str(auxiliary.shots))
-            return read_checkpoint(Path(path).expanduser().absolute())
+        if self.trained_by is not None:
+            return read_checkpoint(self.trained_by.path(auxiliary.shots, auxiliary))
         texts = {c.object_name: self._text(c.object_name) for c in auxiliary.categories}
         net = optimizer = None
         for batch in islice(_batches(auxiliary, self.batch), self.epochs * self.steps):
@@ -166,6 +170,12 @@ class Inctrl(Method):
 
     def fit(self, support: Support) -> None:
         """Keep the references' patches and their mean adapted embedding."""
+        from methods._learned.inctrl import read_checkpoint
+
+        shots = len(support.images)
+        if self.trained_by is not None and not self.auxiliary and self._read != shots:
+            self.load(read_checkpoint(self.trained_by.path(shots)))
+            self._read = shots
         encodings = self._encode(support.normals)
         self._banks = self._patches(encodings)
         self._prototypes = self._text(support.object_name)

@@ -30,6 +30,7 @@ from harness.interface import (
 from methods._encoders import weights
 from methods._encoders.load import EncoderSpec, caveat, described
 from methods._encoders.pictures import encoder_files
+from methods._learned.checkpoint import Checkpoint
 from methods._ops.parameters import Momentum, Sigma
 
 _BLOCK = 25  # queries whose maps are held at a time
@@ -78,13 +79,20 @@ class Regad(Method):
         Added to the diagonal of every covariance.
     sigma : float
         Of the Gaussian that smooths the map, in pixels of ``size``.
+    checkpoint : str, optional
+        A local checkpoint of the authors' layout, used in place of training. In the path
+        ``{shots}`` stands for the number of shots, ``{category}`` for the tested category (with
+        ``auxiliary: leave-one-out``, as theirs are) and ``{auxiliary}`` for the auxiliary dataset.
+    trained_on : str, optional
+        The dataset that a checkpoint with neither of the latter in its path was trained on. It
+        needs no auxiliary dataset then, and that one cannot be tested.
     checkpointing : bool
         Compute activations anew on the way back while training, and the largest ones in blocks: a
         third more time, and at 8 shots 2 GB instead of 9. Results differ by rounding.
     """
 
     shots = range(1, 1_000_000)
-    auxiliary: ClassVar[bool] = True
+    auxiliary: bool = True
     auxiliary_per_shots: ClassVar[bool] = True
     gpus: ClassVar[float] = 0.25
 
@@ -103,6 +111,8 @@ class Regad(Method):
         ridge: PositiveFloat = 0.01,
         sigma: Sigma = 4.0,
         checkpointing: bool = True,
+        checkpoint: str | None = None,
+        trained_on: str | None = None,
     ) -> None:
         self.encoder = described(encoder or {"model": "resnet18", "weights": "imagenet"})
         self.note = caveat(self.encoder, "ResNet18")
@@ -117,10 +127,16 @@ class Regad(Method):
         self.ridge = ridge
         self.sigma = sigma
         self.checkpointing = checkpointing
+        self.checkpoint = checkpoint
+        self.trained_by, self._read = None, 0
+        if checkpoint is not None:
+            self.trained_by = Checkpoint("regad", checkpoint, trained_on)
+            self.auxiliary, self.trained_on = self.trained_by.chosen, self.trained_by.datasets
+            self.auxiliary_per_seed = False  # nothing is drawn
 
     def files(self) -> Sequence[Path]:
-        """The encoder's local files."""
-        return encoder_files(self.encoder)
+        """The encoder's local files, or the checkpoint's that replace them."""
+        return encoder_files(self.encoder) if self.trained_by is None else self.trained_by.files()
 
     def setup(self, device: str, features: Features) -> None:
         """Keep device and memory: weights are needed for training only."""
@@ -130,6 +146,8 @@ class Regad(Method):
         """Learn to register; the state is the network's, with the mean loss of each epoch."""
         from methods._learned.regad import Head, Registered
 
+        if self.trained_by is not None:
+            return _published(self.trained_by.path(auxiliary.shots, auxiliary))
         rng = np.random.default_rng(auxiliary.seed)
         with weights.seeded(auxiliary.seed):
             network = Registered(
@@ -182,6 +200,10 @@ class Regad(Method):
         from methods._learned.regad import VERSIONS, augmented
         from methods._ops.gaussian import gaussians
 
+        shots = len(support.images)
+        if self.trained_by is not None and not self.auxiliary and self._read != shots:
+            self.load(_published(self.trained_by.path(shots)))
+            self._read = shots
         # One image at a time: with its versions it makes up a block.
         blocks = (self._levels(augmented(self._pictures([one]))) for one in support.normals)
         self._gaussians = gaussians(blocks, VERSIONS * len(support.normals), self.ridge)
@@ -250,3 +272,10 @@ class Regad(Method):
         """Registered features of each stage, (N, h, w, c)."""
         with torch.no_grad():
             return self._network.levels(pictures)
+
+
+def _published(path: Path) -> Arrays:
+    """The state that a checkpoint of the authors stands for."""
+    from methods._learned.regad import read_checkpoint
+
+    return {f"network.{name}": array for name, array in read_checkpoint(path).items()}

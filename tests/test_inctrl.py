@@ -253,23 +253,36 @@ def test_loads_the_authors_layout(tiny: str, tmp_path: Path) -> None:
     path = tmp_path / "2" / "checkpoint.pyth"
     path.parent.mkdir()
     torch.save({"epoch": 5, "model_state": tensors, "cfg": "RNG_SEED: 10"}, path)
-    method = made(tiny, checkpoint=str(tmp_path / "{shots}" / "checkpoint.pyth"))
-    loaded = method.train(Auxiliary((), 2, 0))
+    path.rename(tmp_path / "2" / "visa.pyth")
+    method = made(tiny, checkpoint=str(tmp_path / "{shots}" / "{auxiliary}.pyth"))
+    assert method.auxiliary
+    assert not method.auxiliary_per_seed
+    with pytest.raises(FileNotFoundError, match=r"2/mvtec\.pyth"):
+        method.train(Auxiliary((), 2, 0, "mvtec"))
+    loaded = method.train(Auxiliary((), 2, 0, "visa"))
     assert loaded.keys() == state.keys()
     for name, array in state.items():
         np.testing.assert_array_equal(loaded[name], array)
     method.load(loaded)
-    queries = pictures(2)
+    queries = pictures(3)
     trained = made(tiny)
     trained.load(state)
-    np.testing.assert_array_equal(
-        predict(method, queries[:1], queries).scores, predict(trained, queries[:1], queries).scores
-    )
+    # One whose origin is said by name needs nothing to train on: it is read for the support.
+    checkpoint = str(tmp_path / "{shots}" / "visa.pyth")
+    named = made(tiny, checkpoint=checkpoint, trained_on="visa")
+    assert (named.auxiliary, named.trained_on) == (False, ("visa",))
+    scores = [predict(one, queries[:2], queries).scores for one in (method, trained, named)]
+    np.testing.assert_array_equal(scores[0], scores[1])
+    np.testing.assert_array_equal(scores[0], scores[2])
+    with pytest.raises(ValueError, match=r"inctrl: a checkpoint needs `trained_on`"):
+        made(tiny, checkpoint=checkpoint)
 
 
 def test_checkpoint_files_are_named(tiny: str, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint_4.pyth"
-    missing = Inctrl(encoder={"model": tiny, "weights": "random:0"}, checkpoint=str(path))
+    missing = Inctrl(
+        encoder={"model": tiny, "weights": "random:0"}, checkpoint=str(path), trained_on="visa"
+    )
     with pytest.raises(FileNotFoundError, match=r"checkpoint_4\.pyth"):
         missing.files()
     torch.save({"model_state": {"visual.proj": torch.zeros(1)}}, path)
@@ -281,6 +294,7 @@ def test_checkpoint_files_are_named(tiny: str, tmp_path: Path) -> None:
     several = Inctrl(
         encoder={"model": tiny, "weights": "random:0"},
         checkpoint=str(tmp_path / "checkpoint_{shots}.pyth"),
+        trained_on="visa",
     )
     assert path in several.files()
 

@@ -264,3 +264,31 @@ def test_notes_of_methods_are_kept(
     path.write_text("from toys.methods import Near\nclass Noted(Near):\n    note = 'tiny models'\n")
     found = collect_inputs(sweep(methods=[{"use": str(path), "label": "a"}]))
     assert found.notes == [{"method": "a", "note": "tiny models"}]
+
+
+def test_weights_that_saw_the_tested_data_are_refused(tmp_path: Path) -> None:
+    """And those that did not need no auxiliary dataset."""
+    (tmp_path / "2.pt").write_bytes(b"weights")
+
+    def complaints(trained_on: str) -> list[str]:
+        params = {"checkpoint": str(tmp_path / "{shots}.pt"), "trained_on": trained_on}
+        path = written(
+            tmp_path / "conf.yaml",
+            sweep(
+                datasets=[{"use": "surfaces", "categories": ["bolt"]}],
+                methods=[{"use": "mean_color"}, {"use": "regad", "params": params}],
+                shots=[2],
+            ),
+        )
+        try:
+            inputs.collect_inputs(config.load(path), path, None)
+        except InputError as error:
+            return [str(problem) for problem in error.problems]
+        return []
+
+    (seen,) = complaints("surfaces")
+    assert "methods[1].params.trained_on: regad was trained on surfaces" in seen
+    (unknown,) = complaints("surface")
+    assert "no dataset 'surface'" in unknown
+    assert "surfaces" in unknown
+    assert complaints("mvtec") == []

@@ -164,7 +164,8 @@ class Worker:
                 )
             )
         seed = _seed(payload.task.key, payload)
-        auxiliary = Auxiliary(tuple(categories), payload.task.shots, seed)
+        origin = config.plain(use.dataset.use), use.held_out
+        auxiliary = Auxiliary(tuple(categories), payload.task.shots, seed, *origin)
         with self.watch.stage("work"):
             state = method.train(auxiliary)
         self._put(payload, state)

@@ -72,6 +72,7 @@ class Code:
     auxiliary: bool = False
     auxiliary_per_shots: bool = False
     auxiliary_per_seed: bool = False
+    trained_on: tuple[str, ...] = ()
     personalized: bool = False
     prior: bool = False
 

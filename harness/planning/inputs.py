@@ -95,6 +95,7 @@ def collect_inputs(sweep: Sweep, path: Path, data_root: str | None) -> SweepInpu
         except (OSError, ValueError) as error:  # weights that are not where they should be
             problems.append(Problem(f"{path}: methods[{i}].params", one_line(error)))
             continue
+        problems += _seen(sweep, i, code, path)
         methods.append(code)
         if note:
             notes.append({"method": str(m.label), "note": note})
@@ -201,8 +202,9 @@ def _code(kind: str, use: str, params: dict[str, Any]) -> tuple[Code, str]:
         for reader in readers or [""]:
             parts.setdefault(reader, {})[f"parameter {name}"] = json.dumps(value, default=str)
 
-    names = ("gpus", "auxiliary", "auxiliary_per_shots", "auxiliary_per_seed", "personalized")
-    declared = {n: getattr(made, n) for n in (*names, "prior") if hasattr(made, n)}
+    training = ("auxiliary", "auxiliary_per_shots", "auxiliary_per_seed", "trained_on")
+    names = ("gpus", "personalized", "prior", *training)
+    declared = {n: getattr(made, n) for n in names if hasattr(made, n)}
     made_of = Code(
         digest(),
         state=digest(generate | personalize),
@@ -225,6 +227,24 @@ def _effective(cls: type, params: Mapping[str, Any]) -> dict[str, Any]:
         elif name in params:
             values[name] = params[name]
     return values
+
+
+def _seen(sweep: Sweep, number: int, code: Code, path: Path) -> list[Problem]:
+    """Complaints that a method's weights have seen what the sweep tests, or nobody knows what."""
+    use, where = sweep.methods[number].use, f"{path}: methods[{number}].params.trained_on"
+    known = plugins.names("dataset")
+    problems = []
+    for name in code.trained_on:
+        if name not in known and ":" not in name:
+            problems.append(Problem(where, f"no dataset {name!r}.{suggest(name, known)}"))
+            continue
+        cls = plugins.find("dataset", name)
+        tested = [d for d in sweep.datasets if plugins.find("dataset", d.use) is cls]
+        problems += [
+            Problem(where, f"{use} was trained on {name}, which datasets test as {d.label!r}")
+            for d in tested
+        ]
+    return problems
 
 
 def _contents(path: Path) -> str:
@@ -280,6 +300,7 @@ def _auxiliary(
                 DatasetUse(entry.use, entry.params),
                 tuple(names),
                 entry.object_names,
+                category.name if m.auxiliary == "leave-one-out" else "",
             )
     return chosen, uses
 

@@ -60,6 +60,7 @@ class AuxiliaryUse:
     dataset: DatasetUse
     categories: tuple[str, ...]
     object_names: Mapping[str, str]
+    held_out: str = ""  # the tested category, where all others of its dataset are trained on
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,27 +6,23 @@ the checkpoints that ``read_checkpoint`` takes (Huang et al., ECCV 2022, section
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from timm.layers import BatchNormAct2d
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from harness.interface import Arrays
 from methods._encoders import weights as _weights
 from methods._encoders.cnn import build
+from methods._learned.sparing import in_blocks, recomputed
 
 _HEAD = 256  # channels of the head's hidden layers
 VERSIONS = 22  # that ``augmented`` makes of a picture
 _WILD = 100.0  # a scale at which neighbouring cells read whole maps apart
-_TOGETHER = 32  # pictures whose finest maps are held at a time where memory is saved
 #: the authors' names of what ``Registered`` holds, by how they begin
 _AUTHORS = {
     "conv1.": "stages.0.0.conv.",
@@ -38,7 +34,6 @@ _AUTHORS = {
     "stn2.": "straighten.1.",
     "stn3.": "straighten.2.",
 }
-T = TypeVar("T")
 
 
 class Straighten(nn.Module):
@@ -82,7 +77,15 @@ class Straighten(nn.Module):
             When training has driven the scales away: nothing would be left to register, and
             reading a mirrored map at positions that are not finite crashes the process.
         """
-        matrix = rotation_scale(self.fc(self.conv(x).flatten(1)))
+        return self._turned(x, self.conv(x))
+
+    def sparing(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same in training, at less memory."""
+        small = in_blocks(self.conv[0], self.conv[1], self.conv[2:4], x)
+        return self._turned(x, recomputed(self.conv[4:], small))
+
+    def _turned(self, x: torch.Tensor, seen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        matrix = rotation_scale(self.fc(seen.flatten(1)))
         if not matrix.detach().abs().amax() < _WILD:  # so that NaN counts
             raise ValueError(
                 "regad: training diverged, a spatial transformer scales by more than "
@@ -115,44 +118,9 @@ class Stem(nn.Module):
         """Maps of pictures (N, 3, s, s)."""
         return self.after(self.norm(self.conv(x)))
 
-    def in_blocks(self, x: torch.Tensor) -> torch.Tensor:
-        """The same in training, a few pictures at a time, by statistics of all of them.
-
-        Its maps are by far the largest of the network. Here none outlives its block: the sums that
-        mean and variance are made of are taken in a first round, gradients flow through them, and
-        both rounds are computed anew on the way back.
-        """
-        norm, parts = self.norm, x.split(_TOGETHER)
-        sums = [_again(self._sums, part) for part in parts]
-        total, squares = (torch.stack(one).sum(0) for one in zip(*sums, strict=True))
-        mean = total / (count := self._count(x))
-        variance = squares / count - mean.square()
-        with torch.no_grad():
-            norm.num_batches_tracked += 1
-            for running, value in (
-                (norm.running_mean, mean),
-                (norm.running_var, variance * count / (count - 1)),
-            ):
-                running.lerp_(value.to(running), norm.momentum)
-        scale = norm.weight * torch.rsqrt(variance + norm.eps).to(x.dtype)
-        shift = norm.bias - mean.to(x.dtype) * scale
-        return torch.cat([_again(self._normalised, part, scale, shift) for part in parts])
-
-    def _count(self, x: torch.Tensor) -> int:
-        """Values of each channel of the convolution's output."""
-        with torch.no_grad():
-            return len(x) * self.conv(x[:1])[0, 0].numel()
-
-    def _sums(self, part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        maps = self.conv(part)
-        sums = (v.sum((0, 2, 3), dtype=torch.float64) for v in (maps, maps.square()))
-        return tuple(sums)
-
-    def _normalised(
-        self, part: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor
-    ) -> torch.Tensor:
-        maps = torch.addcmul(shift[:, None, None], self.conv(part), scale[:, None, None])
-        return self.after(self.norm.act(maps) if isinstance(self.norm, BatchNormAct2d) else maps)
+    def sparing(self, x: torch.Tensor) -> torch.Tensor:
+        """The same in training, at less memory."""
+        return in_blocks(self.conv, self.norm, self.after, x)
 
 
 class Registered(nn.Module):
@@ -203,11 +171,9 @@ class Registered(nn.Module):
             for block in _blocks(stage):
                 if not sparing:
                     x = block(x)
-                elif isinstance(block, Stem) and len(x) > _TOGETHER:
-                    x = block.in_blocks(x)
                 else:
-                    x = _again(block, x)
-            x, _ = _again(straighten, x) if sparing else straighten(x)
+                    x = block.sparing(x) if isinstance(block, Stem) else recomputed(block, x)
+            x, _ = straighten.sparing(x) if sparing else straighten(x)
         return x
 
     def levels(self, x: torch.Tensor) -> list[torch.Tensor]:
@@ -307,34 +273,6 @@ def _blocks(stage: nn.Module) -> Iterator[nn.Module]:
             yield from _blocks(part)
     else:
         yield stage
-
-
-def _again(function: Callable[..., T], *inputs: torch.Tensor) -> T:
-    """``function(*inputs)``, computed anew for the gradient instead of remembered."""
-
-    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _counted(function)
-
-    result: T = checkpoint(
-        function, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
-    )
-    return result
-
-
-@contextmanager
-def _counted(function: object) -> Iterator[None]:
-    """Batch normalisation in a module leaves its running statistics alone: it had this batch."""
-    modules = function.modules() if isinstance(function, nn.Module) else ()
-    norms = [m for m in modules if isinstance(m, nn.BatchNorm2d)]
-    before = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum, batches in before:
-            norm.momentum = momentum
-            norm.num_batches_tracked.copy_(batches)
 
 
 class Head(nn.Module):
