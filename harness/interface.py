@@ -144,6 +144,7 @@ class Support:
     seed: int = 0
     pool: tuple[Image, ...] = ()  # support + generated images; empty without a generator
     customized: Arrays = field(default_factory=dict)  # the generator's state; empty without one
+    orientation: bool = False  # of their dataset: a flip or rotation makes an image abnormal
 
     @property
     def normals(self) -> tuple[Image, ...]:

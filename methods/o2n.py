@@ -26,13 +26,13 @@ from harness.interface import (
     Support,
 )
 from methods._encoders.load import EncoderSpec, caveat, described
-from methods._encoders.pictures import encoder_files, shapes
+from methods._encoders.pictures import centred, encoder_files, shapes
 from methods._o2n.branches import Comparison, Levels
 from methods._o2n.compare import default_levels, mean_map, score_of
 from methods._o2n.fusion import Weights, best_weights, fused
 from methods._o2n.rehearsal import Personalizer, acts
 from methods._o2n.views import shaped, unstacked
-from methods._ops.crop import centres, framed
+from methods._ops.crop import framed
 from methods._ops.parameters import LevelNumbers, OddSide, Share, Sigma, Size
 from methods._ops.prompts import anomalous_probability, compose, prototypes, unit
 
@@ -374,7 +374,7 @@ class O2n(Method):
         return [torch.stack(level) for level in zip(*records, strict=True)]
 
     def _encode(self, images: Sequence[Image]) -> list[Any]:
-        views = centres(images, 1.0) if self.crop else images
+        views = centred(images, self.size) if self.crop else images
         return self._encoder.encode(views, size=self.size, levels=self._levels)
 
     def _features_of(self, images: Sequence[Image]) -> Levels:

@@ -141,7 +141,7 @@ class Padim(Method):
         """What of the images is looked at."""
         from methods._ops import crop as _crop
 
-        return _crop.centres(images, self.crop / self.size) if self.crop else images
+        return _crop.centres(images, self.size, self.crop, "lanczos") if self.crop else images
 
     def _embed(self, images: Sequence[Image]) -> list[torch.Tensor]:
         """The drawn channels of each level: tensors of shape (N, h, w, c)."""

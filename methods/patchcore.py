@@ -169,7 +169,7 @@ class Patchcore(Method):
         """What of the images is looked at."""
         from methods._ops import crop as _crop
 
-        return _crop.centres(images, self.crop / self.size) if self.crop else images
+        return _crop.centres(images, self.size, self.crop, "bilinear") if self.crop else images
 
     def _embed(self, images: Sequence[Image]) -> torch.Tensor:
         """Patch features of shape (N, h, w, d)."""

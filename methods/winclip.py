@@ -163,8 +163,8 @@ class Winclip(Method):
         return harmonic_mean([*spreads, text[:, None, None]])
 
     def _scales(self, encodings: Sequence[Encoding]) -> dict[int, torch.Tensor]:
-        """Unit vectors of every scale: side -> (n, rows, columns, d); patches have side 1."""
-        scales = {1: torch.stack([encoding.levels[0] for encoding in encodings])}
+        """Unit vectors of every scale: side -> (n, rows, columns, d); patch tokens have side 0."""
+        scales = {0: torch.stack([encoding.levels[0] for encoding in encodings])}
         for side in self.windows:
             scales[side] = torch.stack([encoding.windows[side] for encoding in encodings])
         return {side: unit(values) for side, values in scales.items()}
@@ -174,7 +174,7 @@ class Winclip(Method):
         maps = []
         for side, values in self._scales(encodings).items():
             distances = nearest(values.flatten(1, 2), self._references[side])
-            maps.append(spread(distances.unflatten(1, values.shape[1:3]), side))
+            maps.append(spread(distances.unflatten(1, values.shape[1:3]), max(side, 1)))
         return torch.stack(maps).mean(dim=0)
 
     def _enlarged(

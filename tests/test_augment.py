@@ -36,6 +36,8 @@ def test_what_keeps_an_image_normal_depends_on_the_object(
     name: str, allowed: tuple[str, ...]
 ) -> None:
     assert augment.operations_for("auto", name) == allowed
+    upright = ("translate", "colour") if allowed == augment.OPERATIONS else allowed
+    assert augment.operations_for("auto", name, orientation=True) == upright
     assert augment.operations_for("all", name) == augment.OPERATIONS
     assert augment.operations_for("none", name) == ()
     assert augment.operations_for(["vflip"], name) == ("vflip",)

@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image as Picture
 from scipy.ndimage import gaussian_filter
+from torchvision import transforms
 
 from harness.interface import Image
 from methods._ops.crop import centre, centres, framed
@@ -82,13 +84,26 @@ def test_patch_features_equal_a_loop_over_cells(side, dims):
     np.testing.assert_allclose(ours, naive_patches(levels, side, dims), atol=1e-5)
 
 
-def test_centre_takes_a_share_of_the_shorter_side():
-    pixels = np.arange(20 * 31 * 3, dtype=np.uint16).reshape(20, 31, 3).astype(np.uint8)
-    np.testing.assert_array_equal(centre(pixels, 0.5), pixels[5:15, 10:20])
-    assert centre(pixels, 1.0).shape == (20, 20, 3)
-    one, other = centres([Image("a", pixels)], 0.5), centres([Image("a", pixels)], 0.75)
-    assert one[0].key != other[0].key != "a"
-    np.testing.assert_array_equal(one[0].pixels, pixels[5:15, 10:20])
+@pytest.mark.parametrize("kernel", ["bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("shape", [(90, 70), (70, 90), (41, 40), (32, 32)])
+def test_centre_resizes_then_crops_as_torchvision_does(kernel, shape):
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    how = getattr(transforms.InterpolationMode, kernel.upper())
+    steps = [transforms.Resize(32, how), transforms.CenterCrop(28)]
+    expected = np.asarray(transforms.Compose(steps)(Picture.fromarray(pixels)))
+    np.testing.assert_array_equal(centre(pixels, 32, 28, kernel), expected)
+
+
+def test_centres_of_other_settings_are_other_images():
+    pixels = np.zeros((20, 31, 3), np.uint8)
+    settings = [
+        (16, 12, "bilinear"),
+        (16, 12, "lanczos"),
+        (16, 14, "bilinear"),
+        (18, 12, "bicubic"),
+    ]
+    keys = {centres([Image("a", pixels)], *some)[0].key for some in settings}
+    assert len(keys | {"a"}) == 5
 
 
 def test_framed_puts_maps_back_where_they_were_cropped():

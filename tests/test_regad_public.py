@@ -199,11 +199,12 @@ def test_blocks_have_the_statistics_and_gradients_of_the_whole() -> None:
         torch.testing.assert_close(blocked, whole, rtol=1e-9, atol=1e-9)
 
 
-def test_sparing_memory_changes_only_rounding() -> None:
+@pytest.mark.parametrize("model", ["resnet18", "test_resnet"])  # the latter with a deep stem
+def test_sparing_memory_changes_only_rounding(model: str) -> None:
     results = []
     for sparing in (False, True):
         torch.manual_seed(5)
-        network = Registered("test_resnet", "random:7", SIDE, normalise=False).train().double()
+        network = Registered(model, "random:7", SIDE, normalise=False).train().double()
         for straighten in network.straighten:
             nn.init.normal_(straighten.fc[2].weight, std=0.01)
         saved: list[int] = []
@@ -221,4 +222,4 @@ def test_sparing_memory_changes_only_rounding() -> None:
     (out, buffers, gradients, much), (other, again, same, little) = results
     for ours, plain in ((other, out), (again, buffers), (same, gradients)):
         torch.testing.assert_close(ours, plain, rtol=1e-6, atol=1e-9)
-    assert little < 0.4 * much
+    assert little < (0.4 if model == "resnet18" else 0.7) * much

@@ -6,13 +6,15 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import config
 from harness.contract import check
 from harness.interface import Image, Prediction, Queries, Support
-from methods._encoders.pictures import centre, uncropped
+from methods._encoders.pictures import uncropped
+from methods._ops.crop import centre
 from methods._ops.prompts import compose
 from methods._ops.windows import harmonic_mean, members, nearest, spread, upsample
 from methods.winclip import Winclip
@@ -271,26 +273,26 @@ def test_crop_sees_the_centre_only(tiny: str) -> None:
     assert (found.maps[0][:, :12] == 0).all()
     assert (found.maps[0][:, 36:] == 0).all()
     assert (found.maps[0][:, 12:36] > 0).all()
-    square = Image("square", centre(wide.pixels, SIZE))
+    square = Image("square", centre(wide.pixels, SIZE, SIZE, "bicubic"))
     same = predict(winclip(tiny), pictures(1, seed=1), (square,))
     np.testing.assert_array_equal(same.scores[0], found.scores[0])
 
 
-@pytest.mark.parametrize(("height", "width"), [(50, 73), (91, 60), (48, 48), (240, 1001)])
-def test_centre_is_torchvisions(height: int, width: int) -> None:
-    from PIL import Image as Picture
-    from torchvision import transforms
-
-    transform = transforms.Compose(
-        [
-            transforms.Resize(SIZE, interpolation=transforms.InterpolationMode.BICUBIC),
-            transforms.CenterCrop(SIZE),
-        ]
-    )
-    pixels = pictures(1, height, width)[0].pixels
-    np.testing.assert_array_equal(
-        centre(pixels, SIZE), np.array(transform(Picture.fromarray(pixels)))
-    )
+def test_windows_of_one_patch_stand_beside_the_patches(tiny: str) -> None:
+    queries, support = pictures(2, seed=4), pictures(1, seed=1)
+    maps = {}
+    for windows in ((1, 2), (2,), (1,)):
+        method = winclip(tiny, windows=windows)
+        method.fit(Support(support, object_name="metal_nut"))
+        maps[windows] = method._association(method._encode(queries))
+        assert len(method._references) == len(windows) + 1, "the patches' scale is gone"
+    # Means over (patches, 1, 2), (patches, 2) and (patches, 1): what differs is the patches' own.
+    patches = 2 * maps[2,] + 2 * maps[1,] - 3 * maps[1, 2]
+    encodings = [method._encode(some) for some in (queries, support)]
+    own, bank = (torch.stack([e.levels[0] for e in some]).flatten(1, 2) for some in encodings)
+    cosine = F.cosine_similarity(own[:, :, None], bank[0][None, None], dim=3)
+    expected = (1 - cosine.amax(2)) / 2
+    torch.testing.assert_close(patches.flatten(1).float(), expected, rtol=0, atol=1e-4)
 
 
 def test_uncropped_leaves_squares_alone() -> None:

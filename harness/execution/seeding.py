@@ -11,10 +11,17 @@ from harness import plugins
 
 
 def prepare(imports: Collection[str], threads: int) -> None:
-    """Load torch before anything is seeded, if the plug-in will use it, and fix its threads."""
+    """Load torch before anything is seeded, if the plug-in will use it, and fix its threads.
+
+    On GPUs, kernels are those that give the same bits each time, in full float32.
+    """
     if any(name in imports for name in plugins.HEAVY):
         import torch
 
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
 

@@ -287,7 +287,8 @@ class Worker:
         self._fitted[name] = fit
 
     def _support(self, support: SupportUse) -> Support:
-        images = self._references(self._dataset(support.dataset), support.images)
+        dataset = self._dataset(support.dataset)
+        images = self._references(dataset, support.images)
         pool: tuple[Image, ...] = ()
         customized: Arrays = {}
         if support.pool is not None:
@@ -296,7 +297,8 @@ class Worker:
             pool = (*images, *added)
         if support.customized is not None:
             customized = self._get(kinds.Customize, support.customized)
-        return Support(images, support.object_name, support.seed, pool, customized)
+        name, seed = support.object_name, support.seed
+        return Support(images, name, seed, pool, customized, type(dataset).orientation)
 
     def _customized(self, payload: kinds.GeneratePayload | kinds.PersonalizePayload) -> Generator:
         """The generator with the state that the task needs."""

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 import torch
 
 OPERATIONS = ("hflip", "vflip", "rotate", "translate", "colour")
+UPRIGHT = ("translate", "colour")  # those that neither flip nor rotate
 #: words of object names whose orientation is part of being normal, and what is still allowed
 ORIENTED: dict[str, tuple[str, ...]] = {
     "digit": ("translate", "colour"),
@@ -33,13 +34,17 @@ SHIFT = 0.1  # of the side
 JITTER = 0.1  # of brightness, contrast and saturation
 
 
-def operations_for(augment: str | Sequence[str], object_name: str) -> tuple[str, ...]:
+def operations_for(
+    augment: str | Sequence[str], object_name: str, orientation: bool = False
+) -> tuple[str, ...]:
     """What may be done to images of an object.
 
     Parameters
     ----------
     augment : "auto" (by the object's words), "all", "none", or names out of ``OPERATIONS``
     object_name : such as "metal nut"
+    orientation : whether a flip or rotation makes an image of the dataset abnormal, which ``auto``
+        goes by where no word of the object's says more
 
     Raises
     ------
@@ -51,7 +56,7 @@ def operations_for(augment: str | Sequence[str], object_name: str) -> tuple[str,
         for words_kept_upright, allowed in ORIENTED.items():
             if f" {words_kept_upright} " in words:
                 return allowed
-        return OPERATIONS
+        return UPRIGHT if orientation else OPERATIONS
     if isinstance(augment, str):
         chosen: Iterable[str] = {"all": OPERATIONS, "none": ()}.get(augment, (augment,))
     else:

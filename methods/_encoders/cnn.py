@@ -198,7 +198,7 @@ def build(model: str, weights: str) -> tuple[nn.Module, Scale]:
     path = _find(model, weights) if seed is None else None  # before time is spent building
     with _weights.seeded(seed or 0):
         network = timm.create_model(model, pretrained=False)
-    scale: Scale = (network.pretrained_cfg["mean"], network.pretrained_cfg["std"])
+    scale = _scale(model, weights)
     if path is not None:
         state = _weights.read(path)
         own = network.state_dict()
@@ -217,8 +217,7 @@ def _find(model: str, weights: str) -> Path:
         return _weights.local_file(weights)
     if weights == "imagenet" and (path := _weights.packaged_file(model)):
         return path
-    tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{model}.*")]
-    tag = _weights.IMAGENET_TAGS.get(model, "") if weights == "imagenet" else weights
+    tags, tag = _tags(model), _tag(model, weights)
     if not tags or (tag and tag not in tags):
         known = ", ".join(["imagenet", *tags]) if tags else "none"
         raise ValueError(
@@ -229,6 +228,22 @@ def _find(model: str, weights: str) -> Path:
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(config.url or "none").name
     names = (config.hf_hub_filename or "model.safetensors", "pytorch_model.bin")
     return _weights.hub_file(config.hf_hub_id, names, f"{model} {weights}", also=(cached,))
+
+
+def _tags(model: str) -> list[str]:
+    return [name.partition(".")[2] for name in timm.list_pretrained(f"{model}.*")]
+
+
+def _tag(model: str, weights: str) -> str:
+    """Timm's tag of weights that are no file; "" is the model's default."""
+    return _weights.IMAGENET_TAGS.get(model, "") if weights == "imagenet" else weights
+
+
+def _scale(model: str, weights: str) -> Scale:
+    """Mean and deviation that these weights were trained with; of files, the default weights'."""
+    tag = _tag(model, weights)
+    config = timm.get_pretrained_cfg(f"{model}.{tag}" if tag in _tags(model) else model)
+    return config.mean, config.std
 
 
 def _load(network: nn.Module, state: Mapping[str, torch.Tensor], path: Path, model: str) -> None:

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image as Picture
 
-from harness.interface import Features, Image, Pixels
+from harness.interface import Features, Image
 from methods._encoders import weights as _weights
+from methods._ops.crop import centres
 from methods._ops.windows import upsample
 
 
@@ -38,25 +37,8 @@ def micro_home(weights: str) -> Path:
 
 
 def centred(images: Sequence[Image], size: int) -> list[Image]:
-    """The images' centres of ``size`` x ``size`` pixels, made when they are first looked at."""
-    return [
-        Image(f"{image.key}/centre{size}", lambda image=image: centre(image.pixels, size))
-        for image in images
-    ]
-
-
-def centre(pixels: Pixels, size: int) -> Pixels:
-    """Centre square of uint8 (H, W, 3) after its shortest side was resized to ``size``, bicubic."""
-    height, width = pixels.shape[:2]
-    if height <= width:
-        rows, columns = size, int(size * width / height)
-    else:
-        rows, columns = int(size * height / width), size
-    if (rows, columns) != (height, width):
-        picture = Picture.fromarray(pixels).resize((columns, rows), Picture.Resampling.BICUBIC)
-        pixels = np.asarray(picture)
-    top, left = round((rows - size) / 2), round((columns - size) / 2)
-    return np.ascontiguousarray(pixels[top : top + size, left : left + size])
+    """The images' centres of ``size`` x ``size`` pixels, the shortest side resized, bicubic."""
+    return centres(images, size, size, "bicubic")
 
 
 def shapes(images: Sequence[Image], features: Features) -> list[tuple[int, int]]:

@@ -120,6 +120,8 @@ class Stem(nn.Module):
 
     def sparing(self, x: torch.Tensor) -> torch.Tensor:
         """The same in training, at less memory."""
+        if not isinstance(self.conv, nn.Conv2d):  # deep stems have normalisation inside
+            return recomputed(self, x)
         return in_blocks(self.conv, self.norm, self.after, x)
 
 

@@ -4,22 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from PIL import Image as Picture
 
 from harness.interface import Image, Pixels
 
 
-def centre(pixels: Pixels, share: float) -> Pixels:
-    """The centre square of uint8 (H, W, 3): ``share`` of the shorter side, in whole pixels."""
-    side = _side(pixels.shape, share)
-    top, left = ((length - side) // 2 for length in pixels.shape[:2])
-    return pixels[top : top + side, left : left + side]
+def centre(pixels: Pixels, size: int, side: int, kernel: str) -> Pixels:
+    """Centre square of uint8 (H, W, 3) after its shortest side was resized to ``size`` pixels.
+
+    Resizing first, and rounding as torchvision does, are what the papers' code has.
+
+    Parameters
+    ----------
+    pixels : uint8 ndarray of shape (H, W, 3)
+    size : int
+        Length of the shortest side after resizing, in pixels.
+    side : int
+        Of the square, at most ``size``.
+    kernel : str
+        bilinear, bicubic or lanczos; all antialiased.
+    """
+    height, width = pixels.shape[:2]
+    if height <= width:
+        rows, columns = size, int(size * width / height)
+    else:
+        rows, columns = int(size * height / width), size
+    if (rows, columns) != (height, width):
+        how = Picture.Resampling[kernel.upper()]
+        pixels = np.asarray(Picture.fromarray(pixels).resize((columns, rows), how))
+    top, left = round((rows - side) / 2), round((columns - side) / 2)
+    return np.ascontiguousarray(pixels[top : top + side, left : left + side])
 
 
-def centres(images: Sequence[Image], share: float) -> list[Image]:
-    """Centre squares as images of their own, decoded when they are asked for."""
+def centres(images: Sequence[Image], size: int, side: int, kernel: str) -> list[Image]:
+    """Centre squares as images of their own, made when they are asked for; see ``centre``."""
     return [
-        Image(f"{image.key}/centre {share:.6f}", lambda image=image: centre(image.pixels, share))
+        Image(
+            f"{image.key}/centre {side} of {size} {kernel}",
+            lambda image=image: centre(image.pixels, size, side, kernel),
+        )
         for image in images
     ]
 

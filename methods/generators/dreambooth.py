@@ -223,7 +223,7 @@ class DreamBooth(Generator):
 
     def _augmented_latents(self, images: Sequence[Image], support: Support) -> torch.Tensor:
         """Latents (k * copies, c, h, w) of the support, itself and augmented."""
-        operations = operations_for(self.augment, support.object_name)
+        operations = operations_for(self.augment, support.object_name, support.orientation)
         count = self.copies if operations else 1
 
         def versions(image: Image) -> torch.Tensor:
