@@ -46,6 +46,7 @@ from harness.planning.references import DatasetUse, PluginUse, Source, SupportUs
 from harness.planning.task import Payload, Task
 from harness.results import evaluation
 from harness.storage.store import Damaged, Store
+from harness.sweep import plain
 
 MB = 1 << 20
 TRACEBACK = 20_000  # characters of one that are recorded
@@ -164,7 +165,7 @@ class Worker:
                 )
             )
         seed = _seed(payload.task.key, payload)
-        origin = config.plain(use.dataset.use), use.held_out
+        origin = plain(use.dataset.use), use.held_out
         auxiliary = Auxiliary(tuple(categories), payload.task.shots, seed, *origin)
         with self.watch.stage("work"):
             state = method.train(auxiliary)

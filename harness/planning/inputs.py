@@ -18,7 +18,7 @@ from harness import config, plugins
 from harness.config import Draft
 from harness.data import images, shortcuts
 from harness.data.contents import Stamps
-from harness.errors import InputError, Problem, one_line
+from harness.errors import InputError, Problem, one_line, suggest
 from harness.keys import Cell, hashed
 from harness.parameters import parameters
 from harness.planning.graph import Category, Code, PlanInputs
