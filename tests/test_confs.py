@@ -204,6 +204,12 @@ def test_networks_are_named_with_their_weights(tmp_path: Path) -> None:
     assert found["g", "base"].where.startswith("needed: https://hub/stable")
 
 
+def test_a_default_may_be_a_small_model_too() -> None:
+    for name in NAMES:
+        micro = name == "demo" or "micro" in name
+        assert models.small(reproduce.load(name)) == micro, name
+
+
 def test_plan_prints_the_networks(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     conf = CONF / "table5_micro.yaml"
     assert main(["plan", str(conf), "--storage", str(tmp_path)]) == 0

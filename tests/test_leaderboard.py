@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.__main__ import main
-from harness.reporting import leaderboard
+from harness.reporting import compare, leaderboard
+from harness.results import comparison
 from harness.storage.store import Store
 from tests.folders import folder_of_a_sweep
 
@@ -97,3 +101,55 @@ def test_old_folders_stay_readable(storage: Path) -> None:
         (folder / name).write_text(text + "\n")
     for format in report.FORMATS:
         assert "elpv" in report.render(folder, format)
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    sync = pytest.importorskip("playwright.sync_api")
+    with sync.sync_playwright() as play:
+        started = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+def test_the_board_sorts_and_filters(browser: Any, storage: Path) -> None:
+    assert main(["leaderboard", str(storage)]) == 0
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto((storage / leaderboard.PAGE).as_uri())
+    page.get_by_role("button", name="AUROC").first.click()
+    cells = page.locator("#board tbody td:nth-child(5)").all_inner_texts()
+    values = [float(text.split()[0]) for text in cells]
+    assert len(values) == 6
+    assert values == sorted(values, reverse=True)
+    page.get_by_label("dataset").select_option("elpv")
+    page.get_by_label("method").select_option("b")
+    shown = [row for row in page.locator("#board tbody tr").all() if row.is_visible()]
+    assert [row.locator("td").nth(2).inner_text() for row in shown] == ["b"]
+    assert page.locator("#count").inner_text() == "1 of 6 rows"
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_hinders_anybody(browser: Any, storage: Path, scheme: str, width: int) -> None:
+    """axe-core finds no violation on either page, and nothing sticks out sideways."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    assert main(["leaderboard", str(storage)]) == 0
+    found = comparison.compare([storage / "one", storage / "two&more"], 0)
+    (storage / "compare.html").write_text(compare.render(found, "html"))
+    for name in (leaderboard.PAGE, "compare.html"):
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        said: list[str] = []
+        page.on("console", lambda message, said=said: said.append(message.text))
+        page.on("pageerror", lambda error, said=said: said.append(str(error)))
+        page.goto((storage / name).as_uri())
+        violations = axe.Axe().run(page).response["violations"]
+        assert not [(v["id"], n["html"][:200]) for v in violations for n in v["nodes"]]
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert not said
+        page.close()

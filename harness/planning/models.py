@@ -14,6 +14,9 @@ from typing import Any, Protocol
 from harness import config
 from harness.sweep import Sweep
 
+#: models that come with the project or in a package: with one of them a sweep is of profile micro
+SMALL = ("micro", "tf_efficientnet_lite0")
+
 
 class Known(Protocol):
     """A set of public or embedded weights, as ``python -m harness models`` lists them."""
@@ -60,6 +63,12 @@ def networks(sweep: Sweep, known: Callable[[], Iterable[Known]]) -> list[Network
             where = "" if name == "no network" else _where(role, name, weights, known)
             out.append(Network(label, role, words, where, note))
     return out
+
+
+def small(sweep: Sweep) -> bool:
+    """Whether some method or generator stands on a small model instead of a paper's."""
+    found = networks(sweep, lambda: ())
+    return any(each.name.partition(" / ")[0] in SMALL for each in found)
 
 
 def _of(plugin: Any) -> Iterator[tuple[str, str, str]]:

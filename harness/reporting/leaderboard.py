@@ -13,14 +13,13 @@ from typing import Any
 from urllib.parse import quote
 
 from harness.errors import one_line
+from harness.planning.models import SMALL
 from harness.reporting.tables import INCOMPLETE, TITLES, spread
 from harness.results import reader
 from harness.results.metrics import IMAGES, METRICS, PIXELS, family
 from harness.storage.store import Store
 
 PAGE = "leaderboard.html"
-#: models that come with the project or in a package: profile micro
-SMALL = ("micro", "tf_efficientnet_lite0")
 READ = ("results.csv", "summary.csv", "failures.csv", "sweep.yaml", "environment.json")
 SHOWN = (*family(IMAGES), *family(PIXELS))
 

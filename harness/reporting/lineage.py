@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from harness import plugins
 from harness.keys import Cell, hashed
 from harness.parameters import parameters
+from harness.planning import models
 from harness.planning.graph import VERSION, PlanInputs
 from harness.results.metrics import METRICS
 from harness.sweep import DatasetEntry, MethodEntry, Sweep
@@ -81,7 +82,7 @@ def lineage(
         "config": sweep.digest()[:16],
     }
     tags = _environment(environment)
-    tags["profile"] = "micro" if any(_micro(sweep)) else "full"
+    tags["profile"] = "micro" if models.small(sweep) else "full"
     tags["data"] = hashed(sorted((label, each.digest) for label, each in data.items()))
     tags |= {f"data.{label}": each.digest for label, each in data.items()}
     return Lineage(params, tags, groups, data)
@@ -136,14 +137,6 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
             yield from _flat(f"{name}.{key}", inner)
     else:
         yield name, str(value)[:500]
-
-
-def _micro(sweep: Sweep) -> Iterator[bool]:
-    """Whether each plug-in runs on an embedded micro model instead of a paper's."""
-    params = [m.params for m in sweep.methods] + [g.params for g in sweep.generators.values()]
-    for each in params:
-        for name, value in _flat("", each):
-            yield name.rpartition(".")[2] in ("model", "base") and value == "micro"
 
 
 def _test_set(entry: DatasetEntry, inputs: PlanInputs) -> TestSet:
