@@ -17,6 +17,7 @@ from typing import Any
 from harness import config, plugins
 from harness.errors import one_line
 from harness.execution.executor import Listener, Settings, Write, load
+from harness.execution.keeping import Keeping
 from harness.execution.loop import Loop
 from harness.execution.outcome import Outcome
 from harness.execution.reuse import Sharing
@@ -122,7 +123,8 @@ def _run(options: Options, ready: Prepared, workers: _Workers) -> int:
         estimate(todo, payloads.names, workers.count, writer.earlier() if todo else ()),
         options.quiet,
     )
-    driver = _Driver(ready, payloads, writer, tracker, display)
+    keeping = Keeping(store, graph.tasks, schedule.todo, sweep.keep_models)
+    driver = _Driver(ready, payloads, writer, tracker, display, keeping)
     signal.signal(signal.SIGTERM, _interrupt)
     interrupted = False
     with display:
@@ -166,6 +168,7 @@ class _Driver:
         writer: ResultsWriter,
         tracker: Tracker,
         display: Display,
+        keeping: Keeping,
     ) -> None:
         self._graph = ready.graph
         self._inputs = ready.inputs
@@ -173,6 +176,7 @@ class _Driver:
         self._writer = writer
         self._tracker = tracker
         self._display = display
+        self._keeping = keeping
         self._who: dict[str, tuple[str, float]] = {}  # task that runs -> its worker, since when
         self._lost: dict[str, list[float]] = {}  # task -> seconds of tries in vain
         self.sharing = Sharing()
@@ -190,6 +194,7 @@ class _Driver:
                 self._writer.finish(cell, task.key, row, timing)
                 self._tracker.cell(cell, task.key, row, timing)
                 self._display.finished(cell, row)
+        self._keeping.done(task)
         self.tick()
 
     def failed(self, task: Task, outcome: Outcome, dropped: list[str]) -> None:

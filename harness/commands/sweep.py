@@ -78,7 +78,7 @@ def _options(arguments: argparse.Namespace) -> Options:
 
 def _plan(arguments: argparse.Namespace) -> int:
     from harness.execution.schedule import Schedule
-    from harness.planning import costs, models
+    from harness.planning import costs, disk, models
     from harness.run import existing, prepare
     from harness.storage.store import Store
 
@@ -101,6 +101,9 @@ def _plan(arguments: argparse.Namespace) -> int:
     print("\n".join(models.lines(models.networks(sweep, known))))
     print(costs.render(estimator.stages(graph, graph.tasks), estimator.stages(graph, todo)))
     print(f"Estimates by conf/costs.yaml: {table.hardware}.")
+    left = disk.free(Path(store.root)) if store.local else None
+    needed = disk.need(estimator, graph, todo)
+    print("\n".join(disk.lines(needed, left, sweep.keep_models)))
     if arguments.why:
         print(_why(ready, store, todo))
     return 0

@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 
 METRICS = ("image_auroc", "image_auprc", "pixel_auroc", "pixel_aupro")
 NOTHING = "–"  # a setting that one sweep lacks
-IDLE = ("name", "description", "time_limit", "attempts")  # of a config: no matter to results
+IDLE = (
+    "name",
+    "description",
+    "time_limit",
+    "attempts",
+    "keep_models",
+)  # of a config: no matter to results
 
 
 @dataclass(frozen=True)

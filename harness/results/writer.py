@@ -196,7 +196,7 @@ class ResultsWriter:
             return
         text = self.store.read_text(f"{self.folder}/sweep.yaml") or ""
         old, new = yaml.safe_load(text) or {}, self._sweep.model_dump(mode="json")
-        idle = ("description", "time_limit", "attempts")
+        idle = ("description", "time_limit", "attempts", "keep_models")
         differ = [k for k in new if old.get(k) != new[k] and k not in idle]
         path = self.store.path(self.folder)
         message = (
