@@ -106,7 +106,7 @@ class SweepFolder:
             if isinstance(entry, dict) and "use" in entry
         }
 
-    @property
+    @cached_property
     def methods(self) -> list[str]:
         """Methods with a result or a failure, in the order of the config, then by name."""
         there = set(self.results["method"]) | set(self.failed["method"])
