@@ -92,7 +92,7 @@ def test_a_folder_of_another_config_is_left_as_it_is(
 ) -> None:
     filled(opened())
     before = snapshot(tmp_path / "runs")
-    with pytest.raises(InputError, match=f"different: {next(iter(changes))}") as caught:
+    with pytest.raises(InputError, match=f"as it is: {next(iter(changes))}") as caught:
         opened(**changes)
     assert "\n" not in str(caught.value)
     assert str(tmp_path / "runs/toy") in str(caught.value)

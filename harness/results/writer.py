@@ -20,6 +20,7 @@ from harness.errors import InputError, Problem, one_line
 from harness.keys import Cell
 from harness.results.accounting import Account, TaskBook, costs_text, read_tasks
 from harness.results.aggregate import CELL, FORMAT, csv_text, results_frame, summary_frame
+from harness.results.continuation import refusals
 from harness.results.metrics import METRICS
 from harness.storage.store import Store
 from harness.sweep import Sweep
@@ -196,12 +197,14 @@ class ResultsWriter:
             return
         text = self.store.read_text(f"{self.folder}/sweep.yaml") or ""
         old, new = yaml.safe_load(text) or {}, self._sweep.model_dump(mode="json")
-        idle = ("description", "time_limit", "attempts", "keep_models")
-        differ = [k for k in new if old.get(k) != new[k] and k not in idle]
+        reasons = refusals(old, new)
+        if not reasons:
+            return
         path = self.store.path(self.folder)
         message = (
-            f"holds the results of another configuration (different: {', '.join(differ)}) and is "
-            "left as it is; give the sweep another name (finished work is shared) or remove it"
+            "holds the results of another configuration and is left as it is: "
+            f"{'; '.join(reasons)}. What is gone can be left in (--only chooses); what differs "
+            "needs a label of its own, or a sweep of another name (finished work is shared)"
         )
         raise InputError(Problem(path, message))
 
