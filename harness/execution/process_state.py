@@ -13,6 +13,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from operator import is_
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
@@ -52,7 +53,8 @@ class ProcessState:
         """What is no longer as it was, in words; empty when all is."""
         for name, functions in self._functions.items():
             now = vars(_object(name))
-            if any(now.get(k) is not v for k, v in functions.items()):
+            # thousands of functions after every task: in C, and by name only where one differs
+            if not all(map(is_, map(now.get, functions), functions.values())):
                 altered = next(k for k, v in functions.items() if now.get(k) is not v)
                 return f"it changed {name}.{altered}"
         settings = dict(_settings())

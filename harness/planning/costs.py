@@ -92,9 +92,9 @@ def read(path: Path = TABLE) -> Table:
 def parameters(sweep: Sweep) -> tuple[list[Values], dict[str, Values]]:
     """Parameters, with their defaults, of each method and, by name, of each generator."""
 
-    def full(kind: str, use: str, given: Values) -> Values:
+    def full(kind: str, use: str, params: Values) -> Values:
         known = parameters_of(plugins.find(kind, use))
-        return {name: p.default for name, p in known.items()} | dict(given)
+        return {name: p.default for name, p in known.items()} | dict(params)
 
     methods = [full("method", m.use, m.params) for m in sweep.methods]
     return methods, {n: full("generator", g.use, g.params) for n, g in sweep.generators.items()}
@@ -182,15 +182,15 @@ class Estimator:
         A GPU worker holds the largest share that any task of the plan asks for.
         """
         share = min(1.0, max((t.gpus for t in graph.tasks.values()), default=0.0))
-        found = {kind: [0.0, 0.0, 0.0, 0.0] for kind in KINDS}
+        sums = {kind: [0.0, 0.0, 0.0, 0.0] for kind in KINDS}
         for key in keys:
             task = graph.tasks[key]
-            seconds, row = self.seconds(task), found[task.kind]
+            seconds, row = self.seconds(task), sums[task.kind]
             row[0] += 1
             row[1] += seconds
             row[2] += seconds * share if task.gpus else 0.0
             row[3] += self.megabytes(task)
-        return [Stage(k, int(n), *rest) for k, (n, *rest) in found.items() if n]
+        return [Stage(k, int(n), *rest) for k, (n, *rest) in sums.items() if n]
 
     def _units(self, task: Task) -> dict[str, float]:
         return {"task": 1.0, **task.amounts(self._sizes)._asdict()}
@@ -242,11 +242,11 @@ class _Costs:
                     raise InputError(Problem(where, message))
             parts.append((each, units))
 
-        def formula(given: Mapping[str, float]) -> float:
+        def formula(amounts: Mapping[str, float]) -> float:
             total = 0.0
             for amount, units in parts:
                 for unit in units:
-                    amount *= given[unit]
+                    amount *= amounts[unit]
                 total += amount
             return total
 

@@ -174,16 +174,16 @@ def cells(sweep: Sweep, categories: Sequence[Category]) -> Iterator[tuple[Cell, 
 
 
 def plan(
-    sweep: Sweep, inputs: PlanInputs, wanted: Mapping[str, Collection[str]] | None = None
+    sweep: Sweep, inputs: PlanInputs, only: Mapping[str, Collection[str]] | None = None
 ) -> Plan:
-    """Graph of the sweep, or of the cells that ``wanted`` (see ``config.only``) lets through.
+    """Graph of the sweep, or of the cells that ``only`` (see ``config.only``) lets through.
 
     Raises
     ------
     InputError
-        A value that is wanted is in no cell.
+        A value of ``only`` is in no cell.
     """
-    for key, values in (wanted or {}).items():
+    for key, values in (only or {}).items():
         known = {str(getattr(cell, key)) for cell, _, _ in cells(sweep, inputs.categories)}
         for value in sorted(set(values) - known):
             raise InputError(Problem("--only", f"no {key} {value!r}.{suggest(value, known)}"))
@@ -191,7 +191,7 @@ def plan(
     results: dict[Cell, str] = {}
     planners = [_Planner(sweep, inputs, c, tasks) for c in range(len(inputs.categories))]
     for cell, m, c in cells(sweep, inputs.categories):
-        if any(str(getattr(cell, key)) not in values for key, values in (wanted or {}).items()):
+        if any(str(getattr(cell, key)) not in values for key, values in (only or {}).items()):
             continue
         results[cell] = planners[c].add(cell, m)
     return Plan(tasks, results)
@@ -235,6 +235,7 @@ class _Planner:
         predictions = []
         for shard, affinity, queries in self._shards:
             needs = before
+            # a zero-shot cell has no support to customize a generator on, hence no such images
             if code.personalized and entry.generator is not None and customized is not None:
                 of_support = (shots, seed, generated)
                 made_by = (entry.generator, customized)
@@ -259,6 +260,7 @@ class _Planner:
             )
             predictions.append(self._put(task))
         judged = (self._inputs.metrics, self._sweep.evaluation_size, self._sweep.gallery)
+        # Methods that differ by label only end in the same key here, and are judged once.
         evaluate = Evaluate(
             key=_key(Evaluate, predictions, category.truth, *judged),
             affinity=self._affinity,
@@ -278,8 +280,8 @@ class _Planner:
         """Hash of a drawn support and of what a plug-in is told with it."""
         if (shots, seed) not in self._supports:
             drawn = [r.key for r in self._category.supports[seed][:shots]] if shots else []
-            told = (self._category.object_name, self._sweep.seed, seed)
-            self._supports[shots, seed] = hashed(drawn, *told)
+            parts = (self._category.object_name, self._sweep.seed, seed)
+            self._supports[shots, seed] = hashed(drawn, *parts)
         return self._supports[shots, seed]
 
     def _train(self, cell: Cell, m: int) -> str:
