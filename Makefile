@@ -25,11 +25,13 @@ $(READY): requirements.txt
 demo: $(READY)
 	$(RUN) -m harness run conf/demo.yaml --workers 2
 
+# Unit tests side by side, then one by one what starts clusters, servers and browsers, or trains.
 test: $(READY)
-	$(RUN) -m pytest
+	$(RUN) -m pytest -m "not slow" --numprocesses 2 --dist loadfile
+	$(RUN) -m pytest -m slow
 
 quick: $(READY)
-	$(RUN) -m pytest -m "not slow"
+	$(RUN) -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 lint: $(READY)
 	$(RUN) -m ruff check .

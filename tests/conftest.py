@@ -16,6 +16,23 @@ from tests.sweeps import FAKES, HOME, Runner, Tally, written
 # One thread each, here too: sums in several come out in any order. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+#: Files whose tests start a cluster, a server or a browser, kill processes, or train: one after
+#: another, after all others. ``make quick`` leaves them out.
+SLOW = {
+    "adp", "adp_micro", "audit_run", "chaos", "clip_micro", "cluster", "contract", "dreambooth",
+    "dreambooth_customize", "executors", "faults", "faults_address", "faults_host", "hostile",
+    "inctrl", "interrupts", "kills", "latex", "leaderboard", "lock", "micro", "micro_refine",
+    "mlflow_docs", "node_cache", "notebook", "o2n_micro", "page", "regad", "regad_public", "resume",
+    "s3", "seals", "textual_inversion", "tracking", "traps", "workbench",
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is slow by its file."""
+    for item in items:
+        if item.path.stem.removeprefix("test_") in SLOW:
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _quiet_processes() -> None:
