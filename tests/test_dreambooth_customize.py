@@ -93,6 +93,7 @@ def test_lora_state_means_what_diffusers_takes_it_for(
         p.numel() for p in generator._unet.parameters()
     )
     bare, unet = model.load_unet(base, "cpu"), model.load_unet(base, "cpu")
+    generator._loaded()
     unet.load_lora_adapter(adapter, prefix=None)
     z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     text = generator._conditions(1)[1]
@@ -130,6 +131,29 @@ def test_the_base_is_itself_again_after_every_model(make: Make, base: str, tune:
     own = model.load_unet(base, "cpu").state_dict()
     assert own.keys() == generator._unet.state_dict().keys()
     assert all(torch.equal(w, own[n]) for n, w in generator._unet.state_dict().items())
+
+
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_generators_of_a_base_share_its_unet(make: Make, base: str, tune: str) -> None:
+    one, two = make(tune=tune, rank=2), make(tune=tune, rank=2, prompts=1)
+    assert one._unet is two._unet
+    states = [one.customize(SUPPORT, {}), one.customize(Support(QUERIES, "nut"), {})]
+    alone = []
+    for state in states:
+        one.load(state, SUPPORT)
+        alone.append(np.stack([*one.generate(2, 0), *one.personalize(QUERIES[:1], 0).images]))
+    assert not np.array_equal(*alone)
+    # In turns, each with its own change, and the base's own weights when something is prepared.
+    one.load(states[0], SUPPORT)
+    two.load(states[1], SUPPORT)
+    pool = one.generate(2, 0)
+    two.generate(1, 0)
+    kept = one.personalize(QUERIES[:1], 0).images
+    np.testing.assert_array_equal(np.stack([*pool, *kept]), alone[0])
+    two.prepare("metal nut", 0)
+    own = model.load_unet(base, "cpu").state_dict()
+    assert all(torch.equal(w, own[n]) for n, w in one._unet.state_dict().items())
+    np.testing.assert_array_equal(one.generate(2, 0), pool)
 
 
 def test_same_seed_same_state_in_any_order_of_the_support(make: Make) -> None:

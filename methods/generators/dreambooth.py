@@ -14,6 +14,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from harness.interface import Arrays, Features, Generator, Image, Personalized, Pixels, Support
 from methods._diffusion import finetune, model, ssim
 from methods._diffusion.augment import augmented, operations_for
+from methods._diffusion.shared import SharedUnet
 from methods._o2n import prompts as o2n_prompts
 from methods._ops.parameters import Share, Size
 
@@ -152,7 +153,7 @@ class DreamBooth(Generator):
         return model.weight_files(self.base)
 
     def setup(self, device: str, features: Features) -> None:
-        """Load the base: its UNet for this plug-in alone, the rest shared within the worker."""
+        """Load the base, which all generators of the worker share."""
         self._device, self._features = device, features
         self._cuda = torch.device(device).type == "cuda"
         kinds = (self.precision, self.precision)
@@ -165,8 +166,11 @@ class DreamBooth(Generator):
         self._parts = features.get_or_create(
             f"diffusion:{self.base}:{device}", lambda: model.load_parts(self.base, device)
         )
-        self._unet = model.load_unet(self.base, device)
-        self._changed: dict[str, torch.Tensor] = {}  # the base's values of what a state changed
+        self._shared = features.get_or_create(
+            f"unet:{self.base}:{device}", lambda: SharedUnet(self.base, device)
+        )
+        self._unet = self._shared.unet
+        self._state: Arrays = {}
         self._support: Support | None = None
         self._free = model.embed(self._parts, [""])
         full = self.tune == "full"
@@ -236,14 +240,14 @@ class DreamBooth(Generator):
     def load(self, state: Arrays, support: Support) -> None:
         """Put a customized model's change onto the base's weights."""
         self._restore()
-        self._changed = finetune.apply(self._unet, state, self.base)
-        self._support = support
+        self._shared.changed(state)
+        self._state, self._support = state, support
         self._embedded: dict[int, tuple[tuple[str, ...], torch.Tensor]] = {}
 
     def _restore(self) -> None:
         """Back to the base's own weights, bit for bit."""
-        finetune.restore(self._unet, self._changed)
-        self._changed, self._support = {}, None
+        self._shared.bare()
+        self._state, self._support = {}, None
 
     def generate(self, n: int, seed: int) -> Sequence[Pixels]:
         """Images for the pool: floor(n text_share) from text alone, then varied support images.
@@ -307,6 +311,7 @@ class DreamBooth(Generator):
     def _loaded(self) -> Support:
         if self._support is None:
             raise RuntimeError("dreambooth: load a customized model's state first")
+        self._shared.changed(self._state)  # another generator may have had the UNet meanwhile
         return self._support
 
     def _noise(self, *parts: str | int) -> torch.Tensor:
