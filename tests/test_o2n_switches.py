@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from harness import config
 from harness.interface import Image, Support
@@ -251,3 +252,18 @@ def test_checking_a_config_that_names_it_loads_no_torch(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(config)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("against", ["query", "reconstruction", "excess", "bank"])
+@pytest.mark.parametrize("scope", ["all", "same-cell"])
+def test_every_comparison_at_the_papers_size(against: str, scope: str) -> None:
+    """ViT-L/14 at 240 px, four levels, a bank of 30 images, three prompts; no memory behind it."""
+    with FakeTensorMode():
+        queries, rebuilt, bank, *made = (
+            [torch.empty(count, 17, 17, 1024) for _ in range(4)] for count in (8, 8, 30, 8, 8, 8)
+        )
+        comparison = Comparison(against, "min", scope, "mean", 3)
+        found = comparison.branches(queries, rebuilt, made, bank)
+        assert set(found) == {"S_P", "S_N", "S_min", "floor"}
+        for maps in found.values():
+            assert [tuple(level.shape) for level in maps] == [(8, 17, 17)] * 4
