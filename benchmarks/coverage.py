@@ -66,8 +66,8 @@ def sweep(world: World, seeds: int, rng: np.random.Generator) -> tuple[np.ndarra
                 separation = world.separation[method] + world.seed * rng.normal()
                 noise = rng.normal(size=labels.size) * np.sqrt(1 - world.both - world.one)
                 scores = separation * labels + shared + own + noise
-                value = intervals.auroc(labels, scores, once)
-                moved = intervals.auroc(labels, scores, drawn) - value
+                value = intervals.auroc(*intervals.ranked(labels, scores, once))
+                moved = intervals.auroc(*intervals.ranked(labels, scores, drawn)) - value
                 values[method, seed] += value[0] / world.categories
                 redrawn[method, seed] += (value + factor * moved) / world.categories
     return values, redrawn

@@ -36,6 +36,7 @@ from harness.reporting.lineage import lineage
 from harness.reporting.progress import Display
 from harness.reporting.time_left import estimate
 from harness.reporting.tracking import Tracker
+from harness.results import reader
 from harness.results.accounting import PER_QUERY, ended, moment
 from harness.results.writer import ResultsWriter
 from harness.storage.lock import Lock
@@ -336,11 +337,12 @@ def _finish(
     whole, files = True, {}
     try:
         with store.folder(sweep.name) as folder:
-            html = report.render(folder, "html")
+            read = reader.load(folder)
+            html = report.render(read, "html")
             store.write(f"{sweep.name}/{REPORT}", html.encode())
             files = {REPORT: html.encode(), **report.artifacts(folder)}
             if not options.quiet:
-                print(report.render(folder, "text"), flush=True)
+                print(report.render(read, "text"), flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -53,7 +53,7 @@ def test_weighted_metrics_are_those_of_repeated_queries(decimals: int) -> None:
         ("image_auroc", roc_auc_score),
         ("image_auprc", average_precision_score),
     ):
-        values = intervals.METRIC[name](labels, scores, drawn)
+        values = intervals.METRIC[name](*intervals.ranked(labels, scores, drawn))
         for i in range(20):
             times = drawn[:, i].astype(int)
             again = reference(np.repeat(labels, times), np.repeat(scores, times))

@@ -16,13 +16,16 @@ KEPT = {
 FORMATS = ("text", "markdown", "latex", "csv", "html")
 
 
-def render(sweep_dir: Path | str, format: str, against: str | None = None) -> str:
+def render(
+    sweep_dir: Path | str | reader.SweepFolder, format: str, against: str | None = None
+) -> str:
     """The report of a sweep.
 
     Parameters
     ----------
     sweep_dir : Path
-        Folder with ``results.csv`` and what else a sweep leaves there.
+        Folder with ``results.csv`` and what else a sweep leaves there; or what was read of one,
+        as what intervals need is then made once for several formats.
     format : one of ``FORMATS``
         csv is the summary, or the comparison where there is one.
     against : "published" or None
@@ -39,7 +42,9 @@ def render(sweep_dir: Path | str, format: str, against: str | None = None) -> st
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
     if against not in (None, "published"):
         raise ValueError(f"against must be 'published', got {against!r}")
-    sweep = reader.load(Path(sweep_dir))
+    sweep = sweep_dir
+    if not isinstance(sweep, reader.SweepFolder):
+        sweep = reader.load(Path(sweep))
     comparison = None
     if against:
         comparison = published.compare(sweep.summary, sweep.uses)

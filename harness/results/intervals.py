@@ -20,7 +20,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -171,37 +171,63 @@ def runs(
     metric : one of ``harness.metrics.METRICS``; redraws are for those in ``METRIC``
     expected : as in ``results.seed_means``
     """
-    means = seed_means(results, metric, expected)
-    redrawn = np.full((DRAWS, len(means)), np.nan)
-    if folder is None or metric not in METRIC or not len(means):
-        return Runs(means, redrawn)
-    column = {key: i for i, key in enumerate(means[[*GROUP, "seed"]].itertuples(index=False))}
-    cells = results.dropna(subset=[metric])[CELL]
-    sums = np.zeros((DRAWS, len(means)))
-    counts = np.zeros(len(means))
-    for (dataset, category), group in cells.groupby(["dataset", "category"]):
-        wanted = [
-            (column[key], row)
-            for row in group.itertuples(index=False)
-            if (key := (row.method, row.dataset, row.shots, row.seed)) in column
-        ]
-        counts[[i for i, _ in wanted]] += 1
-        for i, values in _redraw(folder, wanted, f"{dataset}/{category}", metric):
-            sums[:, i] += values
-            counts[i] -= 1
-    whole = counts == 0  # every category of the run had its predictions
-    size = cells.merge(means, on=[*GROUP, "seed"]).groupby([*GROUP, "seed"]).size()
-    sizes = size.reindex(list(column)).to_numpy(float)
-    redrawn[:, whole] = sums[:, whole] / sizes[whole]
-    return Runs(means, redrawn)
+    return several(results, folder, [metric], expected)[metric]
+
+
+def several(
+    results: pd.DataFrame,
+    folder: Path | None,
+    metrics: Sequence[str],
+    expected: pd.DataFrame | None = None,
+) -> dict[str, Runs]:
+    """``runs`` of several metrics, each table of predictions read and sorted once."""
+    sums = {}
+    for metric in metrics:
+        means = seed_means(results, metric, expected)
+        keys = means[[*GROUP, "seed"]].itertuples(index=False, name=None)
+        needed = results.dropna(subset=[metric]).groupby([*GROUP, "seed"]).size()
+        sums[metric] = _Sum(means, {key: i for i, key in enumerate(keys)}, needed.to_dict())
+    redrawn = {metric: each for metric, each in sums.items() if metric in METRIC}
+    if folder is not None and redrawn:
+        for _, group in results[CELL].groupby(["dataset", "category"]):
+            rows = list(group.itertuples(index=False, name="Row"))
+            for row, values in _redraw(folder, rows, list(redrawn)):
+                for metric, each in redrawn.items():
+                    each.add((row.method, row.dataset, row.shots, row.seed), values[metric])
+    return {metric: each.runs() for metric, each in sums.items()}
+
+
+class _Sum:
+    """Redraws of runs, added up over categories."""
+
+    def __init__(
+        self, means: pd.DataFrame, column: dict[Any, int], needed: Mapping[Any, int]
+    ) -> None:
+        self._means, self._column = means, column
+        self._needed = np.array([needed[key] for key in column], np.int64)
+        self._had = np.zeros(len(column), np.int64)
+        self._sums = np.zeros((DRAWS, len(column)))
+
+    def add(self, run: tuple[str, str, int, int], values: Floats) -> None:
+        """A category of a run; of runs that are not whole there is no mean."""
+        if run in self._column:
+            self._sums[:, self._column[run]] += values
+            self._had[self._column[run]] += 1
+
+    def runs(self) -> Runs:
+        """Means of the runs of which every category was added, NaN for the others."""
+        redrawn = np.full(self._sums.shape, np.nan)
+        whole = self._had == self._needed
+        redrawn[:, whole] = self._sums[:, whole] / self._needed[whole]
+        return Runs(self._means, redrawn)
 
 
 def _redraw(
-    folder: Path, wanted: list[tuple[int, Any]], name: str, metric: str
-) -> Iterator[tuple[int, Floats]]:
+    folder: Path, rows: list[Any], metrics: list[str]
+) -> Iterator[tuple[Any, dict[str, Floats]]]:
     """Redraws of each cell of one category; all cells with the same queries share the draw."""
     draws: dict[bytes, NDArray[np.float32]] = {}
-    for i, row in wanted:
+    for row in rows:
         cell = f"{row.method}/{row.dataset}/{row.category}/k{row.shots}_s{row.seed}.csv"
         try:
             queries, labels, scores = predictions(folder / "predictions" / cell)
@@ -211,14 +237,16 @@ def _redraw(
             continue
         order = np.argsort(queries, kind="stable")  # sweeps may list the same queries differently
         labels, scores = labels[order], scores[order]
-        key = hashlib.sha256("\n".join(sorted(queries)).encode() + labels.tobytes()).digest()
+        key = hashlib.sha256("\n".join(queries[order]).encode() + labels.tobytes()).digest()
         if key not in draws:
-            draws[key] = weights(labels, int.from_bytes(key[:8]))
-        value = METRIC[metric](labels, scores, np.ones((len(labels), 1), np.float32))
-        moved = METRIC[metric](labels, scores, draws[key]) - value
+            once = np.ones((len(labels), 1), np.float32)  # the queries as they are, then redrawn
+            draws[key] = np.hstack([once, weights(labels, int.from_bytes(key[:8]))])
         few = min(int(labels.sum()), int((~labels).sum()))
         # n draws of n have a variance of (n - 1) / n of what they stand for
-        yield i, value + moved * math.sqrt(few / (few - 1) if few > 1 else 1)
+        stretch = math.sqrt(few / (few - 1) if few > 1 else 1)
+        parts = ranked(labels, scores, draws[key])
+        found = {metric: METRIC[metric](*parts) for metric in metrics}
+        yield row, {m: v[0] + stretch * (v[1:] - v[0]) for m, v in found.items()}
 
 
 def predictions(path: Path) -> tuple[NDArray[np.str_], NDArray[np.bool_], Floats]:
@@ -248,24 +276,26 @@ def weights(labels: NDArray[np.bool_], seed: int, draws: int = DRAWS) -> NDArray
     return out
 
 
-def auroc(labels: NDArray[np.bool_], scores: Floats, drawn: NDArray[np.float32]) -> Floats:
-    """(B,) AUROC of weighted queries, ties counted half; ``drawn`` is (N, B)."""
-    anomalous, normal = _ranked(labels, scores, drawn)
-    below = np.cumsum(normal, axis=0) - normal / 2
-    area = (anomalous * below).sum(axis=0, dtype=np.float64)
-    return np.asarray(area / (anomalous.sum(axis=0) * normal.sum(axis=0)), np.float64)
+def auroc(anomalous: NDArray[np.float32], normal: NDArray[np.float32]) -> Floats:
+    """(B,) AUROC of weighted queries, ties counted half; of what ``ranked`` returns."""
+    below = np.cumsum(normal, axis=0)
+    totals = below[-1].astype(np.float64)
+    below -= normal / 2
+    area = np.einsum("sb,sb->b", anomalous, below, dtype=np.float64)
+    return np.asarray(area / (anomalous.sum(axis=0) * totals), np.float64)
 
 
-def auprc(labels: NDArray[np.bool_], scores: Floats, drawn: NDArray[np.float32]) -> Floats:
-    """(B,) average precision of weighted queries; ``drawn`` is (N, B)."""
-    anomalous, normal = (part[::-1] for part in _ranked(labels, scores, drawn))
-    caught = np.cumsum(anomalous, axis=0)
-    flagged = caught + np.cumsum(normal, axis=0)
-    precision = np.divide(caught, flagged, out=np.zeros_like(caught), where=flagged > 0)
-    return np.asarray((anomalous * precision).sum(axis=0) / caught[-1], np.float64)
+def auprc(anomalous: NDArray[np.float32], normal: NDArray[np.float32]) -> Floats:
+    """(B,) average precision of weighted queries; of what ``ranked`` returns."""
+    caught = np.cumsum(anomalous[::-1], axis=0)
+    flagged = caught + np.cumsum(normal[::-1], axis=0)
+    total = caught[-1].astype(np.float64)
+    precision = np.divide(caught, np.maximum(flagged, 1e-6, out=flagged), out=caught)
+    area = np.einsum("sb,sb->b", anomalous[::-1], precision, dtype=np.float64)
+    return np.asarray(area / total, np.float64)
 
 
-def _ranked(
+def ranked(
     labels: NDArray[np.bool_], scores: Floats, drawn: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Weights of anomalous and of normal queries at each distinct score, lowest first: (S, B)."""
@@ -279,7 +309,7 @@ def _ranked(
     return np.add.reduceat(parts[0], starts, axis=0), np.add.reduceat(parts[1], starts, axis=0)
 
 
-METRIC: Mapping[str, Callable[[NDArray[np.bool_], Floats, NDArray[np.float32]], Floats]] = {
+METRIC: Mapping[str, Callable[[NDArray[np.float32], NDArray[np.float32]], Floats]] = {
     "image_auroc": auroc,
     "image_auprc": auprc,
 }

@@ -81,10 +81,7 @@ class SweepFolder:
     @cached_property
     def runs(self) -> dict[str, intervals.Runs]:
         """Image metrics with their queries drawn anew, by metric: what intervals are made of."""
-        return {
-            metric: intervals.runs(self.results, self.path, metric, self.expected)
-            for metric in intervals.METRIC
-        }
+        return intervals.several(self.results, self.path, list(intervals.METRIC), self.expected)
 
     @cached_property
     def pairs(self) -> pd.DataFrame:
