@@ -49,7 +49,7 @@ def test_each_way_to_go_wrong_costs_its_cell(
     ]
     calm = sweep(name="calm", methods=[{"use": NEAR}])
     assert run_sweep(calm) == 0
-    config = sweep(methods=methods, time_limit=1.0, attempts=2)
+    config = sweep(methods=methods, time_limit=4.0, attempts=2)
     assert run_sweep(config) == 1
     folder = tmp_path / "runs" / "toy"
     done = {(r["method"], r["category"]) for r in rows(folder)}

@@ -14,6 +14,9 @@ from harness.execution.executor import Event, Executor, Settings, Shares
 from harness.execution.forkserver import ForkServer, WorkerProcess
 from harness.planning.task import Payload
 
+#: What any worker needs sooner or later, whatever its plug-ins: a worker that takes another's place
+#: finds it loaded.
+COMMON = ("PIL.Image", "scipy.ndimage")
 GONE = 2.0  # seconds: a worker's pipe closes a moment before the process is gone
 
 
@@ -34,7 +37,8 @@ class LocalExecutor(Executor):
         """Start the processes."""
         settings = self._settings
         arguments = {"storage": settings.storage, "data_root": settings.data_root}
-        self._fork_server = ForkServer(settings.environment(), settings.preload, arguments)
+        preload = (*settings.preload, *COMMON)
+        self._fork_server = ForkServer(settings.environment(), preload, arguments)
         count = settings.workers or max(1, (os.cpu_count() or 1) // settings.threads)
         self._workers = [self._fork_server.fork() for _ in range(count)]
         return [Shares()] * count
