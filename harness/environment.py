@@ -12,19 +12,24 @@ NEEDED = ("numpy", "PIL", "pandas", "pydantic", "yaml", "fsspec")  # by every co
 HEAVY = ("torch", "ray", "mlflow")  # by some, which say so themselves
 
 
-def enter() -> None:
-    """Go on in ``.venv`` where packages are missing here; exit with 2 and one line without it."""
+def enter(program: str = "harness") -> None:
+    """Go on in ``.venv`` where packages are missing here; exit with 2 and one line without it.
+
+    Parameters
+    ----------
+    program : the module that was started, by ``python -m program``
+    """
     missing = [name for name in (*NEEDED, *HEAVY) if find_spec(name) is None]
     if not missing:
         return
     python = HOME / ".venv" / "bin" / "python"
     if python.is_file() and Path(sys.prefix).resolve() != (HOME / ".venv").resolve():
-        os.execv(python, [str(python), "-m", "harness", *sys.argv[1:]])
+        os.execv(python, [str(python), "-m", program, *sys.argv[1:]])
     if not set(missing) & set(NEEDED):
         return
     names = ", ".join(missing)
     print(
-        f"python -m harness: not installed for {sys.executable}: {names}; "
+        f"python -m {program}: not installed for {sys.executable}: {names}; "
         f"run 'make setup' in {HOME}",
         file=sys.stderr,
     )

@@ -23,7 +23,7 @@ SLOW = {
     "dreambooth_customize", "executors", "faults", "faults_address", "faults_host", "hostile",
     "inctrl", "interrupts", "kills", "latex", "leaderboard", "lock", "micro", "micro_refine",
     "mlflow_docs", "node_cache", "notebook", "o2n_micro", "page", "regad", "regad_public", "resume",
-    "s3", "seals", "textual_inversion", "tracking", "traps", "workbench",
+    "s3", "seals", "textual_inversion", "tracking", "traps", "tutorial", "workbench",
 }  # fmt: skip
 
 
