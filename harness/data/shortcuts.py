@@ -98,11 +98,12 @@ def strongest(labels: ArrayLike, columns: Mapping[str, Sequence[Any]]) -> tuple[
 
 
 def _auroc(anomalous: NDArray[np.bool_], values: NDArray[Any]) -> float:
-    """Of Mann and Whitney's U, ties counted half; the better of both directions."""
-    from scipy.stats import rankdata
+    """Of Mann and Whitney's U, ties counted half; the better of both directions.
 
-    positives = int(anomalous.sum())
-    ranks = float(rankdata(values)[anomalous].sum())
-    pairs = positives * (anomalous.size - positives)
-    share = (ranks - positives * (positives + 1) / 2) / pairs
+    By numpy alone: each worker evaluates, and scipy.stats takes a second to import.
+    """
+    normal, positive = np.sort(values[~anomalous]), values[anomalous]
+    below = int(np.searchsorted(normal, positive, "left").sum())
+    reach = int(np.searchsorted(normal, positive, "right").sum())
+    share = (below + reach) / (2 * normal.size * positive.size)
     return max(share, 1 - share)
