@@ -31,7 +31,7 @@ ENDS = {
     "segfault": "died of signal SIGSEGV (tried twice)",
     "interrupt": "died of signal SIGINT",
     "memory": "MemoryError",
-    "hang": "exceeded the time limit of 1 s",
+    "hang": "exceeded the time limit of 4 s",
     "short": "scores of shape (9,), expected (10,)",
     "flat maps": "maps of shape (10, 4), expected (10, h, w)",
     "nothing": "AttributeError",
@@ -125,8 +125,8 @@ def test_a_worker_that_dies_once_is_replaced(
 def test_a_hanging_task_ends_at_its_limit_and_not_before(run_sweep: Runner, tmp_path: Path) -> None:
     method = {"use": TROUBLE, "params": {"how": "hang", "once": str(tmp_path / "once")}}
     began = time.monotonic()
-    assert run_sweep(sweep(methods=[method], time_limit=1.5)) == 0
-    assert time.monotonic() - began > 1.5
+    assert run_sweep(sweep(methods=[method], time_limit=4.0)) == 0
+    assert time.monotonic() - began > 4.0
 
 
 def pictures(root: Path) -> Path:
