@@ -76,6 +76,8 @@ def status(name: str, storages: list[Path]) -> str:
         if not (folder / "results.csv").is_file():
             continue
         found = reader.load(folder)
+        if found.results.empty:
+            continue
         where = str(found.environment.get("processor") or found.environment.get("system", "?"))
         commit = str(found.environment.get("commit", "?"))[:10]
         done = f"{len(found.results):,} of {whole:,} cells"
