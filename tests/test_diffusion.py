@@ -233,3 +233,16 @@ def test_missing_base_is_named_in_one_line(base: str, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="unet was found neither") as caught:
         model.load_unet(str(folder), "cpu")
     assert "\n" not in str(caught.value)
+
+
+def test_a_hub_id_may_be_pinned_to_a_revision() -> None:
+    asked: list[tuple[str, Any]] = []
+
+    class Loader:
+        @staticmethod
+        def from_pretrained(name: str, **options: Any) -> None:
+            asked.append((name, options.get("revision")))
+
+    for base in ("somebody/some-model@0123abc", "somebody/some-model"):
+        model._load(Loader, base, "unet")
+    assert asked == [("somebody/some-model", "0123abc"), ("somebody/some-model", None)]

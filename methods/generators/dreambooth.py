@@ -51,7 +51,8 @@ class DreamBooth(Generator):
 
     Parameters
     ----------
-    base : hub id, local folder in diffusers' format, or "micro"
+    base : hub id, perhaps with its revision (owner/name@revision), local folder in diffusers'
+        format, or "micro"
     tune : "full" UNet or "lora"
     rank : of the LoRA adapter; its scale (alpha / rank) is 1
     targets : layers that get an adapter: "attention" or "all"

