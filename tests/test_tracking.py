@@ -246,6 +246,10 @@ def test_a_group_has_a_point_for_each_number_of_shots_up_to_its_own(
         [(2, 0.2), (4, 0.4)],
         [(2, 0.2), (4, 0.4), (8, 0.8)],
     ]
+    from mlflow import MlflowClient
+
+    experiment = MlflowClient(tracking_uri=mlflow_uri).get_experiment_by_name(EXPERIMENT)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     last = [run.data.metrics["image_auroc"] for run in grouped(mlflow_uri, "lines")]
     assert last == [0.2, 0.4, 0.8], "what is searched for is the group's own"
 

@@ -96,7 +96,7 @@ def curves(
     at: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
     for row in summary:
         key = (row["method"], row["dataset"], int(row["shots"]))
-        figures = {"n_seeds": row["n_seeds"]}
+        figures = {}  # in this order: charts and comparisons begin with the first
         for name, value in row.items():
             metric, _, what = str(name).rpartition("_")
             if metric in METRICS and what in ("mean", "std", "low", "high"):

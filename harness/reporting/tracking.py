@@ -34,6 +34,8 @@ from harness.results.metrics import METRICS
 from harness.storage.store import Store
 
 EXPERIMENT = "few-shot anomaly detection"
+#: Else the experiment opens on pages about language models, not on its runs and their charts.
+KIND = {"mlflow.experimentKind": "custom_model_development"}
 #: What MLflow refuses in names of metrics; labels may have + and =.
 FORBIDDEN = re.compile(r"[^A-Za-z0-9_./ -]")
 PATIENCE = 20.0  # seconds to try again while the server does not answer
@@ -78,9 +80,8 @@ class Tracker:
         self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or local
         self.problem = ""  # why not everything is logged
         self._store, self._sweep, self._lineage = store, sweep, lineage
-        # A server decides itself where it keeps files.
-        own = store.local and not self.uri.startswith(("http://", "https://"))
-        self._artifacts = store.path("mlartifacts") if own else None
+        own = store.local and not self.uri.startswith("http")
+        self._artifacts = store.path("mlartifacts") if own else None  # a server decides itself
         self._file = f"{sweep}/mlflow.json"
         self._known: dict[str, Any] = {"uri": self.uri}
         with contextlib.suppress(ValueError):  # a damaged note of what is logged: log anew
@@ -178,7 +179,6 @@ class Tracker:
 
         for name in ("alembic", "mlflow"):  # afterwards: the import sets levels of its own
             logging.getLogger(name).setLevel(logging.WARNING)
-
         client = MlflowClient(tracking_uri=self.uri)
         if "parent" in self._known:
             try:
@@ -188,18 +188,18 @@ class Tracker:
             except Exception:  # the database was removed: log anew
                 self._known = {"uri": self.uri}
         found = client.get_experiment_by_name(EXPERIMENT)
-        if found is not None and found.lifecycle_stage == "deleted":
-            client.restore_experiment(found.experiment_id)
-        where = self._artifacts
-        self._known["experiment"] = (
-            found.experiment_id if found else client.create_experiment(EXPERIMENT, where)
-        )
+        if found is None:
+            self._known["experiment"] = client.create_experiment(EXPERIMENT, self._artifacts, KIND)
+        else:
+            self._known["experiment"] = found.experiment_id
+            if found.lifecycle_stage == "deleted":
+                client.restore_experiment(found.experiment_id)
         tags = {"harness.kind": "sweep", **self._tags()}
         run = client.create_run(self._known["experiment"], run_name=self._sweep, tags=tags)
         self._known |= {"parent": run.info.run_id, "groups": {}, "cells": {}}
         client.log_batch(run.info.run_id, params=_params(self._lineage.params))
         self._log_data(client, run.info.run_id, list(self._lineage.data))
-        self._note()  # at once: whoever is killed from here on finds the parent again
+        self._note()  # whoever is killed from here on finds the parent again
         return client
 
     def _find(self, client: Any) -> None:
