@@ -19,7 +19,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 #: Files whose tests start a cluster, a server or a browser, kill processes, or train: one after
 #: another, after all others. ``make quick`` leaves them out.
 SLOW = {
-    "adp", "adp_micro", "audit_run", "chaos", "clip_micro", "cluster", "contract", "dreambooth",
+    "accounting", "adp", "adp_micro", "audit_run", "chaos", "clip_micro", "cluster", "contract",
+    "dreambooth",
     "dreambooth_customize", "executors", "faults", "faults_address", "faults_host", "hostile",
     "inctrl", "interrupts", "kills", "latex", "leaderboard", "lock", "micro", "micro_refine",
     "mlflow_docs", "node_cache", "notebook", "o2n_micro", "page", "regad", "regad_public", "resume",

@@ -97,15 +97,17 @@ def test_every_second_of_a_worker_is_in_a_stage(tmp_path: Path, tally: Tally) ->
     assert sum(r["seconds"] + r["idle_s"] for r in found) == pytest.approx(wall, rel=0.02)
     for record in found:
         assert sum(record[name] for name in SECONDS) == pytest.approx(record["seconds"], abs=1e-4)
-    steps = Counter(x.split()[1] for x in tally.lines() if x.startswith("step"))
-    for stage in ("setup", "decode", "encode", "fit"):
-        least = STEP * steps[stage]
-        measured = sum(r[f"{stage}_s"] for r in found)
-        assert least <= measured + 1e-3, stage
-        assert measured < least * 1.6 + 0.1, stage
-    # The method's own steps, not what it waited for images and encodings.
-    work = [r["work_s"] for r in found if r["kind"] == "predict"]
-    assert all(3 * STEP <= seconds < 6 * STEP for seconds in work)
+    steps: Counter[str] = Counter()
+    for line in tally.lines():
+        if line.startswith("step "):  # none of them in an evaluation, which is the engine's work
+            _, what, seconds = line.split()
+            steps[what] += float(seconds)  # type: ignore[assignment]
+    assert set(steps) == {"setup", "decode", "encode", "fit", "work"}
+    for stage, taken in steps.items():
+        measured = sum(r[f"{stage}_s"] for r in found if r["kind"] != "evaluate")
+        assert taken <= measured + 1e-3, stage
+        # Were one stage counted within another, it would be there twice.
+        assert measured < taken * 1.15 + 0.4, stage
 
 
 def test_a_sweep_says_what_it_cost(run_sweep: Runner, tally: Tally, tmp_path: Path) -> None:
@@ -121,10 +123,11 @@ def test_a_sweep_says_what_it_cost(run_sweep: Runner, tally: Tally, tmp_path: Pa
     assert run_sweep(timed("later")) == 0
     again = rows(tmp_path / "runs" / "later", "timings.csv")
     assert [c["unknown_tasks"] for c in again] == ["0"] * 4
-    made = {r["key"]: r["sweep"] for r in records(tmp_path / "runs" / "later")}
+    known = records(tmp_path / "runs" / "later")
+    made = {r["key"]: r["sweep"] for r in known}
     assert {made[r["key"]] for r in found if r["kind"] == "predict"} == {"timed"}
-    before = rows(folder, "timings.csv")
-    assert float(again[0]["total_s"]) > 0.5 * float(before[0]["total_s"])
+    total = sum(r["seconds"] + r["lost_s"] for r in known)
+    assert sum(float(c["total_s"]) for c in again) == pytest.approx(total, rel=1e-3)
 
 
 def cells_bear_what_tasks_cost(folder: Path) -> None:
