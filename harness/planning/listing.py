@@ -87,7 +87,7 @@ def categories_of(dataset: Dataset, entry: DatasetEntry, where: str) -> list[str
     except (ValueError, OSError) as error:
         raise InputError(Problem(where, one_line(error))) from None
     for name in known:
-        if not name or name.startswith(".") or set(name) & set("/\\{}\n\r\0"):
+        if not name or name.startswith((".", "=", "+", "-", "@")) or set(name) & set("/\\{}\n\r\0"):
             message = f"{entry.use} has a category {name!r}, which is no plain name of a folder"
             raise InputError(Problem(where, message))
     chosen = known if entry.categories is None else entry.categories

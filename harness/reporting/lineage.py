@@ -164,3 +164,17 @@ def _environment(found: Mapping[str, Any]) -> dict[str, str]:
     tags |= {name: str(found[name]) for name in ("host", "python") if name in found}
     tags |= {f"versions.{name}": str(v) for name, v in found.get("versions", {}).items()}
     return tags
+
+
+def is_note(known: Any, uri: str) -> bool:
+    """Whether it is a note of what is logged there: ids by name, and of runs their keys."""
+    if not isinstance(known, dict) or known.get("uri") != uri:
+        return False
+    runs = [known.get("cells", {}), known.get("groups", {})]
+    texts = [known.get(name, "") for name in ("parent", "experiment", "closed")]
+    return all(isinstance(text, str) for text in texts) and all(
+        isinstance(each, dict)
+        and all(isinstance(v, list) and len(v) == 2 for v in each.values())
+        and all(isinstance(part, str) for v in each.values() for part in v)
+        for each in runs
+    )

@@ -27,9 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import one_line
+from harness.errors import one_line, redacted
 from harness.keys import Cell, hashed
-from harness.reporting.lineage import Group, GroupKey, Lineage, curves
+from harness.reporting.lineage import Group, GroupKey, Lineage, curves, is_note
 from harness.results.metrics import METRICS
 from harness.storage.store import Store
 
@@ -83,10 +83,10 @@ class Tracker:
         own = store.local and not self.uri.startswith("http")
         self._artifacts = store.path("mlartifacts") if own else None  # a server decides itself
         self._file = f"{sweep}/mlflow.json"
-        self._known: dict[str, Any] = {"uri": self.uri}
-        with contextlib.suppress(ValueError):  # a damaged note of what is logged: log anew
+        self._known: dict[str, Any] = {"uri": redacted(self.uri)}
+        with contextlib.suppress(ValueError, OSError, RecursionError):  # damaged: log anew
             known = json.loads(store.read_text(self._file) or "{}")
-            self._known = known if known.get("uri") == self.uri else self._known
+            self._known = known if is_note(known, redacted(self.uri)) else self._known
         self._begun: dict[str, str] = {}  # cell -> run that was created and is not complete
         self._span: dict[GroupKey, list[int]] = {}  # when a group's cells began and ended, ms
         self._todo: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -146,7 +146,7 @@ class Tracker:
                     waiting.popleft()
                     self.problem = self._refused
                 except Exception as error:  # whatever the server says: results are in files
-                    self.problem = f"MLflow at {self.uri}: {one_line(error)}"
+                    self.problem = redacted(f"MLflow at {self.uri}: {one_line(error)}")
                     again = time.monotonic() + RETRY
                     if client is not None and refused(error):  # this one thing, for good
                         self._refused, again = self.problem, 0.0
@@ -186,7 +186,7 @@ class Tracker:
                 self._find(client)
                 return client
             except Exception:  # the database was removed: log anew
-                self._known = {"uri": self.uri}
+                self._known = {"uri": redacted(self.uri)}
         found = client.get_experiment_by_name(EXPERIMENT)
         if found is None:
             self._known["experiment"] = client.create_experiment(EXPERIMENT, self._artifacts, KIND)

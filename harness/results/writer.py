@@ -10,6 +10,7 @@ import contextlib
 import csv
 import io
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from harness.results.accounting import Account, TaskBook, costs_text, read_tasks
 from harness.results.aggregate import CELL, FORMAT, csv_text, results_frame, summary_frame
 from harness.results.continuation import refusals
 from harness.results.metrics import METRICS
+from harness.results.seal import opened, sealed, values_of
 from harness.storage.store import Store
 from harness.sweep import Sweep
 
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 TIMINGS = [*CELL, "key", "fit_s", "predict_s", "encode_s", "decode_s", "evaluate_s", "queries"]
 TIMINGS += ["personalize_s", "images_per_s", "encoded", "decoded", "peak_mb", "gpu_mb", "cpu_s"]
 TIMINGS += ["started", "ended", "own_s", "shared_s", "total_s", "whole_s", "gpu_s", "unknown_tasks"]
+_OTHER_TYPES = (AttributeError, TypeError, KeyError)
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+DIGEST_OF_SWEEP = re.compile(r"[0-9a-f]{64}")
 FAILURES = [*CELL, "key", "task", "bad_data", "error", "traceback"]
 
 
@@ -53,18 +58,13 @@ class ResultsWriter:
         self.folder = sweep.name
         self._sweep = sweep
         self._expected = set(keys)
+        self.damage: list[str] = []  # what was not as it was written: a line for each file
         self._check_same()
-        known = {_cell(t): t for t in self._table("timings.csv")}
         self.rows: dict[Cell, dict[str, Any]] = {}
         self.timings: dict[Cell, dict[str, Any]] = {}
         self.failures: dict[Cell, dict[str, Any]] = {}
-        for row in self._table("results.csv"):
-            cell = _cell(row)
-            timing = known.get(cell)
-            if timing and timing["key"] == keys.get(cell, timing["key"]):
-                self.rows[cell] = row
-                self.timings[cell] = timing
-        for row in self._table("failures.csv"):
+        self._read_rows(keys)
+        for row in self._opened("failures.csv", {}):
             cell = _cell(row)
             if cell not in self.rows and row["key"] == keys.get(cell, row["key"]):
                 self.failures[cell] = row
@@ -129,11 +129,13 @@ class ResultsWriter:
 
     def _flush(self, final: bool) -> None:
         frame = results_frame(self.rows.values())
-        self._write("results.csv", csv_text(frame))
-        self._write("timings.csv", _csv(TIMINGS, self.timings))
+        results = csv_text(frame)
+        self._write("results.csv", results)
+        timings = _csv(TIMINGS, self.timings)
+        self._write("timings.csv", sealed(timings, CELL, values_of(results, CELL)))
         self._write("tasks.csv", self.tasks.text())
         if self.failures:
-            self._write("failures.csv", _csv(FAILURES, self.failures))
+            self._write("failures.csv", sealed(_csv(FAILURES, self.failures), CELL, {}))
         else:
             self.store.delete(f"{self.folder}/failures.csv")
         if final:
@@ -189,18 +191,21 @@ class ResultsWriter:
         return self._summary
 
     def _check_same(self) -> None:
-        try:
-            there = self.store.read_text(f"{self.folder}/sweep.sha256")
-        except OSError as error:
-            raise InputError(Problem(self.store.path(self.folder), one_line(error))) from None
-        if there is None or there.strip() == self._sweep.digest():
-            return
-        text = self.store.read_text(f"{self.folder}/sweep.yaml") or ""
-        old, new = yaml.safe_load(text) or {}, self._sweep.model_dump(mode="json")
-        reasons = refusals(old, new)
-        if not reasons:
+        digest = self._text("sweep.sha256").strip()
+        if not digest or digest == self._sweep.digest():
             return
         path = self.store.path(self.folder)
+        reasons = ["its sweep.yaml cannot be read"]
+        same = not DIGEST_OF_SWEEP.fullmatch(digest)  # nothing there says that it is another
+        # What is damaged may be anything, at any depth.
+        with contextlib.suppress(yaml.YAMLError, ValueError, RecursionError, *_OTHER_TYPES):
+            old, new = yaml.safe_load(self._text("sweep.yaml")), self._sweep.model_dump(mode="json")
+            reasons, same = refusals(old, new), old == new
+        if same:
+            self.damage.append(f"{path}/sweep.sha256: damaged; written anew")
+            return
+        if not reasons:
+            return
         message = (
             "holds the results of another configuration and is left as it is: "
             f"{'; '.join(reasons)}. What is gone can be left in (--only chooses); what differs "
@@ -208,23 +213,63 @@ class ResultsWriter:
         )
         raise InputError(Problem(path, message))
 
-    def _table(self, name: str) -> list[dict[str, Any]]:
-        file = f"{self.folder}/{name}"
-        text = self.store.read_text(file)
-        rows = list(csv.DictReader(io.StringIO(text, newline=""))) if text else []
+    def _read_rows(self, keys: Mapping[Cell, str]) -> None:
+        """Take the finished rows that are what was written, and still what the plan wants."""
+        text = self._text("results.csv")
         try:
-            return [_typed(row) if name == "results.csv" else _named(row) for row in rows]
-        except (KeyError, TypeError, ValueError):
-            message = "damaged; remove it and run again, finished work is kept elsewhere"
-            raise InputError(Problem(self.store.path(file), message)) from None
+            values = values_of(text, CELL)
+            results = [*csv.DictReader(io.StringIO(text, newline=""))]
+        except (csv.Error, KeyError, TypeError):
+            values, results = {}, []
+        timings = {_cell(t): t for t in self._opened("timings.csv", values)}
+        lost = 0
+        for row in results:
+            try:
+                cell, typed = _cell(row), _typed(row)
+            except (KeyError, TypeError, ValueError):
+                lost += 1
+                continue
+            timing = timings.get(cell)
+            if timing and timing["key"] == keys.get(cell, timing["key"]):
+                self.rows[cell] = typed
+                self.timings[cell] = timing
+        if lost or (text and not results and timings):
+            self._damaged("results.csv", lost)
+
+    def _opened(self, name: str, beside: Mapping[tuple[str, ...], list[str]]) -> list[Any]:
+        """Rows of a table that are what was written; the others are told and left out."""
+        rows, damaged = opened(self._text(name), CELL, beside)
+        if damaged:
+            self._damaged(name, damaged)
+        return rows
+
+    def _damaged(self, name: str, rows: int) -> None:
+        # Digests of results stand in timings.csv: which of the two was changed they do not tell.
+        both = "results.csv, timings.csv" if name in ("results.csv", "timings.csv") else name
+        path = self.store.path(f"{self.folder}/{both}")
+        noun = "row is" if rows == 1 else "rows are"
+        self.damage.append(f"{path}: damaged, {rows} {noun} not what was written; made anew")
+
+    def _text(self, name: str) -> str:
+        """Text of a file, "" where there is none; InputError where it cannot be one."""
+        path = self.store.path(f"{self.folder}/{name}")
+        try:
+            return self.store.read(f"{self.folder}/{name}").decode("utf-8", "replace")
+        except FileNotFoundError:
+            return ""
+        except IsADirectoryError:
+            message = "expected a file, there is a folder; move it away"
+            raise InputError(Problem(path, message)) from None
+        except OSError as error:
+            raise InputError(Problem(path, one_line(error))) from None
 
     def _taskbook(self) -> TaskBook:
-        file = f"{self.folder}/tasks.csv"
         try:
-            return TaskBook(self.store.read_text(file), self.folder)
-        except (KeyError, TypeError, ValueError):
-            message = "damaged; remove it and run again: only what tasks cost is lost"
-            raise InputError(Problem(self.store.path(file), message)) from None
+            return TaskBook(self._text("tasks.csv") or None, self.folder)
+        except (KeyError, TypeError, ValueError, AttributeError, csv.Error):
+            path = self.store.path(f"{self.folder}/tasks.csv")
+            self.damage.append(f"{path}: damaged; begun anew: what earlier tasks cost is lost")
+            return TaskBook(None, self.folder)
 
     def _write(self, name: str, text: str) -> None:
         self.store.write(f"{self.folder}/{name}", text.encode())
@@ -254,9 +299,15 @@ def _typed(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, **numbers, **counts, **beside}
 
 
+def _no_formula(value: Any) -> Any:
+    """A text that a spreadsheet would take for a formula, marked as the text it is."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
 def _csv(columns: list[str], rows: Mapping[Cell, Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows[cell] for cell in sorted(rows))
+    for cell in sorted(rows):
+        writer.writerow({name: _no_formula(value) for name, value in rows[cell].items()})
     return text.getvalue()

@@ -1,0 +1,49 @@
+"""No password or token of a URI in anything that is printed or written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import InputError, Problem, redacted
+from tests.sweeps import command, sweep, written
+
+pytestmark = pytest.mark.usefixtures("toys")
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (f"http://bob:{SECRET}@host:5000/x", "http://***@host:5000/x"),
+        (f"postgresql+psycopg2://bob:a@{SECRET}@host/db", "postgresql+psycopg2://***@host/db"),
+        (f"at s3://key:{SECRET}@bucket/a: no", "at s3://***@bucket/a: no"),
+        (f"https://h/p?token={SECRET}&x=1", "https://h/p?token=***&x=1"),
+        (f"AWS_SECRET_ACCESS_KEY={SECRET}", "AWS_SECRET_ACCESS_KEY=***"),
+        ("s3://bucket/a@b/c", "s3://bucket/a@b/c"),
+        ("sqlite:////tmp/a@b.db", "sqlite:////tmp/a@b.db"),
+        ("me@example.org", "me@example.org"),
+    ],
+)
+def test_secrets_are_left_out(text: str, shown: str) -> None:
+    assert redacted(text) == shown
+    assert redacted(shown) == shown
+    assert SECRET not in str(InputError(Problem("--mlflow", text)))
+
+
+def test_a_run_with_secrets_in_its_uris_writes_none_of_them(tmp_path: Path) -> None:
+    """The server is away: the URI comes up in the error, in the note of what is logged, and all."""
+    conf = written(tmp_path / "c.yaml", sweep())
+    uri = f"http://bob:{SECRET}@127.0.0.1:9/"
+    done = command(
+        "run", conf, "--runner", "serial", "--storage", tmp_path / "runs", "--mlflow", uri
+    )
+    assert "127.0.0.1:9" in done.stdout + done.stderr
+    assert SECRET not in done.stdout + done.stderr
+    files = [p for p in (tmp_path / "runs").rglob("*") if p.is_file()]
+    assert any(p.name == "mlflow.json" for p in files)
+    assert [str(p) for p in files if SECRET.encode() in p.read_bytes()] == []
+    bad = command("plan", conf, "--storage", f"ftp://bob:{SECRET}@host/x")
+    assert bad.returncode == 2
+    assert SECRET not in bad.stdout + bad.stderr
