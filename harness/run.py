@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import config, plugins
-from harness.errors import one_line, printable, redacted
+from harness.errors import one_line, redacted
 from harness.execution.executor import Listener, Settings, Write, load
 from harness.execution.keeping import Keeping
 from harness.execution.loop import Loop
@@ -90,8 +90,6 @@ def _run(options: Options, ready: Prepared, workers: _Workers) -> int:
         print("".join(f"{line}\n" for line in ready.inputs.doubts()), end="", file=sys.stderr)
     store = Store(options.storage)
     writer = ResultsWriter(store, sweep, graph.cells)
-    for line in writer.damage:
-        print(printable(line), file=sys.stderr)
     for cell in set(writer.failures) & set(graph.cells):
         if options.retry_failed or writer.failures[cell]["bad_data"] == "True":
             del writer.failures[cell]

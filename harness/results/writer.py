@@ -11,13 +11,14 @@ import csv
 import io
 import json
 import re
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from harness.errors import InputError, Problem, one_line
+from harness.errors import InputError, Problem, one_line, printable
 from harness.keys import Cell
 from harness.results.accounting import Account, TaskBook, costs_text, read_tasks
 from harness.results.aggregate import CELL, FORMAT, csv_text, results_frame, summary_frame
@@ -76,7 +77,12 @@ class ResultsWriter:
         self._summary: pd.DataFrame | None = None  # of the rows as they are
 
     def begin(self, supports: Any, environment: Any, notes: Any, keys: Any = None) -> None:
-        """Record what the sweep is and ran on; InputError when nothing can be written there."""
+        """Record what the sweep is and ran on; InputError when nothing can be written there.
+
+        What was found damaged is told on the way, for it is written anew from here on.
+        """
+        for line in self.damage:
+            print(printable(line), file=sys.stderr)
         try:
             self._begin(supports, environment, notes, keys)
         except OSError as error:
