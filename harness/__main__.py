@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import io
 import os
 import sys
 
@@ -11,15 +12,27 @@ from harness import environment
 
 environment.enter()  # before what needs packages is imported
 
-from harness.commands import data, plugins, results, scaffold, sweep, workbench  # noqa: E402
+from harness.commands import (  # noqa: E402
+    data,
+    interrupts,
+    plugins,
+    results,
+    scaffold,
+    sweep,
+    workbench,
+)
 from harness.errors import InputError, Problem, one_line  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; the exit status: 0 done, 1 something failed, 2 bad input."""
+    for stream in (sys.stdout, sys.stderr):  # a name may hold what a terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(argv)
     try:
-        return int(arguments.do(arguments))
+        with interrupts.ended_soon():
+            return int(arguments.do(arguments))
     except InputError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)
@@ -51,4 +64,4 @@ if __name__ == "__main__":
     gc.set_threshold(100_000, 20, 20)
     status = main()
     gc.freeze()
-    sys.exit(status)
+    interrupts.leave(status)

@@ -6,6 +6,8 @@ import hashlib
 import json
 from typing import Any, NamedTuple
 
+from harness.errors import printable
+
 
 class Cell(NamedTuple):
     """The unit that has a result."""
@@ -19,7 +21,7 @@ class Cell(NamedTuple):
     def __str__(self) -> str:
         where = f"{self.dataset}/{self.category}"
         noun = "shot" if self.shots == 1 else "shots"
-        return f"{self.method} on {where}, {self.shots} {noun}, seed {self.seed}"
+        return printable(f"{self.method} on {where}, {self.shots} {noun}, seed {self.seed}")
 
 
 def hashed(*parts: Any) -> str:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, wait
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness import config, plugins
-from harness.errors import one_line, redacted
-from harness.execution.executor import Listener, Settings, Write, load
+from harness.errors import described, one_line, printable, redacted
+from harness.execution.executor import Settings
 from harness.execution.keeping import Keeping
-from harness.execution.loop import Loop
 from harness.execution.outcome import Outcome
 from harness.execution.reuse import Sharing
 from harness.execution.schedule import Schedule
+from harness.execution.workers import Workers
 from harness.keys import Cell
 from harness.options import Options, reproduce
 from harness.planning.graph import Plan, plan
@@ -38,13 +35,12 @@ from harness.reporting.time_left import estimate
 from harness.reporting.tracking import Tracker
 from harness.results import reader
 from harness.results.accounting import PER_QUERY, ended, moment
-from harness.results.writer import ResultsWriter
+from harness.results.writer import ResultsWriter, numbers, written
 from harness.storage.lock import Lock
-from harness.storage.store import Store
+from harness.storage.store import Store, relative
 from harness.sweep import GeneratorEntry, MethodEntry, Sweep
 
 REPORT = "report.html"
-LEAVE = 3.0  # seconds that an interrupted run waits for workers that are still starting
 
 
 @dataclass(frozen=True)
@@ -78,13 +74,13 @@ def run(options: Options) -> int:
         Bad config, plug-in or data found before anything was run.
     """
     sweep = checked_sweep(options.conf, options.overrides, options.data_root)
-    with _Workers(options, sweep) as workers:
+    with Workers(options.runner, _settings(options, sweep)) as workers:
         ready = prepare(options, sweep)
         with Lock(Store(options.storage), sweep.name):
             return _run(options, ready, workers)
 
 
-def _run(options: Options, ready: Prepared, workers: _Workers) -> int:
+def _run(options: Options, ready: Prepared, workers: Workers) -> int:
     sweep, graph = ready.sweep, ready.graph
     if not options.quiet:
         print("".join(f"{line}\n" for line in ready.inputs.doubts()), end="", file=sys.stderr)
@@ -110,9 +106,10 @@ def _run(options: Options, ready: Prepared, workers: _Workers) -> int:
     finished_before = [c for c in graph.cells if c in writer.rows]
     for cell in finished_before:
         writer.rows[cell]["support_leaks"] = ready.inputs.support_leaks(cell)
-        tracker.cell(cell, graph.cells[cell], writer.rows[cell], _numbers(writer.timings[cell]))
+        timing = numbers(writer.timings[cell])
+        tracker.cell(written(cell), graph.cells[cell], writer.rows[cell], timing)
     for cell in writer.failures.keys() & graph.cells.keys():
-        tracker.failed(cell, graph.cells[cell], writer.failures[cell])
+        tracker.failed(written(cell), graph.cells[cell], writer.failures[cell])
     payloads = Payloads(sweep, ready.inputs, graph)
     todo = [graph.tasks[key] for key in graph.tasks if key in schedule.todo]
     display = Display(
@@ -126,7 +123,6 @@ def _run(options: Options, ready: Prepared, workers: _Workers) -> int:
     )
     keeping = Keeping(store, graph.tasks, schedule.todo, sweep.keep_models)
     driver = _Driver(ready, payloads, writer, tracker, display, keeping)
-    signal.signal(signal.SIGTERM, _interrupt)
     interrupted = False
     with display:
         try:
@@ -136,8 +132,11 @@ def _run(options: Options, ready: Prepared, workers: _Workers) -> int:
             interrupted = workers.hurry = True
         finally:
             whole = _tables(store, writer, driver.sharing, graph)
+    for problem in sorted(driver.problems):
+        print(f"not everything could be recorded: {problem}", file=sys.stderr)
     missing = [c for c in graph.cells if c not in writer.rows]
     whole = _finish(store, sweep, writer, tracker, options, complete=not missing) and whole
+    whole = whole and not driver.problems
     if interrupted:
         print("interrupted: run the same command to go on", file=sys.stderr)
         return 130
@@ -150,11 +149,10 @@ def _tables(store: Store, writer: ResultsWriter, sharing: Sharing, graph: Plan) 
         writer.settle(graph.cells, {key: task.needs for key, task in graph.tasks.items()})
         writer.flush(final=True)
         if sharing:
-            store.write(f"{writer.folder}/sharing.csv", sharing.text().encode())
+            store.write_text(f"{writer.folder}/sharing.csv", sharing.text())
     except OSError as error:
-        where = store.path(writer.folder)
         hint = "make room and run the same command again: what is finished is kept"
-        print(f"{where}: {one_line(error)}; {hint}", file=sys.stderr)
+        print(f"{store.path(writer.folder)}: {one_line(error)}; {hint}", file=sys.stderr)
         return False
     return True
 
@@ -181,26 +179,33 @@ class _Driver:
         self._who: dict[str, tuple[str, float]] = {}  # task that runs -> its worker, since when
         self._lost: dict[str, list[float]] = {}  # task -> seconds of tries in vain
         self.sharing = Sharing()
+        self.problems: set[str] = set()  # met while recording
 
     def started(self, task: Task, worker: str) -> None:
         self._who[task.key] = worker, time.monotonic()
         self._display.started(task.key, f"{task.kind} {task.affinity}", worker)
 
     def finished(self, task: Task, outcome: Outcome) -> None:
-        self._record(task, outcome)
+        with self._alone():
+            self._record(task, outcome)
         if isinstance(task, Evaluate):
-            timing = self._timing(task)
+            timing: dict[str, Any] = {}
+            with self._alone():
+                timing = self._timing(task)
             for cell in self._payloads.cells_of(task.key):
-                row = {**outcome.row, "support_leaks": self._inputs.support_leaks(cell)}
-                self._writer.finish(cell, task.key, row, timing)
-                self._tracker.cell(cell, task.key, row, timing)
-                self._display.finished(cell, row)
-        self._keeping.done(task)
+                with self._alone():
+                    row = {**outcome.row, "support_leaks": self._inputs.support_leaks(cell)}
+                    self._writer.finish(cell, task.key, row, timing)
+                    self._tracker.cell(written(cell), task.key, row, timing)
+                    self._display.finished(cell, row)
+        with self._alone():
+            self._keeping.done(task)
         self.tick()
 
     def failed(self, task: Task, outcome: Outcome, dropped: list[str]) -> None:
-        self._record(task, outcome)
-        self._display.dropped(dropped)
+        with self._alone():
+            self._record(task, outcome)
+            self._display.dropped(dropped)
         what = f"{task.kind} {task.affinity}"
         about = {
             "task": what,
@@ -210,9 +215,10 @@ class _Driver:
         }
         for key in dropped:
             for cell in self._payloads.cells_of(key):
-                self._writer.fail(cell, key, about)
-                self._tracker.failed(cell, key, about)
-                self._display.failed(cell, f"{what}: {outcome.error}")
+                with self._alone():
+                    self._writer.fail(cell, key, about)
+                    self._tracker.failed(written(cell), key, about)
+                    self._display.failed(cell, f"{what}: {outcome.error}")
         self.tick()
 
     def lost(self, task: Task, reason: str) -> None:
@@ -224,8 +230,17 @@ class _Driver:
         self._display.note(f"{task.kind} {task.affinity}: {reason}; its worker is replaced")
 
     def tick(self) -> None:
-        self._writer.flush()
-        self._display.tick()
+        with self._alone():
+            self._writer.flush()
+            self._display.tick()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """What goes wrong while one result is recorded or shown does not stop the others."""
+        try:
+            yield
+        except Exception as error:
+            self.problems.add(described(error))
 
     def _record(self, task: Task, outcome: Outcome) -> None:
         """Write down what a task cost that is over, one way or the other."""
@@ -266,43 +281,6 @@ class _Driver:
         return {n: round(value, 4) for n, value in total.items()} | times
 
 
-class _Workers:
-    """Workers that start while the sweep is planned: both take seconds."""
-
-    def __init__(self, options: Options, sweep: Sweep) -> None:
-        self._settings = _settings(options, sweep)
-        self._name = options.runner
-        cores = max(1, (os.cpu_count() or 1) // self._settings.threads)
-        self.count = self._settings.workers or cores  # on a cluster, until it is reached
-        self.hurry = False  # interrupted: workers that still start are not waited for
-        self._loop: Future[Loop] = Future()
-        self._over = threading.Event()
-        # Ray may wait for long, deep in its own code: a daemon does not outlive an interrupt.
-        threading.Thread(target=self._start, name="starter", daemon=True).start()
-
-    def __enter__(self) -> _Workers:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        hurry = self.hurry or kind is KeyboardInterrupt
-        wait([self._loop], LEAVE if hurry else None)
-        if self._loop.done() and self._loop.exception() is None:
-            self._loop.result().executor.close()
-        self._over.set()
-
-    def run(self, schedule: Schedule, write: Write, listener: Listener) -> None:
-        """Do everything the schedule holds."""
-        self._loop.result().run(schedule, write, listener)
-
-    def _start(self) -> None:
-        try:
-            executor = load(self._name, self._settings)
-            self._loop.set_result(Loop(executor, executor.start(), self._settings))
-        except BaseException as error:  # for whoever asks for the result
-            self._loop.set_exception(error)
-        self._over.wait()  # what a thread started ends with it
-
-
 def _settings(options: Options, sweep: Sweep) -> Settings:
     used: list[tuple[str, MethodEntry | GeneratorEntry]] = [("method", m) for m in sweep.methods]
     used += [("generator", g) for g in sweep.generators.values()]
@@ -320,6 +298,7 @@ def _settings(options: Options, sweep: Sweep) -> Settings:
         attempts=sweep.attempts,
         gpus=max((float(plugin.gpus) for plugin in built), default=0.0),
         address=options.address,
+        relative=relative(options.storage),
         preload=tuple(name for name in plugins.HEAVY if name in wanted),
     )
 
@@ -339,10 +318,10 @@ def _finish(
         with store.folder(sweep.name) as folder:
             read = reader.load(folder)
             html = report.render(read, "html")
-            store.write(f"{sweep.name}/{REPORT}", html.encode())
-            files = {REPORT: html.encode(), **report.artifacts(folder)}
+            store.write_text(f"{sweep.name}/{REPORT}", html)
+            files = {REPORT: html.encode(errors="backslashreplace"), **report.artifacts(folder)}
             if not options.quiet:
-                print(report.render(read, "text"), flush=True)
+                print(printable(report.render(read, "text"), "\n"), flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -370,31 +349,18 @@ def _verdict(options: Options, graph: Plan, writer: ResultsWriter, whole: bool) 
         cell: about for cell, about in writer.failures.items() if cell in graph.cells
     }
     bad = {about["error"] for about in failed.values() if str(about["bad_data"]) == "True"}
-    for line in sorted(bad):
+    for line in map(printable, sorted(bad)):
         print(line.removeprefix("DataError: "), file=sys.stderr)
     if failed:
         most = 10 if whole else len(failed)
         named = list(failed.items())[:most]
         few = "\n".join(
-            f"  {cell}: {about['error']}\n    look into it: {reproduce(options, cell)}"
+            printable(
+                f"  {cell}: {about['error']}\n    look into it: {reproduce(options, cell)}", "\n"
+            )
             for cell, about in named
         )
         more = f"\n  and {len(failed) - most} more, see failures.csv" if len(failed) > most else ""
         hint = "; --retry-failed tries them again"
         print(f"{len(failed)} cells failed{hint}:\n{few}{more}", file=sys.stderr)
     return 2 if bad else 1 if failed or not whole else 0
-
-
-def _numbers(timing: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers of a row of timings.csv, and when it began and ended."""
-    out = {name: timing.get(name) for name in ("started", "ended")}
-    for name, value in timing.items():
-        try:
-            out[name] = float(value)
-        except (TypeError, ValueError):
-            continue
-    return out
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt

@@ -26,7 +26,8 @@ def cluster(folder: Path, cores: int = 4, **variables: str) -> Iterator[Tally]:
     before = os.environ.copy()
     tally = Tally(folder / "calls.txt")
     os.environ |= {"OMP_NUM_THREADS": "1", "TOYS_LOG": str(tally.path)} | variables
-    about: dict[str, Any] = {"num_cpus": cores, "include_dashboard": False}
+    #: "local": never a cluster that runs here already, or that RAY_ADDRESS names
+    about: dict[str, Any] = {"address": "local", "num_cpus": cores, "include_dashboard": False}
     about |= {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         try:

@@ -59,10 +59,10 @@ def cluster(toys: None, module_tally: Tally) -> Iterator[None]:
     os.environ["OMP_NUM_THREADS"] = "1"
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
-        ray.init(num_cpus=4, include_dashboard=False, **quiet)
+        ray.init("local", num_cpus=4, include_dashboard=False, **quiet)
     except Exception:  # on a busy machine it may not be up within Ray's thirty seconds
         ray.shutdown()
-        ray.init(num_cpus=4, include_dashboard=False, **quiet)
+        ray.init("local", num_cpus=4, include_dashboard=False, **quiet)
     yield
     ray.shutdown()
     os.environ.clear()

@@ -17,6 +17,8 @@ import pytest
 
 from harness.errors import InputError
 from harness.execution import ray_executor
+from harness.execution.executor import Settings
+from harness.storage.store import relative
 from tests.sweeps import HOME, command, sweep, written
 
 pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("toys")]
@@ -75,6 +77,22 @@ def test_a_port_where_something_else_listens(
 def test_an_address_that_cannot_be(where: str) -> None:
     with pytest.raises(InputError, match=where):
         ray_executor._reach(where)
+
+
+def test_the_address_of_a_dashboard_is_told_from_a_heads() -> None:
+    with pytest.raises(InputError, match=r"http://head:8265: the address of a dashboard"):
+        ray_executor._reach("http://head:8265")
+
+
+def test_a_submitted_job_must_not_write_into_its_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it writes below its working folder is lost with the job."""
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    settings = Settings(
+        *("/tmp/runs", None, 1, 1, 1.0, 1, 0.0), address="auto", relative=relative("runs")
+    )
+    with pytest.raises(InputError, match=r"--storage runs: .*absolute path"):
+        ray_executor.connect(settings)
+    assert relative("s3://bucket/runs") == relative("/data/runs") == ""
 
 
 def test_an_interrupt_ends_the_wait_for_a_cluster(listening: socket.socket, tmp_path: Path) -> None:

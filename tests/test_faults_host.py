@@ -92,7 +92,7 @@ def run(name, *more):
     print(name, main([*words, "--quiet"]), flush=True)
     subprocess.run(["cp", "-r", f"{disk}/runs/toy", f"{out}/{name}"], stderr=subprocess.DEVNULL)
 
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
 for name, leave in (("full", 0), ("little", 150_000)):
     fill(leave)
     print(name, file=sys.stderr, flush=True)

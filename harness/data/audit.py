@@ -102,7 +102,7 @@ def audit(dataset: Dataset, name: str) -> Audit:
         categories=found,
         missing=tuple(sorted(set(dataset.counts) - set(here))),
         extra=tuple(each for each in here if dataset.counts and each not in dataset.counts),
-        fingerprint=hashlib.sha256(lines.encode()).hexdigest(),
+        fingerprint=hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest(),
     )
 
 
@@ -135,7 +135,7 @@ def _category(dataset: Dataset, category: str, looked: dict[str, Seen]) -> Categ
         groups=(len(groups[0]), len(groups[1]), len(groups[0] & groups[1])),
         remarks=tuple(remarks),
         shortcuts=shortcuts.aurocs([sample.label for sample in test], queries),
-        fingerprint=hashlib.sha256("".join(lines).encode()).hexdigest(),
+        fingerprint=hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest(),
     )
 
 

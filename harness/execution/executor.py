@@ -32,6 +32,7 @@ class Settings:
     attempts: int  # of a task whose worker dies
     gpus: float  # share of a GPU that the plan's tasks ask for at most
     address: str | None = None  # of a Ray cluster
+    relative: str = ""  # the storage as it was named, where that depends on the working folder
     preload: tuple[str, ...] = ()  # libraries a worker imports while it starts
 
     def environment(self) -> dict[str, str]:

@@ -12,6 +12,7 @@ import ctypes
 import gc
 import importlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from harness.execution.worker import Worker
 from harness.planning.task import Payload
 
 READY = "ready"
+LONGEST = 64 << 20  # bytes of an answer
 
 
 class ForkServer:
@@ -124,8 +126,8 @@ class WorkerProcess:
 
     def _receive(self) -> Any:
         try:
-            return self.pipe.recv()
-        except OSError as error:
+            return pickle.loads(self.pipe.recv_bytes(LONGEST))
+        except Exception as error:  # a plug-in may write to any file that its process has open
             raise EOFError from error
 
     def end(self, patience: float = 0.0) -> str:

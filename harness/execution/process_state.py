@@ -14,10 +14,12 @@ import threading
 import warnings
 from collections.abc import Iterator
 from operator import is_
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+
+from harness.execution.seals import Altered
 
 #: modules whose functions and classes are watched
 SHARED = {"builtins", "math", "random", "os", "io", "json", "time", "csv", "zlib", "pickle"}
@@ -25,9 +27,8 @@ SHARED |= {"PIL.Image", *(f"numpy{part}" for part in ("", ".linalg", ".random", 
 SHARED |= {f"scipy.{part}" for part in ("ndimage", "linalg", "spatial", "special", "stats")}
 SHARED |= {"torch", "torch.nn", "torch.nn.functional", "torch.linalg", "torch.fft"}
 OWN = ("harness", "methods", "datasets")  # packages of which all modules are watched
+OURS = ("builtins", "numpy", "harness")  # packages that results pass through after a plug-in
 CLASSES = (("torch", "Tensor"), ("torch.nn", "Module"))  # whose methods are watched as well
-METHODS = (type(str.join), type(object.__init__))  # as C's types have them
-FUNCTIONS = (FunctionType, BuiltinFunctionType, type, np.ufunc, *METHODS)
 
 
 class ProcessState:
@@ -45,24 +46,36 @@ class ProcessState:
         for name in _watched():
             if name not in self._functions:
                 parts = vars(_object(name)).items()
-                self._functions[name] = {k: v for k, v in parts if isinstance(v, FUNCTIONS)}
+                self._functions[name] = {k: v for k, v in parts if callable(v)}
         self._settings = dict(_settings())
         self._threads = set(threading.enumerate())
 
+    def check(self) -> None:
+        """Altered when a function is replaced that the engine itself goes on to use."""
+        replaced = self._replaced(OURS)
+        if replaced:
+            raise Altered(replaced)
+
     def changed(self) -> str:
         """What is no longer as it was, in words; empty when all is."""
-        for name, functions in self._functions.items():
-            now = vars(_object(name))
-            # thousands of functions after every task: in C, and by name only where one differs
-            if not all(map(is_, map(now.get, functions), functions.values())):
-                altered = next(k for k, v in functions.items() if now.get(k) is not v)
-                return f"it changed {name}.{altered}"
         settings = dict(_settings())
         for name, value in self._settings.items():
             if settings[name] != value:
                 return f"it changed {name}"
         if any(map(_busy, set(threading.enumerate()) - self._threads)):
             return "it left a thread running"
+        return self._replaced(())
+
+    def _replaced(self, packages: tuple[str, ...]) -> str:
+        """The first function of these packages, or of all, that has been replaced, in words."""
+        for name, functions in self._functions.items():
+            if packages and name.partition(".")[0] not in packages:
+                continue
+            now = vars(_object(name))
+            # thousands of functions after every task: in C, and by name only where one differs
+            if not all(map(is_, map(now.get, functions), functions.values())):
+                altered = next(k for k, v in functions.items() if now.get(k) is not v)
+                return f"it changed {name}.{altered}"
         return ""
 
 

@@ -23,6 +23,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
+from harness import plugins
 from harness.errors import InputError, Problem, one_line
 from harness.execution.executor import Event, Executor, Settings, Shares
 from harness.execution.outcome import Outcome
@@ -71,8 +72,8 @@ class _Worker:
 def connect(settings: Settings) -> bool:
     """Join the cluster, or start one on this machine; False when this process already has.
 
-    On a cluster, the working folder is sent to the nodes, without .git and what .gitignore names;
-    a submitted job brings its own.
+    On a cluster, the checkout is sent to the nodes, from wherever the driver was started, without
+    .git and what .gitignore names; a submitted job brings its own.
     """
     if ray.is_initialized():
         return False
@@ -81,7 +82,14 @@ def connect(settings: Settings) -> bool:
     address = settings.address or os.environ.get("RAY_ADDRESS")
     if address:
         if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
-            quiet["runtime_env"] = {"working_dir": os.getcwd()}
+            quiet["runtime_env"] = {"working_dir": str(plugins.HOME)}
+        elif settings.relative:
+            message = (
+                "a submitted job runs in a copy of the folder, and what it writes there is lost"
+            )
+            raise InputError(
+                Problem(f"--storage {settings.relative}", f"{message}; give a URI or absolute path")
+            )
         _reach(address)
         _init(str(settings.address or "RAY_ADDRESS"), address=address, **quiet)
     else:
@@ -116,6 +124,11 @@ def _reach(address: str) -> None:
 
     Where the address is of another form ("auto"), Ray finds out by itself, and at once.
     """
+    if address.startswith(("http://", "https://")):
+        message = (
+            "the address of a dashboard, for 'ray job submit'; a driver takes host:port or auto"
+        )
+        raise InputError(Problem(f"Ray at {address}", message))
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         return

@@ -372,6 +372,7 @@ class Worker:
         if os.getpid() != self._pid:  # see ``run``
             os._exit(0)
         self.seals.check()
+        self._process.check()
         if not isinstance(arrays, Mapping):
             raise TypeError(f"expected a dict of arrays, got {type(arrays).__name__}")
         with self.watch.stage("write"):

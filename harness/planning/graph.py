@@ -128,7 +128,7 @@ def draw_support(
     ValueError
         Fewer than ``shots`` samples are left to draw from.
     """
-    ids = [zlib.crc32(text.encode()) for text in (dataset, category)]
+    ids = [zlib.crc32(text.encode(errors="surrogateescape")) for text in (dataset, category)]
     order = np.random.default_rng([base, *ids, seed]).permutation(len(train))
     same = identity or {}
     drawn: list[Sample] = []

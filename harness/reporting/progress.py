@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from harness.errors import printable
 from harness.keys import Cell
 from harness.reporting.time_left import TimeLeft, words
 from harness.results.aggregate import shots_title
@@ -142,7 +143,8 @@ class Display:
         values.append(float("nan") if value in (None, "") else float(value))
 
     def _picture(self) -> Group:
-        now = Text(", ".join(sorted(set(self._running.values()))), style="dim", no_wrap=True)
+        running = printable(", ".join(sorted(set(self._running.values()))))
+        now = Text(running, style="dim", no_wrap=True)
         now.truncate(self._console.width, overflow="ellipsis")
         return Group(self._table(), self._progress, now)
 
@@ -179,6 +181,7 @@ class Display:
         if self._quiet:
             return
         self._spoke = time.monotonic()
+        text = printable(text)
         if self._live is not None:
             self._refresh()
             self._console.print(text, markup=False, soft_wrap=True)
@@ -186,7 +189,10 @@ class Display:
         self._print(f"[{self._done + self._failed}/{self._total}] {text}  ({self._words()})")
 
     def _print(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        try:
+            print(line, file=sys.stderr, flush=True)
+        except OSError:  # nobody reads: no reason to stop
+            self._quiet = True
 
 
 def _count(number: int, noun: str) -> str:

@@ -218,7 +218,7 @@ def publish(store: Store, cell: str, arrays: Mapping[str, Any], meta: Mapping[st
     about = zip(meta["names"], meta["labels"], meta["defects"], strict=True)
     for i, (name, label, defect) in enumerate(about):
         writer.writerow([name, label, defect, *(_shortest(c[i]) for c in columns)])
-    store.write(cell.format("predictions") + ".csv", table.getvalue().encode())
+    store.write_text(cell.format("predictions") + ".csv", table.getvalue())
     # sorted: a file is the same whether its arrays were just made or are read
     shown = sorted(n for n in arrays if n.startswith("gallery."))
     gallery = {n.removeprefix("gallery."): arrays[n] for n in shown}

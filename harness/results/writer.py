@@ -278,7 +278,7 @@ class ResultsWriter:
             return TaskBook(None, self.folder)
 
     def _write(self, name: str, text: str) -> None:
-        self.store.write(f"{self.folder}/{name}", text.encode())
+        self.store.write_text(f"{self.folder}/{name}", text)
 
 
 def _cell(row: Mapping[str, Any]) -> Cell:
@@ -317,3 +317,21 @@ def _csv(columns: list[str], rows: Mapping[Cell, Mapping[str, Any]]) -> str:
     for cell in sorted(rows):
         writer.writerow({name: _no_formula(value) for name, value in rows[cell].items()})
     return text.getvalue()
+
+
+def written(cell: Cell) -> Cell:
+    """A cell as texts have it: what UTF-8 lacks is escaped."""
+    names = ("method", "dataset", "category")
+    words = {n: getattr(cell, n).encode(errors="backslashreplace").decode() for n in names}
+    return cell._replace(**words)
+
+
+def numbers(timing: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers of a row of timings.csv, and when it began and ended."""
+    out = {name: timing.get(name) for name in ("started", "ended")}
+    for name, value in timing.items():
+        try:
+            out[name] = float(value)
+        except (TypeError, ValueError):
+            continue
+    return out

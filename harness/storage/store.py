@@ -114,6 +114,10 @@ class Store:
             temporary.unlink(missing_ok=True)
             raise
 
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text whole, as UTF-8; what that lacks, as in some names of files, is escaped."""
+        self.write(name, text.encode(errors="backslashreplace"))
+
     def read_text(self, name: str) -> str | None:
         """Text of a file, None when there is none."""
         try:
@@ -214,6 +218,12 @@ class Store:
             self.delete(name)
             message = f"{self.path(name)}: damaged artifact, removed: {error}"
             raise Damaged(message) from error
+
+
+def relative(root: str) -> str:
+    """The root as it is, where it depends on the working folder; empty where it does not."""
+    local = "://" not in root and "::" not in root
+    return root if local and not Path(root).is_absolute() else ""
 
 
 def _unpacked(contents: bytes) -> tuple[Arrays, Any]:

@@ -115,6 +115,25 @@ class Reads(Near):
         return Prediction((given.scores * own).astype(np.float32), given.maps)
 
 
+class Sensitive(Near):
+    """Its scores depend on what a process shares without asking."""
+
+    preload = ("torch",)
+
+    def predict(self, queries: Queries) -> Prediction:
+        given = super().predict(queries)
+        weights = torch.full((len(given.scores),), 1 / 3, requires_grad=True)
+        (weights * weights).sum().backward()
+        warnings.warn("nobody minds", stacklevel=1)
+        with np.errstate(invalid="ignore"):
+            ranks = np.argsort(given.scores)
+        np.array([1e300]) * 1e300
+        print("a word", file=sys.stderr)
+        extra = ranks + weights.detach().numpy().astype(np.float64) + float(weights.grad.sum())
+        extra += len(os.environ.get("OMP_NUM_THREADS", "")) + (os.getcwd() == "/")
+        return Prediction((given.scores + extra).astype(np.float64), given.maps)  # type: ignore[arg-type]
+
+
 class Harms(Near):
     """Does something to its process while it predicts.
 

@@ -1,0 +1,89 @@
+"""Ends a command within seconds of an interrupt, whatever it waits for."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+GRACE = 3.5  # seconds that a command has to end by itself
+LAST = 1.0  # seconds after that within which the process is gone even if Python stands still
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STATUS = 130
+
+
+class _Countdown:
+    """Ends this process some seconds after it was begun. Whole files only are ever written, so
+    nothing is lost but what a report would have said.
+    """
+
+    def __init__(self) -> None:
+        self._begun = threading.Event()
+
+    def begin(self) -> None:
+        """Begin, if it has not begun."""
+        if self._begun.is_set():
+            return
+        self._begun.set()
+        nowhere = open(os.devnull, "w")  # noqa: SIM115 - until the end of the process
+        faulthandler.dump_traceback_later(GRACE + LAST, exit=True, file=nowhere)
+        threading.Thread(target=self._end, name="countdown", daemon=True).start()
+
+    def _end(self) -> None:
+        time.sleep(GRACE)
+        with contextlib.suppress(OSError):
+            os.write(2, b"interrupted: run the same command to go on\n")
+        os._exit(STATUS)
+
+
+@contextmanager
+def ended_soon() -> Iterator[None]:
+    """While in here, SIGINT and SIGTERM raise KeyboardInterrupt, and end the process if that does
+    not: it may be lost in a library's callback, or never be raised where a library waits in C.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    countdown = _Countdown()
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        countdown.begin()
+        raise KeyboardInterrupt
+
+    def listen() -> None:  # C's handler writes here at once; Python's waits for the main thread
+        while (numbers := os.read(reader, 100)) and not set(numbers) & set(SIGNALS):
+            continue
+        if numbers:
+            countdown.begin()
+        os.close(reader)
+
+    before = [signal.signal(number, interrupt) for number in SIGNALS]
+    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    listener = threading.Thread(target=listen, name="interrupts", daemon=True)
+    listener.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(number, handler)
+        os.close(writer)
+
+
+def leave(status: int) -> None:
+    """End the process; at once after an interrupt, for libraries wait for their threads."""
+    if status == STATUS:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)

@@ -1,0 +1,98 @@
+"""SIGINT and SIGTERM end any phase of a command within seconds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.sweeps import HOME, SQUARES, rows, sweep, written
+
+pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("toys")]
+
+#: what the main thread does when the signal comes -> python
+STUCK = {
+    "sleeps": "import time; time.sleep(60)",
+    "swallows it": """
+import time
+end = time.monotonic() + 60
+while time.monotonic() < end:
+    try:
+        time.sleep(1)
+    except BaseException:
+        pass
+""",
+    "waits in C": "import ctypes; ctypes.CDLL(None).sleep(60); ctypes.CDLL(None).sleep(60)",
+    "stands still with the lock": "import ctypes; [ctypes.PyDLL(None).sleep(60) for _ in range(9)]",
+    "waits for a thread": """
+import threading, time
+thread = threading.Thread(target=time.sleep, args=(60,))
+thread.start()
+thread.join()
+""",
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", STUCK)
+def test_whatever_a_command_waits_for(how: str, number: signal.Signals) -> None:
+    lines = STUCK[how].strip().replace("\n", "\n    ")
+    code = (
+        "from harness.commands.interrupts import ended_soon, leave\n"
+        f"with ended_soon():\n    print('ready', flush=True)\n    {lines}\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=HOME,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.2)
+        process.send_signal(number)
+        began = time.monotonic()
+        process.wait(30)
+    assert time.monotonic() - began < 6
+    assert process.returncode not in (0, None)
+
+
+@pytest.mark.parametrize("wait", [2.0])
+def test_a_run_that_is_interrupted_is_gone_on_with(
+    tmp_path: Path, mlflow_uri: str, wait: float
+) -> None:
+    """At some moment: while it starts, plans, or runs."""
+    slow = {"use": "toys.slow:Slow", "params": {}}
+    config = sweep(datasets=[{"use": SQUARES}], methods=[slow], shots=[1, 2], shard=5)
+    conf = written(tmp_path / "c.yaml", config)
+    words = ["run", conf, "--storage", tmp_path / "runs", "--mlflow", mlflow_uri]
+    words += ["--runner", "local", "--workers", "2"]
+    command = [sys.executable, "-m", "harness", *map(str, words)]
+    with subprocess.Popen(command, cwd=HOME, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(wait)
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        said = process.communicate(timeout=60)[1]
+    assert time.monotonic() - began < 8  # on a busy machine
+    assert process.returncode in (0, 130, -signal.SIGINT), said
+    again = subprocess.run(command, cwd=HOME, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert len(rows(tmp_path / "runs" / "toy")) == 4
+
+
+def test_handlers_are_put_back() -> None:
+    from harness.commands.interrupts import ended_soon
+
+    before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    open_files = set(os.listdir("/proc/self/fd"))
+    with ended_soon():
+        assert signal.getsignal(signal.SIGTERM) not in before
+    time.sleep(0.1)
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == before
+    assert set(os.listdir("/proc/self/fd")) == open_files
