@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from harness.execution.cache import FeatureMemory
+from harness.execution.seals import Seals
 from harness.interface import Arrays, Image, Support
+from harness.planning.references import PluginUse
 from methods._diffusion import finetune, model
 from methods.generators.dreambooth import DreamBooth
 from tests.dreambooth_fixtures import (
+    FAST,
     QUERIES,
     SUPPORT,
     Make,
@@ -131,6 +135,26 @@ def test_the_base_is_itself_again_after_every_model(make: Make, base: str, tune:
     own = model.load_unet(base, "cpu").state_dict()
     assert own.keys() == generator._unet.state_dict().keys()
     assert all(torch.equal(w, own[n]) for n, w in generator._unet.state_dict().items())
+
+
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_a_worker_that_seals_what_plugins_share_lets_them_customize(base: str, tune: str) -> None:
+    """The UNet changes in turns, by those who share it; whatever else is shared stays sealed."""
+    seals = Seals()
+    memory = FeatureMemory(1 << 28, seals=seals)
+    states = {}
+    for name in ("one", "two"):
+        use = PluginUse("generator", "dreambooth", {}, name)
+        seals.begin(use)
+        generator = DreamBooth(**{"base": base, **FAST, "tune": tune, "rank": 2})
+        generator.setup("cpu", memory)
+        states[name] = generator.customize(SUPPORT, {})
+        seals.check()
+        seals.begin(use)
+        generator.load(states[name], SUPPORT)
+        generator.generate(1, 0)
+        seals.check()
+    assert all(np.array_equal(states["one"][k], states["two"][k]) for k in states["one"])
 
 
 @pytest.mark.parametrize("tune", ["lora", "full"])

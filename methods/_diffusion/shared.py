@@ -26,10 +26,19 @@ class SharedUnet:
     """
 
     def __init__(self, base: str, device: str) -> None:
-        self.unet: Any = model.load_unet(base, device)
-        self._base = base
+        self._base, self._device = base, device
+        # Loaded on first use: what a worker shares is sealed as it is made, and this is meant to be
+        # changed, and put back, by those who share it.
+        self._unet: Any = None
         self._applied: State | None = None
         self._own: dict[str, torch.Tensor] = {}  # the base's values of what the state changed
+
+    @property
+    def unet(self) -> Any:
+        """The UNet as it is now, for what does not depend on its weights."""
+        if self._unet is None:
+            self._unet = model.load_unet(self._base, self._device)
+        return self._unet
 
     def bare(self) -> Any:
         """The UNet with the base's own weights, bit for bit."""
