@@ -186,7 +186,7 @@ def test_a_sweep_from_a_terminal(tally: Tally, tmp_path: Path, mlflow_uri: str) 
     refused = command(*words, "--quiet")
     assert refused.returncode == 2
     assert len(refused.stderr.splitlines()) == 1
-    assert "different: seeds" in refused.stderr
+    assert "seeds lacks 0, 1" in refused.stderr
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
 
 
