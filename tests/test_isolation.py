@@ -34,8 +34,8 @@ def imported(path: Path) -> set[str]:
     [
         ("ray", {"ray_executor"}),
         ("mlflow", {"tracking"}),
-        ("pydantic", {"config", "costs"}),
-        ("yaml", {"config", "costs", "selection", "writer", "published", "reader"}),
+        ("pydantic", {"config", "sweep", "parameters", "schema", "costs"}),
+        ("yaml", {"yaml_file", "costs", "writer", "published", "reader"}),
         ("torch", {"seeding", "worker", "forkserver", "contract"}),
         ("fsspec", {"store"}),
     ],
