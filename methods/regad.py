@@ -88,7 +88,7 @@ class Regad(Method):
         needs no auxiliary dataset then, and that one cannot be tested.
     checkpointing : bool
         Compute activations anew on the way back while training, and the largest ones in blocks: a
-        third more time, and at 8 shots 2 GB instead of 9. Results differ by rounding.
+        third more time; at 8 shots a step takes 3.8 GB instead of 5.3. Results differ by rounding.
     """
 
     shots = range(1, 1_000_000)

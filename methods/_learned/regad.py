@@ -166,7 +166,7 @@ class Registered(nn.Module):
             Pictures in 0..1.
         sparing : bool
             Keep only what goes in and out of each block, and compute the rest anew on the way back:
-            a third more time, less than half of the memory. In training only.
+            a third more time, two thirds of the memory. In training only.
         """
         x = (x - self.mean) / self.std
         for stage, straighten in zip(self.stages, self.straighten, strict=True):
