@@ -9,12 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.sweeps import FAKES, HOME, Runner, Tally, written
 
 # One thread each, here too: sums in several come out in any order. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# On a busy machine drawing examples takes long, which says nothing of what is tested.
+hypothesis.settings.register_profile(
+    "suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("suite")
 
 #: Files whose tests start a cluster, a server or a browser, kill processes, or train: one after
 #: another, after all others. ``make quick`` leaves them out.
