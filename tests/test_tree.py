@@ -124,8 +124,8 @@ def test_what_is_left_out_is_counted_by_reason(root: Path) -> None:
 
 
 def test_more_queries_than_there_are_is_said(root: Path) -> None:
-    (note,) = planned(root, queries={"normal": 10_000, "anomalous": 6})
-    assert note["note"] == "10,000 normal queries asked for, 3 there are: all of them are taken"
+    with pytest.raises(InputError, match="expected 10000 normal queries, there are 3"):
+        planned(root, queries={"normal": 10_000, "anomalous": 6})
     assert planned(root, queries={"normal": 3, "anomalous": 6}) == []
 
 

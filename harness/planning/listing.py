@@ -168,7 +168,7 @@ def _category(
 def _doubts(stamps: Stamps, entry: DatasetEntry, category: str, where: str) -> list[dict[str, str]]:
     """What is doubtful about a category, as notes of the report."""
     try:
-        lines = doubts.of_category(stamps, entry, category)
+        lines = doubts.of_category(stamps, category)
     except (ValueError, OSError) as error:
         raise InputError(Problem(where, one_line(error))) from None
     return [{"method": f"{entry.label}/{category}", "note": line} for line in lines]
