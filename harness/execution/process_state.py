@@ -60,6 +60,9 @@ class ProcessState:
         """What is no longer as it was, in words; empty when all is."""
         settings = dict(_settings())
         for name, value in self._settings.items():
+            if value is None and settings[name] is not None and name.startswith("torch"):
+                # The task was the first to load torch: that is no change, unless it went further.
+                value = _fresh(name, settings[name])
             if settings[name] != value:
                 return f"it changed {name}"
         if any(map(_busy, set(threading.enumerate()) - self._threads)):
@@ -118,6 +121,18 @@ def _settings() -> Iterator[tuple[str, Any]]:
         yield f"torch.backends.cudnn.{name}", backends and getattr(backends.cudnn, name)
     yield "torch.backends.mkldnn.enabled", backends and backends.mkldnn.enabled
     yield "torch.backends.cuda.matmul.allow_tf32", backends and backends.cuda.matmul.allow_tf32
+
+
+def _fresh(name: str, now: Any) -> Any:
+    """What a setting of torch is in a process that has just loaded it; ``now`` where unknown."""
+    torch = sys.modules["torch"]
+    plain = {
+        "torch (get_default_dtype)": torch.float32,
+        "torch (is_grad_enabled)": True,
+        "torch (is_inference_mode_enabled)": False,
+        "torch's default device": "cpu",
+    }
+    return plain.get(name, now)
 
 
 def _or_none(ask: Any) -> Any:
