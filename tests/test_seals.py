@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from harness.execution.cache import FeatureMemory, Memory
 from harness.execution.seals import Altered, Sealed, SealedModel, Seals, Spoilt, sealed
 from harness.planning.references import PluginUse
-from tests.sweeps import Runner, rows, sweep
+from tests.sweeps import HOME, Runner, rows, sweep
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -230,3 +232,17 @@ def test_features_are_handed_out_as_they_were_made() -> None:
     made = itertools.count()
     first = features.get_or_create("model", lambda: [next(made)])
     assert features.get_or_create("model", lambda: [next(made)]) is first
+
+
+def test_a_library_that_completes_itself_is_no_harm() -> None:
+    """Optimizers load torch._dynamo, which wraps a function of torch."""
+    code = (
+        "import torch; from harness.execution.process_state import ProcessState\n"
+        "state = ProcessState(); state.note(); before = torch.manual_seed\n"
+        "import torch._dynamo\n"
+        "assert torch.manual_seed is not before, 'nothing is tested'\n"
+        "assert state.changed() == '', state.changed()\n"
+        "torch.zeros = None\n"
+        "assert state.changed() == 'it changed torch.zeros'"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=HOME, check=True)

@@ -28,6 +28,9 @@ SHARED |= {f"scipy.{part}" for part in ("ndimage", "linalg", "spatial", "special
 SHARED |= {"torch", "torch.nn", "torch.nn.functional", "torch.linalg", "torch.fft"}
 OWN = ("harness", "methods", "datasets")  # packages of which all modules are watched
 OURS = ("builtins", "numpy", "harness")  # packages that results pass through after a plug-in
+#: what a library replaces itself: torch wraps this when torch._dynamo is first used
+COMPLETED = {"torch": ("manual_seed",)}
+COMPILERS = ("TORCH", "TRITON", "PYTORCH", "KMP_")  # variables that libraries set when imported
 CLASSES = (("torch", "Tensor"), ("torch.nn", "Module"))  # whose methods are watched as well
 
 
@@ -46,7 +49,10 @@ class ProcessState:
         for name in _watched():
             if name not in self._functions:
                 parts = vars(_object(name)).items()
-                self._functions[name] = {k: v for k, v in parts if callable(v)}
+                left_out = COMPLETED.get(name, ())
+                self._functions[name] = {
+                    k: v for k, v in parts if callable(v) and k not in left_out
+                }
         self._settings = dict(_settings())
         self._threads = set(threading.enumerate())
 
@@ -101,7 +107,8 @@ def _object(name: str) -> Any:
 def _settings() -> Iterator[tuple[str, Any]]:
     """Settings of the process and its libraries that decide about results."""
     yield "the working folder", _or_none(os.getcwd)
-    yield "environment variables", dict(os.environ)
+    known = {k: v for k, v in os.environ.items() if not k.startswith(COMPILERS)}
+    yield "environment variables", known
     yield "numpy.seterr", np.geterr()
     yield "sys.stdout and sys.stderr", (id(sys.stdout), id(sys.stderr), *map(_file, (0, 1, 2)))
     yield "what warnings are errors", [w for w in warnings.filters if w[0] == "error"]
