@@ -71,7 +71,7 @@ import subprocess, sys
 from pathlib import Path
 
 conf, disk, uri, out = sys.argv[1:]
-subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=True)
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], check=True)
 
 import ray
 from harness.__main__ import main
