@@ -102,7 +102,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Draft:
         for _, entry in _entries(GeneratorEntry, [value])
     }
     defaults: dict[str, Any] = {"name": "draft", "shots": [1], "seeds": [0]}
-    lists = {key: list(found.values()) for key, found in entries.items()}
+    lists = {key: list(valid.values()) for key, valid in entries.items()}
     draft = Sweep.model_construct(**defaults | right | lists | {"generators": generators})
     # A generator that is wrong in itself is there all the same.
     names = [str(name) for name in named] if isinstance(named, dict) else []
@@ -112,7 +112,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Draft:
         update={key: [e for i, e in entries[key].items() if (key, i) not in bad] for key in lists}
         | {"generators": {k: g for k, g in generators.items() if ("generators", k) not in bad}}
     )
-    numbers = {k: tuple(i for i in found if (k, i) not in bad) for k, found in entries.items()}
+    numbers = {k: tuple(i for i in valid if (k, i) not in bad) for k, valid in entries.items()}
     if not problems:
         sweep, problems = _expand_grids(Sweep.model_validate(raw), path)
     if problems:
@@ -137,9 +137,9 @@ def brief(problems: Iterable[Problem]) -> list[Problem]:
     return out
 
 
-def _entries(model: type[Frozen], given: Any) -> Iterator[tuple[int, Any]]:
+def _entries(model: type[Frozen], listed: Any) -> Iterator[tuple[int, Any]]:
     """Number and entry of those in a list that are right in themselves."""
-    for i, value in enumerate(given if isinstance(given, list) else ()):
+    for i, value in enumerate(listed if isinstance(listed, list) else ()):
         with contextlib.suppress(pydantic.ValidationError):
             yield i, model.model_validate(value)
 
@@ -222,15 +222,15 @@ def _explain(path: Path, error: Any) -> Problem:
         return Problem(where, f"unknown key.{suggest(str(steps[-1]), model.model_fields)}")
     if error["type"] == "missing":
         return Problem(where, "this key is needed and missing")
-    given = shown(error["input"])
+    got = shown(error["input"])
     if error["type"] == "string_pattern_mismatch":
         expected = "a plain name: letters, digits and . _ + = -, starting with a letter or digit"
-        return Problem(where, f"expected {expected}. Got {given}")
+        return Problem(where, f"expected {expected}. Got {got}")
     message = error["msg"].replace("Input should be", "expected")
     message = re.sub(r"a valid dictionary( or instance of \w+)?", "keys and values", message)
     if error["type"] == "value_error":
         message = str(error["ctx"]["error"])
-    return Problem(where, f"{message}. Got {given}")
+    return Problem(where, f"{message}. Got {got}")
 
 
 def _dotted(steps: list[Any]) -> str:
@@ -295,15 +295,17 @@ def _check_method(sweep: Sweep, m: MethodEntry, named: list[str], where: str) ->
         mistakes.append(Problem(f"{where}.grid", message))
     if mistakes:
         return problems + mistakes
-    made = build("method", m.use, {**m.params, **first})
-    if m.generator is None and (made.generator or made.personalized):
+    method = build("method", m.use, {**m.params, **first})
+    if m.generator is None and (method.generator or method.personalized):
         problems.append(Problem(f"{where}.generator", f"{m.use} needs a generator; name one"))
-    if made.auxiliary and not sweep.auxiliary and m.auxiliary is None:
+    if method.auxiliary and not sweep.auxiliary and m.auxiliary is None:
         message = f"{m.use} trains on an auxiliary dataset; the sweep names none"
         problems.append(Problem(f"{where}: auxiliary", message))
-    refused = [k for k in (m.shots if m.shots is not None else sweep.shots) if k not in made.shots]
+    refused = [
+        k for k in (m.shots if m.shots is not None else sweep.shots) if k not in method.shots
+    ]
     if refused:
-        few, most = made.shots[0], made.shots[-1]
+        few, most = method.shots[0], method.shots[-1]
         span = f"{few} or more" if most >= 100_000 else f"{few} to {most}"
         got = ", ".join(map(str, refused[:5])) + (", ..." if len(refused) > 5 else "")
         message = f"{m.use} takes {span} shots, got {got}; a method may have its own 'shots:'"

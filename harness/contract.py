@@ -151,8 +151,8 @@ class _Trial:
         self.state: Any = None
 
     def make(self) -> Method:
-        made: Method = config.build("method", self._use, self._params)
-        return made
+        method: Method = config.build("method", self._use, self._params)
+        return method
 
     def supported(self, images: tuple[Image, ...]) -> Support:
         pool = images + textures(4, 9) if self.method.generator else ()
@@ -189,8 +189,10 @@ class _Trial:
         labels = np.array([0] * 4 + [1] * 4)
         names = ("one", "two")
         train = textures(12, 4)
-        made = [AuxiliaryCategory(n, n, train, test, labels, masks.__getitem__) for n in names]
-        return Auxiliary(tuple(made), self.shots if method.auxiliary_per_shots else None, 0)
+        categories = [
+            AuxiliaryCategory(n, n, train, test, labels, masks.__getitem__) for n in names
+        ]
+        return Auxiliary(tuple(categories), self.shots if method.auxiliary_per_shots else None, 0)
 
 
 def _blurred(pixels: Any) -> Any:
@@ -250,9 +252,9 @@ def _method(use: str, params: dict[str, Any]) -> Iterator[tuple[str, Callable[[]
         _expect(same, "pixels were changed")
 
     def without_maps() -> None:
-        given = trial.predict(seen["method"], trial.queries, trial.support, maps=False)
-        gap = float(np.abs(given.scores - seen["first"].scores).max())
-        scale = float(np.abs(given.scores).max()) or 1.0
+        unmapped = trial.predict(seen["method"], trial.queries, trial.support, maps=False)
+        gap = float(np.abs(unmapped.scores - seen["first"].scores).max())
+        scale = float(np.abs(unmapped.scores).max()) or 1.0
         _expect(gap <= 1e-4 * scale, f"scores differ by {gap:.3g} when no maps are asked for")
 
     def other_sizes() -> None:
@@ -279,20 +281,20 @@ def _generator(use: str, params: dict[str, Any]) -> Iterator[tuple[str, Callable
     seen: dict[str, Any] = {}
 
     def set_up() -> Generator:
-        made: Generator = config.build("generator", use, params)
-        made.setup("cpu", FeatureMemory(1 << 30))
-        return made
+        generator: Generator = config.build("generator", use, params)
+        generator.setup("cpu", FeatureMemory(1 << 30))
+        return generator
 
     def customizes() -> None:
-        made = set_up()
+        generator = set_up()
         seeding.seed("1" * 32, imports)
-        prior = made.prepare("striped cloth", 0) if made.prior else {}
+        prior = generator.prepare("striped cloth", 0) if generator.prior else {}
         seeding.seed("2" * 32, imports)
-        seen["state"] = made.customize(support, prior)
+        seen["state"] = generator.customize(support, prior)
         wrong = [n for n, a in seen["state"].items() if not isinstance(a, np.ndarray)]
         _expect(not wrong, f"the state must hold numpy arrays, not so: {', '.join(wrong)}")
-        named = {*made.generate_parameters, *made.personalize_parameters}
-        unknown = named - set(parameters(type(made)))
+        named = {*generator.generate_parameters, *generator.personalize_parameters}
+        unknown = named - set(parameters(type(generator)))
         _expect(
             not unknown,
             "``generate_parameters`` and ``personalize_parameters`` name what is no parameter: "
@@ -300,30 +302,30 @@ def _generator(use: str, params: dict[str, Any]) -> Iterator[tuple[str, Callable
         )
 
     def generates() -> None:
-        made = set_up()
-        made.load(seen["state"], support)
-        seen["images"] = list(made.generate(2, 5))
+        generator = set_up()
+        generator.load(seen["state"], support)
+        seen["images"] = list(generator.generate(2, 5))
         shapes = [(i.shape, i.dtype.name) for i in seen["images"]]
         good = len(shapes) == 2 and all(s[-1] == 3 and d == "uint8" for s, d in shapes)
         _expect(good, f"expected two uint8 (H, W, 3), got {shapes}")
 
     def personalizes() -> None:
-        made = set_up()
-        made.load(seen["state"], support)
-        seen["personal"] = made.personalize(queries, 5)
+        generator = set_up()
+        generator.load(seen["state"], support)
+        seen["personal"] = generator.personalize(queries, 5)
         shape = seen["personal"].images.shape
         _expect(len(shape) == 4 and shape[0] == 3 and shape[3] == 3, f"got images {shape}")
 
     def repeats() -> None:
-        made = set_up()
-        made.load(seen["state"], support)
-        same = all(map(np.array_equal, made.generate(2, 5), seen["images"]))
-        _expect(same or not made.deterministic, "the same seed gave other images")
+        generator = set_up()
+        generator.load(seen["state"], support)
+        same = all(map(np.array_equal, generator.generate(2, 5), seen["images"]))
+        _expect(same or not generator.deterministic, "the same seed gave other images")
 
     def each_alone() -> None:
-        made = set_up()
-        made.load(seen["state"], support)
-        alone = made.personalize(queries[1:2], 5).images[0].astype(int)
+        generator = set_up()
+        generator.load(seen["state"], support)
+        alone = generator.personalize(queries[1:2], 5).images[0].astype(int)
         gap = int(np.abs(alone - seen["personal"].images[1]).max())
         _expect(gap <= 2, f"a query alone differs by up to {gap} grey levels")
 

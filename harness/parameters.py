@@ -292,8 +292,8 @@ def meanings(cls: type) -> dict[str, str]:
 def render(use: str, cls: type) -> str:
     """Parameters of a plug-in as text: type and bounds, default, meaning."""
     known, words = parameters(cls), meanings(cls)
-    about = (inspect.getdoc(cls) or "").splitlines()
-    lines = [f"{use}: {about[0] if about else cls.__name__}", ""]
+    docstring = (inspect.getdoc(cls) or "").splitlines()
+    lines = [f"{use}: {docstring[0] if docstring else cls.__name__}", ""]
     for name, parameter in known.items():
         default = "needed" if parameter.needed else f"default {_as_yaml(parameter.default)}"
         lines.append(f"{name} ({default}): {describe(parameter.annotation)}")

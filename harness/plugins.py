@@ -53,11 +53,11 @@ def find(kind: str, use: str, where: str = "") -> Any:
         Unknown name, with the nearest known one; a module that fails to import; no such class.
     """
     package, base = KINDS[kind]
-    path, _, wanted = use.partition(":")
+    path, _, class_name = use.partition(":")
     try:
         if path.endswith(".py"):
             module = _module_from_file(Path(path).resolve())
-        elif wanted or "." in path:
+        elif class_name or "." in path:
             with deferred_imports():
                 module = importlib.import_module(path)
         elif path in names(kind):
@@ -75,15 +75,15 @@ def find(kind: str, use: str, where: str = "") -> Any:
         for n, c in vars(module).items()
         if inspect.isclass(c) and issubclass(c, base) and c.__module__ == module.__name__
     }
-    if wanted:
-        given = vars(module).get(wanted)  # it may come from another module of its package
-        if inspect.isclass(given) and issubclass(given, base) and given is not base:
-            own[wanted] = given
-        if wanted not in own:
-            known = suggest(wanted, own)
-            message = f"{path!r} has no {base.__name__} class {wanted!r}.{known}"
+    if class_name:
+        named = vars(module).get(class_name)  # it may come from another module of its package
+        if inspect.isclass(named) and issubclass(named, base) and named is not base:
+            own[class_name] = named
+        if class_name not in own:
+            known = suggest(class_name, own)
+            message = f"{path!r} has no {base.__name__} class {class_name!r}.{known}"
             raise InputError(Problem(where, message))
-        chosen = own[wanted]
+        chosen = own[class_name]
     elif len(own) == 1:
         chosen = next(iter(own.values()))
     else:
@@ -124,14 +124,14 @@ def source(cls: Any) -> Source:
     todo, seen, imports = [(module.__name__, first)], {first}, set()
     while todo:
         name, path = todo.pop()
-        for wanted in _imports(ast.parse(path.read_bytes()), name, path):
-            top = wanted.split(".")[0]
+        for imported in _imports(ast.parse(path.read_bytes()), name, path):
+            top = imported.split(".")[0]
             imports.add(top)
             apart = root.name in INSTALLED and top != module.__name__.split(".")[0]
-            found = None if apart else _below(root, wanted)
-            if found is not None and found not in seen:
-                seen.add(found)
-                todo.append((wanted, found))
+            file = None if apart else _below(root, imported)
+            if file is not None and file not in seen:
+                seen.add(file)
+                todo.append((imported, file))
     files = {path.relative_to(root).as_posix(): syntax.digest(path) for path in seen}
     return Source(files, frozenset(imports))
 
@@ -163,9 +163,9 @@ class _Deferred(types.ModuleType):
         # These libraries look for one another while they load: none may meet a stand-in then.
         for other in [n for n, m in sys.modules.items() if isinstance(m, _Deferred)]:
             del sys.modules[other]
-        found = getattr(importlib.import_module(self.__name__), name)
-        self.__dict__[name] = found  # so that it is asked for here only once
-        return found
+        attribute = getattr(importlib.import_module(self.__name__), name)
+        self.__dict__[name] = attribute  # so that it is asked for here only once
+        return attribute
 
 
 def _module_from_file(path: Path) -> types.ModuleType:

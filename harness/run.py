@@ -54,10 +54,10 @@ class Prepared:
 
 def prepare(options: Options, sweep: Sweep | None = None) -> Prepared:
     """Read and check the config, look at the data, make the graph; InputError says all mistakes."""
-    wanted = config.only(list(options.only))
+    narrowed = config.only(list(options.only))
     sweep = sweep or checked_sweep(options.conf, options.overrides, options.data_root)
     inputs = collect_inputs(sweep, options.conf, options.data_root)
-    return Prepared(sweep, inputs, plan(sweep, inputs.plan_inputs, wanted))
+    return Prepared(sweep, inputs, plan(sweep, inputs.plan_inputs, narrowed))
 
 
 def existing(store: Store, kinds: Iterable[str]) -> set[str]:
@@ -97,12 +97,12 @@ def _run(options: Options, ready: Prepared, workers: Workers) -> int:
         store.tidy(".artifacts")
         store.tidy(sweep.name)
     schedule = Schedule(graph.tasks, targets, existing(store, kinds))
-    found = environment()
-    about = lineage(sweep, ready.inputs.plan_inputs, graph.cells, found)
-    found["data"] = {label: each.digest for label, each in about.data.items()}
+    facts = environment()
+    sweep_lineage = lineage(sweep, ready.inputs.plan_inputs, graph.cells, facts)
+    facts["data"] = {label: each.digest for label, each in sweep_lineage.data.items()}
     keys = origins(sweep, ready.inputs.plan_inputs)
-    writer.begin(ready.inputs.supports, found, ready.inputs.notes + ready.inputs.remarks, keys)
-    tracker = Tracker(store, sweep.name, about, options.mlflow)
+    writer.begin(ready.inputs.supports, facts, ready.inputs.notes + ready.inputs.remarks, keys)
+    tracker = Tracker(store, sweep.name, sweep_lineage, options.mlflow)
     finished_before = [c for c in graph.cells if c in writer.rows]
     for cell in finished_before:
         writer.rows[cell]["support_leaks"] = ready.inputs.support_leaks(cell)
@@ -207,7 +207,7 @@ class _Driver:
             self._record(task, outcome)
             self._display.dropped(dropped)
         what = f"{task.kind} {task.affinity}"
-        about = {
+        failure = {
             "task": what,
             "bad_data": outcome.bad_data,
             "error": outcome.error,
@@ -216,8 +216,8 @@ class _Driver:
         for key in dropped:
             for cell in self._payloads.cells_of(key):
                 with self._alone():
-                    self._writer.fail(cell, key, about)
-                    self._tracker.failed(written(cell), key, about)
+                    self._writer.fail(cell, key, failure)
+                    self._tracker.failed(written(cell), key, failure)
                     self._display.failed(cell, f"{what}: {outcome.error}")
         self.tick()
 
@@ -250,8 +250,8 @@ class _Driver:
             lost.append(time.monotonic() - since)
         tries = len(lost) + bool(outcome.stages)
         status = "failed" if outcome.error else "reused" if outcome.reused else "done"
-        about = self._payloads.names(task) | {"worker": worker}
-        self._writer.tasks.add(about, status, outcome.stages, outcome.pools, sum(lost), tries)
+        names = self._payloads.names(task) | {"worker": worker}
+        self._writer.tasks.add(names, status, outcome.stages, outcome.pools, sum(lost), tries)
         self.sharing.add(worker, outcome.shared)
         self._display.worked(task.key, worker)
 
@@ -285,10 +285,10 @@ def _settings(options: Options, sweep: Sweep) -> Settings:
     used: list[tuple[str, MethodEntry | GeneratorEntry]] = [("method", m) for m in sweep.methods]
     used += [("generator", g) for g in sweep.generators.values()]
     built = [config.build(kind, entry.use, entry.params) for kind, entry in used]
-    wanted: set[str] = set()
+    imported: set[str] = set()
     for plugin in built:
         declared = getattr(plugin, "preload", None)
-        wanted |= set(plugins.source(plugin.__class__).imports if declared is None else declared)
+        imported |= set(plugins.source(plugin.__class__).imports if declared is None else declared)
     return Settings(
         storage=Store(options.storage).root,
         data_root=None if options.data_root is None else str(Path(options.data_root).absolute()),
@@ -299,7 +299,7 @@ def _settings(options: Options, sweep: Sweep) -> Settings:
         gpus=max((float(plugin.gpus) for plugin in built), default=0.0),
         address=options.address,
         relative=relative(options.storage),
-        preload=tuple(name for name in plugins.HEAVY if name in wanted),
+        preload=tuple(name for name in plugins.HEAVY if name in imported),
     )
 
 
@@ -346,9 +346,9 @@ def _ui(options: Options, tracker: Tracker) -> str:
 def _verdict(options: Options, graph: Plan, writer: ResultsWriter, whole: bool) -> int:
     """Name what failed, all of it where the tables are not whole; the exit status."""
     failed: Mapping[Cell, Mapping[str, Any]] = {
-        cell: about for cell, about in writer.failures.items() if cell in graph.cells
+        cell: failure for cell, failure in writer.failures.items() if cell in graph.cells
     }
-    bad = {about["error"] for about in failed.values() if str(about["bad_data"]) == "True"}
+    bad = {failure["error"] for failure in failed.values() if str(failure["bad_data"]) == "True"}
     for line in map(printable, sorted(bad)):
         print(line.removeprefix("DataError: "), file=sys.stderr)
     if failed:
@@ -356,9 +356,9 @@ def _verdict(options: Options, graph: Plan, writer: ResultsWriter, whole: bool) 
         named = list(failed.items())[:most]
         few = "\n".join(
             printable(
-                f"  {cell}: {about['error']}\n    look into it: {reproduce(options, cell)}", "\n"
+                f"  {cell}: {failure['error']}\n    look into it: {reproduce(options, cell)}", "\n"
             )
-            for cell, about in named
+            for cell, failure in named
         )
         more = f"\n  and {len(failed) - most} more, see failures.csv" if len(failed) > most else ""
         hint = "; --retry-failed tries them again"

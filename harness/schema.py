@@ -35,8 +35,8 @@ def _parameters_of(kind: str, name: str) -> dict[str, Any]:
     words = meanings(cls)
     properties = {}
     for key, parameter in parameters(cls).items():
-        about = f"{words.get(key, '')} ({describe(parameter.annotation)})".strip()
-        body = _schema(parameter.adapter) | {"description": about}
+        description = f"{words.get(key, '')} ({describe(parameter.annotation)})".strip()
+        body = _schema(parameter.adapter) | {"description": description}
         if _plain(parameter.default):
             body["default"] = parameter.default
         properties[key] = body

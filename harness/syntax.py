@@ -25,10 +25,10 @@ def digest(path: Path) -> str:
 @lru_cache(maxsize=1000)  # many plug-ins share a helper
 def _digest(contents: bytes) -> str:
     try:
-        said = repr(_plain(ast.parse(contents), b"__doc__" in contents))
+        meaning = repr(_plain(ast.parse(contents), b"__doc__" in contents))
     except RecursionError:  # an expression of hundreds of terms: take the file as it is
-        said = repr(contents)
-    return hashlib.sha256(said.encode()).hexdigest()
+        meaning = repr(contents)
+    return hashlib.sha256(meaning.encode()).hexdigest()
 
 
 def _plain(node: object, documented: bool) -> object:

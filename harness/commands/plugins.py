@@ -17,8 +17,10 @@ def register(commands: Subparsers) -> None:
     add_params(check)
     check.set_defaults(do=_check)
     show = commands.add_parser("list", help="built-in plug-ins, or the parameters of one")
-    about = "methods, datasets, generators (default: all), or a plug-in whose parameters to tell"
-    show.add_argument("name", nargs="?", metavar="KIND|NAME|module:Class", help=about)
+    plugins_help = (
+        "methods, datasets, generators (default: all), or a plug-in whose parameters to tell"
+    )
+    show.add_argument("name", nargs="?", metavar="KIND|NAME|module:Class", help=plugins_help)
     show.set_defaults(do=_list)
     schema = commands.add_parser("schema", help="JSON schema of sweeps, for editors")
     schema.set_defaults(do=_schema)
@@ -44,8 +46,8 @@ def _list(arguments: argparse.Namespace) -> int:
         if len(kinds) > 1:
             print(f"{kind}:")
         for name in plugins.names(kind[:-1]):
-            about = (plugins.find(kind[:-1], name).__doc__ or "").strip().splitlines()
-            print(f"  {name:<20}{about[0] if about else ''}")
+            docstring = (plugins.find(kind[:-1], name).__doc__ or "").strip().splitlines()
+            print(f"  {name:<20}{docstring[0] if docstring else ''}")
     return 0
 
 

@@ -55,15 +55,15 @@ def _compare(arguments: argparse.Namespace) -> int:
     from harness.results import comparison
 
     try:
-        found = comparison.compare(arguments.folders, arguments.fail_below)
-        text = compare.render(found, arguments.format)
+        comparisons = comparison.compare(arguments.folders, arguments.fail_below)
+        text = compare.render(comparisons, arguments.format)
     except (OSError, ValueError) as error:
         print(one_line(error), file=sys.stderr)
         return 2
     sys.stdout.write(text)
     if arguments.fail_below is None:
         return 0
-    worse = [line for each in found for line in compare.worse(each)]
+    worse = [line for each in comparisons for line in compare.worse(each)]
     for line in worse:
         print(line, file=sys.stderr)
     return 1 if worse else 0
@@ -75,14 +75,14 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
 
     try:
         store = Store(arguments.storage)
-        found, problems = leaderboard.rows(store)
-        if not found and not problems:
+        rows, problems = leaderboard.rows(store)
+        if not rows and not problems:
             raise FileNotFoundError(f"{arguments.storage}: expected a storage with sweeps in it")
-        store.write(leaderboard.PAGE, leaderboard.page(found, problems).encode())
+        store.write(leaderboard.PAGE, leaderboard.page(rows, problems).encode())
     except (OSError, ValueError) as error:
         print(one_line(error), file=sys.stderr)
         return 2
-    print(f"{len(found)} rows: {store.path(leaderboard.PAGE)}")
+    print(f"{len(rows)} rows: {store.path(leaderboard.PAGE)}")
     for problem in problems:
         print(f"not read: {problem}", file=sys.stderr)
     return 0

@@ -68,12 +68,12 @@ def _run(arguments: argparse.Namespace) -> int:
 def _options(arguments: argparse.Namespace) -> Options:
     from harness.options import Options
 
-    given = {
+    options = {
         name: value
         for name, value in vars(arguments).items()
         if name in Options.__dataclass_fields__ and name != "only"
     }
-    return Options(**given, only=tuple(arguments.only), overrides=tuple(arguments.set))
+    return Options(**options, only=tuple(arguments.only), overrides=tuple(arguments.set))
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -88,9 +88,11 @@ def _plan(arguments: argparse.Namespace) -> int:
     values = costs.parameters(sweep)
     estimator = costs.Estimator(table, sweep, inputs.categories, values)
     store = Store(arguments.storage)
-    there = existing(store, {task.kind for task in graph.tasks.values()})
-    finished = {key for key in graph.cells.values() if key in there}
-    todo = Schedule(graph.tasks, [k for k in graph.cells.values() if k not in finished], there).todo
+    stored = existing(store, {task.kind for task in graph.tasks.values()})
+    finished = {key for key in graph.cells.values() if key in stored}
+    todo = Schedule(
+        graph.tasks, [k for k in graph.cells.values() if k not in finished], stored
+    ).todo
     queries = sum(len(c.queries) for c in inputs.categories)
     count = len(inputs.categories)
     noun = "category" if count == 1 else "categories"

@@ -89,19 +89,19 @@ def audit(dataset: Dataset, name: str) -> Audit:
     DataError
         An image or a mask is missing or damaged.
     """
-    here = dataset.categories()
+    names = dataset.categories()
     looked: dict[str, Seen] = {}  # categories may share images
-    found = tuple(_category(dataset, category, looked) for category in here)
-    lines = "".join(f"{each.name}\t{each.fingerprint}\n" for each in found)
+    audited = tuple(_category(dataset, category, looked) for category in names)
+    lines = "".join(f"{each.name}\t{each.fingerprint}\n" for each in audited)
     return Audit(
         name=name,
         root=str(getattr(dataset, "base", dataset.root) or ""),
         domain=dataset.domain,
         licence=dataset.licence,
         homepage=dataset.homepage,
-        categories=found,
-        missing=tuple(sorted(set(dataset.counts) - set(here))),
-        extra=tuple(each for each in here if dataset.counts and each not in dataset.counts),
+        categories=audited,
+        missing=tuple(sorted(set(dataset.counts) - set(names))),
+        extra=tuple(each for each in names if dataset.counts and each not in dataset.counts),
         fingerprint=hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest(),
     )
 
@@ -219,27 +219,27 @@ def _alike(rows: Rows, parts: NDArray[np.intp]) -> Repeats:
     return tally.repeats()
 
 
-def render(found: Audit) -> str:
+def render(report: Audit) -> str:
     """A audit as plain text."""
     lines = [
-        f"{found.name}  ({found.domain or 'no domain stated'})",
-        f"  found in   {found.root}",
-        f"  licence    {found.licence or 'not stated'}",
-        f"  homepage   {found.homepage or 'not stated'}",
+        f"{report.name}  ({report.domain or 'no domain stated'})",
+        f"  found in   {report.root}",
+        f"  licence    {report.licence or 'not stated'}",
+        f"  homepage   {report.homepage or 'not stated'}",
     ]
-    for each in found.categories:
+    for each in report.categories:
         lines += ["", *_rendered(each)]
     lines += ["", f"near duplicates: grey 16 x 16 thumbnails correlated above {thumbnails.ALIKE}"]
-    if found.missing:
-        lines.append(f"! missing categories: {', '.join(found.missing)}")
-    if found.extra:
-        lines.append(f"! categories that were never published: {', '.join(found.extra)}")
-    total = [sum(each.counts[i] for each in found.categories) for i in range(3)]
+    if report.missing:
+        lines.append(f"! missing categories: {', '.join(report.missing)}")
+    if report.extra:
+        lines.append(f"! categories that were never published: {', '.join(report.extra)}")
+    total = [sum(each.counts[i] for each in report.categories) for i in range(3)]
     lines.append(
-        f"{len(found.categories)} {'category' if len(found.categories) == 1 else 'categories'}, "
+        f"{len(report.categories)} {'category' if len(report.categories) == 1 else 'categories'}, "
         + ", ".join(f"{count:,} {name}" for count, name in zip(total, _NAMES, strict=True))
     )
-    return "\n".join([*lines, f"fingerprint {found.fingerprint}"])
+    return "\n".join([*lines, f"fingerprint {report.fingerprint}"])
 
 
 def _rendered(each: CategoryAudit) -> list[str]:

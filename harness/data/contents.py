@@ -217,8 +217,8 @@ def _facts(hashes: Mapping[str, str], keys: Mapping[str, str]) -> dict[str, Any]
             marks = ",".join("?" * len(some))
             query = f"select hash, kind, value from facts where hash in ({marks})"
             rows |= {(hashed, kind): value for hashed, kind, value in _rows(memory, query, *some)}
-    wanted = {name: (hashes[name], keys[name]) for name in hashes}
-    return {name: json.loads(rows[key]) for name, key in wanted.items() if key in rows}
+    identities = {name: (hashes[name], keys[name]) for name in hashes}
+    return {name: json.loads(rows[key]) for name, key in identities.items() if key in rows}
 
 
 @contextmanager
@@ -246,9 +246,9 @@ def _memory() -> Iterator[sqlite3.Connection | None]:
 
 
 def _place() -> Path:
-    given = os.environ.get("HARNESS_CACHE")
-    if given:
-        return Path(given) / "contents.sqlite"
+    folder = os.environ.get("HARNESS_CACHE")
+    if folder:
+        return Path(folder) / "contents.sqlite"
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(base) / "one-to-normal-harness" / "contents.sqlite"
 

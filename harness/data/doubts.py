@@ -23,5 +23,5 @@ def of_category(stamps: Stamps, category: str) -> list[str]:
 
 def of_copy(dataset: Dataset, category: str) -> list[str]:
     """What the dataset itself has to say of this copy: files left out, and why."""
-    said = getattr(dataset, "remarks", None)
-    return list(said(category)) if said else []
+    remarks = getattr(dataset, "remarks", None)
+    return list(remarks(category)) if remarks else []

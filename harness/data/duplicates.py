@@ -51,7 +51,7 @@ def look(dataset: Dataset, samples: Sequence[Sample]) -> dict[str, Seen]:
 
     def see(item: tuple[str, dict[str, Sample]]) -> list[tuple[str, Seen]]:
         source, tiles = item
-        found = []
+        pictures = []
         with naming(dataset, source):
             contents = dataset.open(source)
             pixels = decode(contents)
@@ -62,11 +62,13 @@ def look(dataset: Dataset, samples: Sequence[Sample]) -> dict[str, Seen]:
                 size = (part.shape[1], part.shape[0])
                 trivial = shortcuts.of_pixels(part) | shortcuts.of_file(dataset, sample)
                 small = thumbnails.thumbnail(part)
-                found.append((name, Seen(hashed, identity, size, small, trivial)))
-        return found
+                pictures.append((name, Seen(hashed, identity, size, small, trivial)))
+        return pictures
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        return {name: seen for found in pool.map(see, by_source.items()) for name, seen in found}
+        return {
+            name: seen for pictures in pool.map(see, by_source.items()) for name, seen in pictures
+        }
 
 
 def digest(contents: bytes | NDArray[Any]) -> str:
@@ -105,13 +107,13 @@ def twins_in_test(
     train, test = dataset.train(category), dataset.test(category)
     identity = identities(stamps or Stamps(dataset), [*train, *test])
     tested = {identity[sample.name] for sample in test}
-    found = {sample.name for sample in train if identity[sample.name] in tested}
+    twins = {sample.name for sample in train if identity[sample.name] in tested}
     if near:
         seen = look(dataset, [*train, *test])
         sides = [units([seen[sample.name].thumbnail for sample in part]) for part in (train, test)]
         for first, _ in thumbnails.alike(*sides):
-            found |= {train[index].name for index in set(first.tolist())}
-    return found
+            twins |= {train[index].name for index in set(first.tolist())}
+    return twins
 
 
 def twins_in_train(
@@ -166,7 +168,7 @@ def identities(stamps: Stamps, samples: Sequence[Sample]) -> dict[str, str]:
     # All tiles of a source at once: it is decoded once, and not at all when it was before.
     sources = {f"{source}@{hashed(boxes[source])}": source for source in tiles}
     listed = stamps.facts("tiles 1 ", sources, pixels)
-    found = {sample.name: stamps[sample.image] for sample in samples if sample.box is None}
+    hashes = {sample.name: stamps[sample.image] for sample in samples if sample.box is None}
     for name, source in sources.items():
-        found |= dict(zip(tiles[source], listed[name], strict=True))
-    return found
+        hashes |= dict(zip(tiles[source], listed[name], strict=True))
+    return hashes

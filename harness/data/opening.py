@@ -21,25 +21,25 @@ def open_dataset(use: str, params: Mapping[str, Any], data_root: str | None) -> 
     """
     cls = plugins.find("dataset", use)
     known = parameters(cls)
-    given = dict(params)
+    arguments = dict(params)
     if "root" in known:
-        wanted = given.get("root")
+        root = arguments.get("root")
         base = Path(data_root or ".")
         needed = known["root"].default is not None  # its files come with no package
-        if wanted is not None:
-            given["root"] = str(base / str(wanted))
+        if root is not None:
+            arguments["root"] = str(base / str(root))
         elif data_root is not None:
             if not base.is_dir():
                 raise FileNotFoundError(f"data root {data_root}: no such folder")
             folders = {n.lower() for n in (*cls.folders, use)}
-            found = sorted(p for p in base.iterdir() if p.is_dir() and p.name.lower() in folders)
-            if found or needed:
-                given["root"] = str(found[0] if found else base)
+            matching = sorted(p for p in base.iterdir() if p.is_dir() and p.name.lower() in folders)
+            if matching or needed:
+                arguments["root"] = str(matching[0] if matching else base)
         elif needed:
             names = " or ".join(cls.folders) or use
             message = f"dataset {use!r} needs --data-root DIR, the folder that holds {names}"
             raise FileNotFoundError(message)
-        if "root" in given and not Path(given["root"]).is_dir():
-            raise FileNotFoundError(f"dataset {use!r}: no such folder: {given['root']}")
-    dataset: Dataset = config.build("dataset", use, given)
+        if "root" in arguments and not Path(arguments["root"]).is_dir():
+            raise FileNotFoundError(f"dataset {use!r}: no such folder: {arguments['root']}")
+    dataset: Dataset = config.build("dataset", use, arguments)
     return dataset

@@ -22,8 +22,8 @@ def queries(entry: DatasetEntry, test: Sequence[Sample], category: str) -> list[
     if isinstance(entry.queries, Subset):
         return stratified(test, entry.queries, f"{plain(entry.use)}/{category}")
     names = _names(test)
-    wanted = {names[text] for text in entry.queries if text in names}
-    return [s for s in test if s.name in wanted]
+    chosen = {names[text] for text in entry.queries if text in names}
+    return [s for s in test if s.name in chosen]
 
 
 def check_queries(
@@ -81,18 +81,18 @@ def support_file(entry: DatasetEntry, path: Path, where: str) -> dict[str, Any] 
         return None
     file = path.parent / entry.support
     try:
-        given = read_file(file)  # JSON is YAML, too
+        supports = read_file(file)  # JSON is YAML, too
     except InputError as error:
         raise InputError(*(Problem(where, str(p)) for p in error.problems)) from None
-    found = given.get(entry.label) if isinstance(given, dict) else None
-    if not isinstance(found, dict):
+    of_dataset = supports.get(entry.label) if isinstance(supports, dict) else None
+    if not isinstance(of_dataset, dict):
         message = f"{file}: expected {entry.label}: category: seed: [image names]"
         raise InputError(Problem(where, message))
-    return found
+    return of_dataset
 
 
 def given_support(
-    given: Mapping[str, Any],
+    supports: Mapping[str, Any],
     train: Sequence[Sample],
     category: str,
     seed: int,
@@ -100,7 +100,7 @@ def given_support(
     where: str,
 ) -> list[Sample]:
     """The first ``most`` references that a support file names for a category and seed."""
-    seeds = given.get(category)
+    seeds = supports.get(category)
     names = seeds.get(str(seed), seeds.get(seed)) if isinstance(seeds, dict) else None
     if (
         not isinstance(names, list)
@@ -122,6 +122,6 @@ def _names(samples: Sequence[Sample]) -> dict[str, str]:
     stems: dict[str, list[str]] = {}
     for s in samples:
         stems.setdefault(Path(s.name).stem, []).append(s.name)
-    return {stem: found[0] for stem, found in stems.items() if len(found) == 1} | {
+    return {stem: names[0] for stem, names in stems.items() if len(names) == 1} | {
         s.name: s.name for s in samples
     }

@@ -76,25 +76,25 @@ def aurocs(labels: ArrayLike, columns: Mapping[str, Sequence[Any]]) -> dict[str,
         an image lacks is undefined.
     """
     anomalous = np.asarray(labels) == 1
-    found: dict[str, float] = {}
+    by_name: dict[str, float] = {}
     for name, values in columns.items():
         if any(value is None for value in values) or anomalous.all() or not anomalous.any():
-            found[name] = math.nan
+            by_name[name] = math.nan
         elif isinstance(values[0], str):
             words = np.asarray(values)
-            found[name] = max(_auroc(anomalous, words == word) for word in np.unique(words))
+            by_name[name] = max(_auroc(anomalous, words == word) for word in np.unique(words))
         else:
-            found[name] = _auroc(anomalous, np.asarray(values, np.float64))
-    return found
+            by_name[name] = _auroc(anomalous, np.asarray(values, np.float64))
+    return by_name
 
 
 def strongest(labels: ArrayLike, columns: Mapping[str, Sequence[Any]]) -> tuple[str, float | None]:
     """Name and AUROC of the statistic that tells most; "" and None where none is defined."""
-    found = {name: value for name, value in aurocs(labels, columns).items() if value == value}
-    if not found:
+    defined = {name: value for name, value in aurocs(labels, columns).items() if value == value}
+    if not defined:
         return "", None
-    best = max(found, key=lambda name: found[name])
-    return best, found[best]
+    best = max(defined, key=lambda name: defined[name])
+    return best, defined[best]
 
 
 def _auroc(anomalous: NDArray[np.bool_], values: NDArray[Any]) -> float:

@@ -126,7 +126,7 @@ class FeatureMemory:
         kernels round differently for different batches, and results must not depend on what a
         worker happened to see before.
         """
-        found: list[Any] = []
+        collected: list[Any] = []
         for start in range(0, len(images), batch):
             chunk = images[start : start + batch]
             key = (space, tuple(image.key for image in chunk))
@@ -138,8 +138,8 @@ class FeatureMemory:
             else:
                 self.reused += len(chunk)
                 self._counter.hit(space, len(chunk))
-            found += records
-        return found
+            collected += records
+        return collected
 
     def _compute(
         self,
@@ -219,10 +219,10 @@ class Decoder:
         return tuple(Image(key, loader(i)) for i, (_, key) in enumerate(items))
 
     def _ask(self, dataset: Dataset, items: Sequence[tuple[Sample, str]], i: int) -> Pixels:
-        found = self._pixels.get(items[i][1])
-        if found is not None:
+        pixels = self._pixels.get(items[i][1])
+        if pixels is not None:
             self._counter.hit("decode")
-            return found  # type: ignore[no-any-return]
+            return pixels  # type: ignore[no-any-return]
         try:
             with self._watch.stage("decode"):
                 return self._read(dataset, items, i)

@@ -79,10 +79,10 @@ class ForkServer:
         """
         try:
             self._link.send((worker, patience))
-            found: tuple[bool, int] = self._link.recv()
+            ending: tuple[bool, int] = self._link.recv()
         except (OSError, EOFError):
             return False, -signal.SIGKILL  # the fork server is gone, which killed its workers
-        return found
+        return ending
 
     def close(self) -> None:
         """End the process, and any worker that still runs."""
@@ -107,8 +107,8 @@ class WorkerProcess:
     def ready(self, seconds: float) -> bool:
         """Whether it has started up, within this time; EOFError when the process died."""
         if not self._pid and self.pipe.poll(seconds):
-            said, self._pid = self._receive()
-            return bool(said == READY)
+            message, self._pid = self._receive()
+            return bool(message == READY)
         return self.started
 
     def start(self, payload: Payload) -> None:

@@ -100,8 +100,8 @@ def _watched() -> Iterator[str]:
 
 def _object(name: str) -> Any:
     module, _, attribute = name.partition(":")
-    found = sys.modules.get(module)
-    return getattr(found, attribute, found) if attribute else found
+    loaded = sys.modules.get(module)
+    return getattr(loaded, attribute, loaded) if attribute else loaded
 
 
 def _settings() -> Iterator[tuple[str, Any]]:
@@ -151,8 +151,8 @@ def _or_none(ask: Any) -> Any:
 
 def _file(descriptor: int) -> Any:
     """What a descriptor stands for; None where it is closed."""
-    about = _or_none(lambda: os.fstat(descriptor))
-    return about and (about.st_dev, about.st_ino)
+    status = _or_none(lambda: os.fstat(descriptor))
+    return status and (status.st_dev, status.st_ino)
 
 
 def _busy(thread: threading.Thread) -> bool:

@@ -135,11 +135,11 @@ def _reach(address: str) -> None:
     # What speaks gRPC answers the opening of HTTP/2 with its settings, a frame of type 4.
     opening = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), REACH) as found:
+        with socket.create_connection((host.strip("[]"), int(port)), REACH) as connection:
             if os.environ.get("RAY_USE_TLS", "0") in ("", "0"):
-                found.settimeout(REACH)
-                found.sendall(opening)
-                if found.recv(9)[3:4] != b"\4":
+                connection.settimeout(REACH)
+                connection.sendall(opening)
+                if connection.recv(9)[3:4] != b"\4":
                     raise OSError("what answers there is no Ray cluster")
     except (OSError, OverflowError) as error:
         hint = "expected host:port of a head, whose port is 6379 unless it was told another"

@@ -75,12 +75,12 @@ class Schedule:
         self,
         tasks: Mapping[str, Task],
         targets: Iterable[str],
-        there: Collection[str] = (),
+        stored: Collection[str] = (),
         seconds: Callable[[Task], float] | None = None,
     ) -> None:
         self._tasks = tasks
         self._seconds = seconds or (lambda task: task.seconds)
-        self._there = set(there)
+        self._stored = set(stored)
         self._index = {key: i for i, key in enumerate(tasks)}
         self.todo: set[str] = set()
         self.running: dict[str, str] = {}  # task -> worker
@@ -122,33 +122,33 @@ class Schedule:
         pools = {g: p for g, p in self._pools.items() if p and least <= g <= gpus}
         if not pools:
             return None
-        here, state = self._at.get(worker, ("", ""))
+        affinity, state = self._at.get(worker, ("", ""))
         slack = self._slack(pools)
-        if not any(here in affinities for affinities in pools.values()):
-            here = self._choose_affinity(pools, worker, here)
+        if not any(affinity in affinities for affinities in pools.values()):
+            affinity = self._choose_affinity(pools, worker, affinity)
         if slack:
-            here = self._cheaper(pools, here) or here
-        if not here:
+            affinity = self._cheaper(pools, affinity) or affinity
+        if not affinity:
             return None
         ready = {
-            share: affinities[here] for share, affinities in pools.items() if here in affinities
+            share: affinities[affinity]
+            for share, affinities in pools.items()
+            if affinity in affinities
         }
         heads = [
-            (s, heap[0], share)
-            for share, affinity in ready.items()
-            for s, heap in affinity.heaps.items()
+            (s, heap[0], share) for share, pool in ready.items() for s, heap in pool.heaps.items()
         ]
         least_left = min(self._cell[entry[2]] for _, entry, _ in heads)
         _, _, _, share, state = min(
             (slack and self._cell[entry[2]] > CHEAPER * least_left, s != state, entry, share, s)
             for s, entry, share in heads
         )
-        affinity = ready[share]
-        key = affinity.pop(state)[2]
-        affinity.load -= self._seconds(self._tasks[key])
-        if not affinity.heaps:
-            del self._pools[share][here]
-        self._at[worker] = (here, state)
+        pool = ready[share]
+        key = pool.pop(state)[2]
+        pool.load -= self._seconds(self._tasks[key])
+        if not pool.heaps:
+            del self._pools[share][affinity]
+        self._at[worker] = (affinity, state)
         return key
 
     def finish(self, key: str, seconds: float = 0.0) -> None:
@@ -160,7 +160,7 @@ class Schedule:
             self._paces[pace] = (self._paces.get(pace, seconds) + seconds) / 2
             self._been[worker] = task.affinity
         self._leave(key)
-        self._there.add(key)
+        self._stored.add(key)
         for dependent in self._dependents.get(key, ()):
             waiting = self._waiting[dependent]
             if key in waiting:
@@ -180,7 +180,7 @@ class Schedule:
         """A running task found artifacts missing: make those again, then it."""
         self.running.pop(key, None)
         awaited = list(missing)
-        self._there.difference_update(awaited)
+        self._stored.difference_update(awaited)
         for need in awaited:
             self._dependents.setdefault(need, {})[key] = None
         self._waiting[key] = set(awaited)
@@ -194,10 +194,10 @@ class Schedule:
         self.running.pop(key, None)
         lost, front = [], [key]
         while front:
-            if (here := front.pop()) in self.todo:
-                self._leave(here)
-                lost.append(here)
-                front += self._dependents.get(here, ())
+            if (reached := front.pop()) in self.todo:
+                self._leave(reached)
+                lost.append(reached)
+                front += self._dependents.get(reached, ())
         self._drop_unwanted(need for dropped in lost for need in self._tasks[dropped].needs)
         return lost
 
@@ -219,7 +219,7 @@ class Schedule:
         front = list(new)
         while front:
             for need in self._tasks[front.pop()].needs:
-                if need not in self._there and need not in self.todo and need not in new:
+                if need not in self._stored and need not in self.todo and need not in new:
                     new.add(need)
                     front.append(need)
         self.todo |= new
@@ -266,13 +266,13 @@ class Schedule:
         workers = len(self.running) + 1
         return self._work / workers > SLACK * max(longest, running)
 
-    def _cheaper(self, pools: Mapping[float, Mapping[str, _Affinity]], here: str) -> str:
+    def _cheaper(self, pools: Mapping[float, Mapping[str, _Affinity]], current: str) -> str:
         """Another affinity, nobody's, with a task for a far cheaper cell than any left here."""
         mine = [
             self._cell[heap[0][2]]
             for affinities in pools.values()
-            if here in affinities
-            for heap in affinities[here].heaps.values()
+            if current in affinities
+            for heap in affinities[current].heaps.values()
         ]
         others = [self._cheapest(share) for share in pools]
         best = min((entry for entry in others if entry is not None), default=None)
@@ -306,7 +306,7 @@ class Schedule:
         heapq.heappush(self._quick.setdefault(task.gpus, []), quick)
 
     def _choose_affinity(
-        self, pools: Mapping[float, Mapping[str, _Affinity]], worker: str, here: str
+        self, pools: Mapping[float, Mapping[str, _Affinity]], worker: str, current: str
     ) -> str:
         """The affinity for a worker that has nothing left of its own, if any: rules 3 and 4."""
         taken = {
@@ -314,13 +314,13 @@ class Schedule:
             for key, w in self.running.items()
             if w != worker and w in self._at and self._tasks[key].gpus in pools
         }
-        category = "/".join(here.split("/")[:2]) + "/"
+        category = "/".join(current.split("/")[:2]) + "/"
         best, chosen = (False, False, 0.0, 0.0), ""
         for affinities in pools.values():
             for name, affinity in affinities.items():
                 if name in taken and not self._worth_helping(affinity):
                     continue
-                near = here != "" and f"{name}/".startswith(category)
+                near = current != "" and f"{name}/".startswith(category)
                 appeal = (name not in taken, near, affinity.urgent(), affinity.load)
                 if not chosen or appeal > best:
                     best, chosen = appeal, name

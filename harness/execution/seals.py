@@ -260,16 +260,16 @@ def _module(module: Any, path: str, seal: Seal) -> None:
 
 
 def _array(array: np.ndarray) -> int:
-    about = f"{array.dtype.str}{array.shape}{array.strides}"
+    layout = f"{array.dtype.str}{array.shape}{array.strides}"
     contents = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    return int(xxhash.xxh3_64_intdigest(contents.data, seed=hash(about) & 0xFFFF_FFFF))
+    return int(xxhash.xxh3_64_intdigest(contents.data, seed=hash(layout) & 0xFFFF_FFFF))
 
 
 def _tensor(tensor: Any) -> int:
     torch = sys.modules["torch"]
     tensor = tensor.detach().resolve_conj().resolve_neg()
-    about = f"{tensor.dtype}{tuple(tensor.shape)}{tensor.device}"
-    seed = hash(about) & 0xFFFF_FFFF
+    layout = f"{tensor.dtype}{tuple(tensor.shape)}{tensor.device}"
+    seed = hash(layout) & 0xFFFF_FFFF
     if tensor.layout != torch.strided or tensor.is_quantized or not tensor.numel():
         return seed
     flat = tensor.contiguous().reshape(-1).view(torch.uint8)

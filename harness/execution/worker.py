@@ -134,7 +134,7 @@ class Worker:
         seconds = self.watch.stop()
         self._free = time.perf_counter()
         outcome.stages |= by_stage(seconds)
-        asked = {n: made + reused for n, (made, _, reused) in outcome.shared.items()}
+        asked = {n: misses + reused for n, (misses, _, reused) in outcome.shared.items()}
         outcome.pools = by_pool(seconds, asked)
         return outcome
 

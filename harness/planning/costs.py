@@ -86,7 +86,7 @@ def read(path: Path = TABLE) -> Table:
         raise InputError(Problem(str(path), one_line(error))) from None
     except pydantic.ValidationError as error:
         at = [(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()]
-        raise InputError(*(Problem(f"{path}: {where}", said) for where, said in at)) from None
+        raise InputError(*(Problem(f"{path}: {where}", message) for where, message in at)) from None
 
 
 def parameters(sweep: Sweep) -> tuple[list[Values], dict[str, Values]]:

@@ -54,12 +54,10 @@ def lines(needed: Need, left: float | None, keep_models: bool) -> list[str]:
     keep_models : the sweep's setting
     """
     total = needed.total(keep_models)
-    there = "" if left is None else f", {left / 1000:,.1f} GB are free"
+    free = "" if left is None else f", {left / 1000:,.1f} GB are free"
     models = f"{needed.models / 1000:,.1f} GB of customized models"
     kept = "among it" if keep_models else "each removed when nothing needs it any more"
-    text = [
-        f"Disk: {total / 1000:,.1f} GB{f' ({models}, {kept})' if needed.models else ''}{there}."
-    ]
+    text = [f"Disk: {total / 1000:,.1f} GB{f' ({models}, {kept})' if needed.models else ''}{free}."]
     if left is not None and total > left:
         hint = "; keep_models: false needs " + f"{needed.total(False) / 1000:,.1f} GB"
         text.append(f"! the storage has less room than the plan needs{hint if keep_models else ''}")

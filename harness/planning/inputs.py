@@ -176,13 +176,13 @@ def _auxiliary_mistakes(
 def _code(kind: str, use: str, params: dict[str, Any]) -> tuple[Code, str]:
     """Hash and declarations of a method or generator, and its caveat."""
     cls = plugins.find(kind, use)
-    made = config.build(kind, use, params)
-    weights = [(p.name, _contents(p)) for p in made.files()]
+    plugin = config.build(kind, use, params)
+    weights = [(p.name, _contents(p)) for p in plugin.files()]
     values = _effective(cls, params)
     # ``sampling_parameters`` and ``later`` are what generators of before call what both uses read.
-    both = {*getattr(made, "sampling_parameters", ()), *getattr(made, "later", ())}
+    both = {*getattr(plugin, "sampling_parameters", ()), *getattr(plugin, "later", ())}
     generate, personalize = (
-        {*getattr(made, f"{use}_parameters", ()), *both} for use in ("generate", "personalize")
+        {*getattr(plugin, f"{use}_parameters", ()), *both} for use in ("generate", "personalize")
     )
     source = plugins.source(cls)
 
@@ -204,7 +204,7 @@ def _code(kind: str, use: str, params: dict[str, Any]) -> tuple[Code, str]:
 
     training = ("auxiliary", "auxiliary_per_shots", "auxiliary_per_seed", "trained_on")
     names = ("gpus", "personalized", "prior", *training)
-    declared = {n: getattr(made, n) for n in names if hasattr(made, n)}
+    declared = {n: getattr(plugin, n) for n in names if hasattr(plugin, n)}
     made_of = Code(
         digest(),
         state=digest(generate | personalize),
@@ -213,7 +213,7 @@ def _code(kind: str, use: str, params: dict[str, Any]) -> tuple[Code, str]:
         parts=parts,
         **declared,
     )
-    return made_of, str(getattr(made, "note", ""))
+    return made_of, str(getattr(plugin, "note", ""))
 
 
 def _effective(cls: type, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def list_dataset(
     dataset = open_entry(entry, data_root, where)
     stamps = Stamps(dataset)
     identity = identity_of(entry, stamps)
-    given = selection.support_file(entry, path, f"{where}.support")
+    supports = selection.support_file(entry, path, f"{where}.support")
     names = categories_of(dataset, entry, where)
     selection.check_queries(entry, dataset, names, f"{where}.queries")
     problems: list[Problem] = []
@@ -44,7 +44,7 @@ def list_dataset(
     categories = []
     for name in names:
         try:
-            new = _category(sweep, entry, stamps, identity, name, most, given, where)
+            new = _category(sweep, entry, stamps, identity, name, most, supports, where)
             remarks += _doubts(stamps, entry, name, where)
         except InputError as error:
             problems += error.problems
@@ -111,7 +111,7 @@ def _category(
     identity: str,
     name: str,
     most: int,
-    given: dict[str, Any] | None,
+    fixed: dict[str, Any] | None,
     where: str,
 ) -> Category:
     dataset = stamps.dataset
@@ -125,8 +125,8 @@ def _category(
         queries = selection.queries(entry, test, name)
         supports, leaking = {}, {}
         for seed in sweep.seeds:
-            if given is not None:
-                drawn = selection.given_support(given, train, name, seed, most, f"{where}.support")
+            if fixed is not None:
+                drawn = selection.given_support(fixed, train, name, seed, most, f"{where}.support")
             else:
                 drawn = draw_support(
                     train,
@@ -140,18 +140,18 @@ def _category(
                 )
             supports[seed] = tuple(Reference(s, key_of(stamps, identity, s)) for s in drawn)
             leaking[seed] = leaks.drawn(drawn, shared, queries)
-        found = [Reference(s, key_of(stamps, identity, s)) for s in queries]
+        references = [Reference(s, key_of(stamps, identity, s)) for s in queries]
         stamps.learn(s.mask for s in queries if s.mask is not None)
         masks = [None if s.mask is None else stamps[s.mask] for s in queries]
     except (ValueError, OSError) as error:
         raise InputError(Problem(where, one_line(error))) from None
     # Tiles of one source lie side by side, so that a shard decodes it once; nothing else is told.
     order = sorted(
-        zip(found, masks, strict=True), key=lambda rm: (hashed(rm[0].sample.image), rm[0].key)
+        zip(references, masks, strict=True), key=lambda rm: (hashed(rm[0].sample.image), rm[0].key)
     )
     # The names too: they stand in the per-query table.
-    told = [(r.key, r.sample.name, r.sample.label, r.sample.defect, m) for r, m in order]
-    truth = hashed(told, dataset.threshold)
+    facts = [(r.key, r.sample.name, r.sample.label, r.sample.defect, m) for r, m in order]
+    truth = hashed(facts, dataset.threshold)
     words = entry.object_names.get(name) or dataset.object_name(name)
     return Category(
         str(entry.label),

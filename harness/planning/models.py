@@ -67,8 +67,8 @@ def networks(sweep: Sweep, known: Callable[[], Iterable[Known]]) -> list[Network
 
 def small(sweep: Sweep) -> bool:
     """Whether some method or generator stands on a small model instead of a paper's."""
-    found = networks(sweep, lambda: ())
-    return any(each.name.partition(" / ")[0] in SMALL for each in found)
+    used = networks(sweep, lambda: ())
+    return any(each.name.partition(" / ")[0] in SMALL for each in used)
 
 
 def _of(plugin: Any) -> Iterator[tuple[str, str, str]]:
@@ -95,10 +95,10 @@ def _where(role: str, name: str, weights: str, known: Callable[[], Iterable[Know
     return "needed: not among the models that the project knows; a local file or hub has them"
 
 
-def lines(found: Iterable[Network]) -> list[str]:
+def lines(used: Iterable[Network]) -> list[str]:
     """For a terminal: who stands on what, and from where; caveats below."""
     out = []
-    for each in found:
+    for each in used:
         where = f" ({each.where})" if each.where else ""
         out.append(f"  {each.user}: {each.role} {each.name}{where}")
         if each.note:

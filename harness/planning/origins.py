@@ -208,9 +208,9 @@ def _shots(count: int) -> str:
 
 def _difference(group: str, part: str, before: str | None, now: str | None) -> str:
     """A part that is not what it was: values as they are, of hashes only that they differ."""
-    said = part.startswith("parameter ") or part in (
+    readable = part.startswith("parameter ") or part in (
         *("version", "seed", "maps", "gallery", "size", "shard", "masked", "object name"),
     )
     if before is None or now is None:
         return f"{part} of {group}: {'added' if before is None else 'removed'}"
-    return f"{part} of {group}: {before} -> {now}" if said else f"{part} of {group} changed"
+    return f"{part} of {group}: {before} -> {now}" if readable else f"{part} of {group} changed"

@@ -19,8 +19,8 @@ MOST = 40  # lines under one table
 def under(table: Table, sweep: SweepFolder) -> list[str]:
     """Caveats of what a table speaks of: of the methods and datasets named in it."""
     words = {cell for row in table.rows for cell in row[: table.names]} | set(table.columns)
-    about = [n for n in sweep.notes if _named(n["method"], words, table.title)]
-    return _few([f"{note['method']}: {note['note']}" for note in about])
+    noted = [n for n in sweep.notes if _named(n["method"], words, table.title)]
+    return _few([f"{note['method']}: {note['note']}" for note in noted])
 
 
 def _named(subject: str, words: set[str], title: str) -> bool:
@@ -40,15 +40,15 @@ def _few(lines: list[str]) -> list[str]:
 
 def noted(frame: pd.DataFrame, sweep: SweepFolder) -> pd.DataFrame:
     """A summary or a comparison with its rows' caveats in a last column, ``notes``."""
-    told: list[str] = []
+    notes: list[str] = []
     for row in frame.to_dict("records"):
-        about = [
+        of_row = [
             n
             for n in sweep.notes
             if n["method"].partition("/")[0] in (row["method"], row["dataset"])
         ]
-        told.append("; ".join(f"{note['method']}: {note['note']}" for note in about))
-    return frame.assign(notes=told)
+        notes.append("; ".join(f"{note['method']}: {note['note']}" for note in of_row))
+    return frame.assign(notes=notes)
 
 
 def trivial(sweep: SweepFolder) -> list[str]:

@@ -65,12 +65,12 @@ def intervals(sweep: SweepFolder, metric: str = METRIC) -> Table:
     for dataset, shots, method in sorted(
         keys.itertuples(index=False, name=None), key=lambda key: (*key[:2], order[key[2]])
     ):
-        found = runs.mean(method, dataset, shots)
+        interval = runs.mean(method, dataset, shots)
         seeds = len(runs.of(method, dataset, shots)[0])
         ends = NOTHING
-        if not math.isnan(found.low):
-            ends = f"{percent(found.low)} to {percent(found.high)}"
-        rows.append([dataset, str(shots), method, percent(found.mean), ends, str(seeds)])
+        if not math.isnan(interval.low):
+            ends = f"{percent(interval.low)} to {percent(interval.high)}"
+        rows.append([dataset, str(shots), method, percent(interval.mean), ends, str(seeds)])
     columns = ["dataset", "shots", "method", f"{TITLES[metric]} %", "95 % interval", "seeds"]
     return Table(f"Intervals of {TITLES[metric]}", columns, rows, names=3)
 

@@ -12,58 +12,61 @@ FORMATS = ("text", "markdown", "html")
 MOST = 40  # lines of differing settings shown
 
 
-def worse(found: Comparison) -> list[str]:
+def worse(comparison: Comparison) -> list[str]:
     """What got worse, a line each: means that fell too far, cells that failed only now."""
     fell = [
         f"worse: {c.method}, {c.dataset}, {c.shots} shots: {TITLES[c.metric]} "
         f"{percent(c.before)} to {percent(c.after)}"
-        for c in found.fallen
+        for c in comparison.fallen
     ]
-    return fell + [f"failed: {cell}" for cell in found.failed]
+    return fell + [f"failed: {cell}" for cell in comparison.failed]
 
 
-def tables(found: Comparison) -> list[Table]:
+def tables(comparison: Comparison) -> list[Table]:
     """The changes by metric, then what differs."""
-    before, after = found.names
+    before, after = comparison.names
     out = []
     for metric in METRICS:
         rows = [
             [c.dataset, str(c.shots), c.method, percent(c.before), percent(c.after), *_words(c)]
-            for c in sorted(found.changes, key=lambda c: (c.dataset, c.shots, c.method))
+            for c in sorted(comparison.changes, key=lambda c: (c.dataset, c.shots, c.method))
             if c.metric == metric
         ]
         heads = ["dataset", "shots", "method", before, after, "difference", "95 % interval", "p"]
         title = f"{TITLES[metric]} %, differences in points"
         out += [Table(title, [*heads, "seeds"], rows, names=3)] if rows else []
-    rows = [[name, _short(x), _short(y)] for name, x, y in found.differing[:MOST]]
-    more = len(found.differing) - MOST
+    rows = [[name, _short(x), _short(y)] for name, x, y in comparison.differing[:MOST]]
+    more = len(comparison.differing) - MOST
     rows += [[f"and {more} more", "", ""]] if more > 0 else []
     return [*out, Table("What differs", ["setting", before, after], rows, names=3)]
 
 
-def lines(found: Comparison) -> list[str]:
+def lines(comparison: Comparison) -> list[str]:
     """What else there is to say, a line each."""
-    before, after = found.names
-    out = [f"{found.shared} cells in common, {found.same} of them with the same figures"]
-    for what, cells in ((f"only in {after}", found.new), (f"only in {before}", found.lost)):
+    before, after = comparison.names
+    out = [f"{comparison.shared} cells in common, {comparison.same} of them with the same figures"]
+    for what, cells in (
+        (f"only in {after}", comparison.new),
+        (f"only in {before}", comparison.lost),
+    ):
         out += [f"{what}: {cell}" for cell in cells[:10]]
         out += [f"{what}: and {len(cells) - 10} more groups"] if len(cells) > 10 else []
-    if all(change.seeds < 2 for change in found.changes):
+    if all(change.seeds < 2 for change in comparison.changes):
         out.append("One seed in common shows no spread: no intervals.")
-    return out + worse(found)
+    return out + worse(comparison)
 
 
-def render(found: Sequence[Comparison], format: str) -> str:
+def render(comparisons: Sequence[Comparison], format: str) -> str:
     """Comparisons as text, Markdown, or one HTML page that needs no network."""
     from harness.reporting import text
 
     if format == "html":
         from harness.reporting.templates import template
 
-        titled = [(each, tables(each), lines(each), set(worse(each))) for each in found]
-        return template("compare.html.j2").render(found=titled)
+        titled = [(each, tables(each), lines(each), set(worse(each))) for each in comparisons]
+        return template("compare.html.j2").render(comparisons=titled)
     blocks = []
-    for each in found:
+    for each in comparisons:
         before, after = each.names
         parts = [table for table in tables(each) if table.rows]
         if format == "markdown":

@@ -23,7 +23,7 @@ def environment() -> dict[str, Any]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "python": platform.python_version(),
         "system": platform.platform(),
         "processor": _processor(),
@@ -38,8 +38,8 @@ def environment() -> dict[str, Any]:
         check=False,
     )
     if git.returncode == 0:
-        found["commit"] = git.stdout.strip()
-    return found
+        facts["commit"] = git.stdout.strip()
+    return facts
 
 
 def _processor() -> str:

@@ -206,16 +206,16 @@ def _histograms(
 
 def _statuses(sweep: SweepFolder) -> list[tuple[str, int]]:
     """Why values are undefined, and in how many cells."""
-    said = sweep.results.loc[sweep.results["status"] != "ok", "status"]
-    return sorted((str(reason), int(count)) for reason, count in said.value_counts().items())
+    reasons = sweep.results.loc[sweep.results["status"] != "ok", "status"]
+    return sorted((str(reason), int(count)) for reason, count in reasons.value_counts().items())
 
 
-def _flat(found: Any, name: str = "") -> Iterator[tuple[str, str]]:
+def _flat(tree: Any, name: str = "") -> Iterator[tuple[str, str]]:
     """Nested names and values as ("versions.numpy", "2.4")."""
-    if isinstance(found, dict):
-        for key, value in found.items():
+    if isinstance(tree, dict):
+        for key, value in tree.items():
             yield from _flat(value, f"{name}.{key}" if name else str(key))
-    elif isinstance(found, list):
-        yield name, ", ".join(map(str, found))
+    elif isinstance(tree, list):
+        yield name, ", ".join(map(str, tree))
     else:
-        yield name, str(found)
+        yield name, str(tree)

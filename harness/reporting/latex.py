@@ -97,15 +97,15 @@ def _means(sweep: SweepFolder, metric: str, near: set[tuple[str, int, str]]) -> 
     for shots in sorted({int(key[1]) for key in by_key}):
         rows = []
         for dataset in sorted({str(r["dataset"]) for r in records if r[f"{metric}_n"]}):
-            found = [by_key.get((dataset, shots, method)) for method in sweep.methods]
-            if not any(found):
+            of_methods = [by_key.get((dataset, shots, method)) for method in sweep.methods]
+            if not any(of_methods):
                 continue
             most = max(r[f"{metric}_n"] for r in records if r["dataset"] == dataset)
-            means = [math.nan if r is None else float(r[f"{metric}_mean"]) for r in found]
+            means = [math.nan if r is None else float(r[f"{metric}_mean"]) for r in of_methods]
             printed = [tables.percent(mean) for mean in means]
             best = tables.best_places(printed, metric)
             row = [tex(dataset)]
-            for i, (record, method) in enumerate(zip(found, sweep.methods, strict=True)):
+            for i, (record, method) in enumerate(zip(of_methods, sweep.methods, strict=True)):
                 if record is None or math.isnan(means[i]):
                     row.append("--")
                     continue
@@ -140,8 +140,8 @@ def _against(sweep: SweepFolder, comparison: pd.DataFrame) -> Iterator[str]:
     """Ours over theirs, a table for each metric and paper."""
     order = {name: i for i, name in enumerate(sweep.methods)}
     paper = comparison["table"].str.partition("_")[0]
-    for (metric, _), found in comparison.groupby(["metric", paper], sort=False):
-        rows = found.drop_duplicates(["dataset", "shots", "method"]).to_dict("records")
+    for (metric, _), of_paper in comparison.groupby(["metric", paper], sort=False):
+        rows = of_paper.drop_duplicates(["dataset", "shots", "method"]).to_dict("records")
         by_key = {(r["dataset"], r["shots"], r["method"]): r for r in rows}
         methods = sorted({r["method"] for r in rows}, key=lambda name: order.get(name, 0))
         groups: list[Group] = []
@@ -157,7 +157,7 @@ def _against(sweep: SweepFolder, comparison: pd.DataFrame) -> Iterator[str]:
         )
         stem = str(rows[0]["table"]).partition("_")[0]
         label = f"tab:{sweep.name}-{metric}-{stem}"
-        notes = [published.CAVEAT, *published.withheld(found), *caveats.every(sweep)]
+        notes = [published.CAVEAT, *published.withheld(of_paper), *caveats.every(sweep)]
         renamed = {r["method"]: r["printed_as"] for r in rows if r["printed_as"] != r["method"]}
         notes += [f"{ours} is printed as {theirs}." for ours, theirs in renamed.items()]
         yield from _grouped(["dataset", *methods], groups, caption, label, notes)

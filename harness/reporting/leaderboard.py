@@ -42,7 +42,7 @@ class Row:
 
 def rows(store: Store) -> tuple[list[Row], list[str]]:
     """Every row of every sweep's summary; and, a line each, the sweeps that cannot be read."""
-    found, problems = [], []
+    collected, problems = [], []
     for name in store.folders("results.csv"):
         try:
             with tempfile.TemporaryDirectory() as copy:  # of little: predictions may be far away
@@ -50,10 +50,10 @@ def rows(store: Store) -> tuple[list[Row], list[str]]:
                     text = store.read_text(f"{name}/{file}")
                     if text is not None:
                         (Path(copy) / file).write_text(text, encoding="utf-8", newline="")
-                found += _rows(name, Path(copy))
+                collected += _rows(name, Path(copy))
         except (OSError, ValueError, KeyError) as error:
             problems.append(f"{name}: {one_line(error)}")
-    return found, problems
+    return collected, problems
 
 
 def _rows(name: str, folder: Path) -> list[Row]:
@@ -111,8 +111,8 @@ def profile(config: dict[str, Any], entry: dict[str, Any]) -> str:
         params = each.get("params") or {}
         values = [params.get("encoder"), params.get("base")]
         try:  # what the plug-in makes of them knows the defaults
-            made = sweeps.build(kind, each["use"], params)
-            values += [getattr(made, "encoder", None), getattr(made, "base", None)]
+            plugin = sweeps.build(kind, each["use"], params)
+            values += [getattr(plugin, "encoder", None), getattr(plugin, "base", None)]
         except Exception:  # an old sweep's plug-in may be gone: its config has to do
             values.append(None)
         for value in values:
@@ -122,19 +122,19 @@ def profile(config: dict[str, Any], entry: dict[str, Any]) -> str:
     return "random" if any(value.startswith("random:") for value in named) else "full"
 
 
-def page(found: list[Row], problems: list[str]) -> str:
+def page(rows: list[Row], problems: list[str]) -> str:
     """The page of what ``rows`` found, as HTML that needs no network."""
     from harness.reporting.templates import template
 
-    shown = [m for m in METRICS if any(m in row.metrics for row in found)]
+    shown = [m for m in METRICS if any(m in row.metrics for row in rows)]
     choices = {
-        "dataset": sorted({row.dataset for row in found}),
-        "shots": sorted({row.shots for row in found}),
-        "profile": sorted({row.profile for row in found}),
-        "method": sorted({row.method for row in found}),
+        "dataset": sorted({row.dataset for row in rows}),
+        "shots": sorted({row.shots for row in rows}),
+        "profile": sorted({row.profile for row in rows}),
+        "method": sorted({row.method for row in rows}),
     }
     ordered = sorted(
-        found, key=lambda row: (row.dataset, row.shots, -row.metrics.get(SHOWN[0], (0.0, ""))[0])
+        rows, key=lambda row: (row.dataset, row.shots, -row.metrics.get(SHOWN[0], (0.0, ""))[0])
     )
     return template("leaderboard.html.j2").render(
         rows=ordered, problems=problems, choices=choices, metrics=shown, titles=TITLES

@@ -116,10 +116,10 @@ def _params(sweep: Sweep, method: MethodEntry, dataset: DatasetEntry) -> dict[st
     flat = {"use": method.use}
     flat |= dict(_flat("params", _effective("method", method.use, method.params)))
     if method.generator:
-        made = sweep.generators[method.generator]
-        flat |= {"generator": method.generator, "generator.use": made.use}
-        flat |= {"generator.pool": str(made.pool)}
-        flat |= dict(_flat("generator", _effective("generator", made.use, made.params)))
+        generator = sweep.generators[method.generator]
+        flat |= {"generator": method.generator, "generator.use": generator.use}
+        flat |= {"generator.pool": str(generator.pool)}
+        flat |= dict(_flat("generator", _effective("generator", generator.use, generator.params)))
     flat |= dict(_flat("data", dataset.params))
     return flat
 
@@ -157,12 +157,12 @@ def _test_set(entry: DatasetEntry, inputs: PlanInputs) -> TestSet:
     return TestSet(hashed(parts), source, profile)
 
 
-def _environment(found: Mapping[str, Any]) -> dict[str, str]:
-    commit = str(found.get("commit", ""))
+def _environment(environment: Mapping[str, Any]) -> dict[str, str]:
+    commit = str(environment.get("commit", ""))
     clean = commit.removesuffix("-dirty")
     tags = {"commit": clean, "dirty": str(commit != clean).lower()}
-    tags |= {name: str(found[name]) for name in ("host", "python") if name in found}
-    tags |= {f"versions.{name}": str(v) for name, v in found.get("versions", {}).items()}
+    tags |= {name: str(environment[name]) for name in ("host", "python") if name in environment}
+    tags |= {f"versions.{name}": str(v) for name, v in environment.get("versions", {}).items()}
     return tags
 
 

@@ -62,8 +62,8 @@ def roc(labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> NDArray[np.fl
     hits, alarms = np.cumsum(labels[order])[last], np.cumsum(~labels[order])[last]
     rates = np.concatenate([[0.0], alarms / alarms[-1]])
     # Where the curve is vertical its upper end counts: interp takes the last of equal abscissae.
-    found = np.concatenate([[0.0], hits / hits[-1]])
-    return np.asarray(np.interp(GRID, rates, found), dtype=np.float64)
+    recall = np.concatenate([[0.0], hits / hits[-1]])
+    return np.asarray(np.interp(GRID, rates, recall), dtype=np.float64)
 
 
 def precision_recall(labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -125,16 +125,16 @@ def trend(lines: Sequence[Line], ticks: Sequence[str], y_label: str) -> str:
     for number, line in enumerate(lines):
         style = f"c{line.colour % COLOURS}"
         aside = 0.03 * (number - (len(lines) - 1) / 2)  # bars beside each other
-        there = [i for i in range(len(line.x)) if not np.isnan(line.y[i])]
-        joined = "L".join(place(line.x[i] + aside, line.y[i]) for i in there)
-        parts.append(f'<path class="line {style}" d="M{joined}"/>' if there else "")
-        for i in there:
+        defined = [i for i in range(len(line.x)) if not np.isnan(line.y[i])]
+        joined = "L".join(place(line.x[i] + aside, line.y[i]) for i in defined)
+        parts.append(f'<path class="line {style}" d="M{joined}"/>' if defined else "")
+        for i in defined:
             std = 0.0 if line.std is None or np.isnan(line.std[i]) else float(line.std[i])
             ends_at = [place(line.x[i] + aside, line.y[i] + sign * std) for sign in (-1, 1)]
-            said = f"{line.name}: {100 * line.y[i]:.1f} ± {100 * std:.1f}"
+            caption = f"{line.name}: {100 * line.y[i]:.1f} ± {100 * std:.1f}"
             at = _xy(place(line.x[i] + aside, line.y[i]))
             parts.append(f'<path class="bar {style}" d="M{"L".join(ends_at)}"/>')
-            parts.append(mark(line.colour, *at, title=said))
+            parts.append(mark(line.colour, *at, title=caption))
     return _svg(parts, f"{y_label} over shots")
 
 
@@ -206,9 +206,9 @@ def scatter(lines: Sequence[Line], labels: Sequence[Sequence[str]], y_label: str
         ]
         parts.append(f'<path class="line thin {style}" d="M{"L".join(_at(*p) for p in at)}"/>')
         for place, word, x, y in zip(at, words, line.x, line.y, strict=False):
-            said = f"{line.name}, {word}: {100 * y:.1f} % at {x:.3g} ms"
+            caption = f"{line.name}, {word}: {100 * y:.1f} % at {x:.3g} ms"
             px, py = _xy(_at(*place))
-            parts.append(mark(line.colour, px, py, title=said))
+            parts.append(mark(line.colour, px, py, title=caption))
             parts.append(
                 f'<text class="tick" x="{px + 6:.1f}" y="{py - 5:.1f}">{escape(word)}</text>'
             )
@@ -217,11 +217,11 @@ def scatter(lines: Sequence[Line], labels: Sequence[Sequence[str]], y_label: str
 
 def mark(colour: int, x: float, y: float, size: float = 1.0, title: str = "") -> str:
     """The mark of a line's class at a place of a chart."""
-    said = f"<title>{escape(title)}</title>" if title else ""
+    tooltip = f"<title>{escape(title)}</title>" if title else ""
     shape = MARKS[colour % COLOURS]
     return (
         f'<path class="dot c{colour % COLOURS}" d="{shape}" '
-        f'transform="translate({x:.1f} {y:.1f}) scale({size:g})">{said}</path>'
+        f'transform="translate({x:.1f} {y:.1f}) scale({size:g})">{tooltip}</path>'
     )
 
 

@@ -227,20 +227,20 @@ def _tiles(
             ends = _limits(arrays["map"])
     elif name in seen.coarse:
         heat, ends = arrays["all.map"][seen.coarse[name]].astype(np.float32), (0.0, 255.0)
-    about = {"of": "", "method": seen.method, "verdict": verdict, "wrong": bool(share > 0.5)}
+    labels = {"of": "", "method": seen.method, "verdict": verdict, "wrong": bool(share > 0.5)}
     if heat is None:
         makes = "map" in arrays or "all.map" in arrays
         blank = "map not kept" if makes else "makes no maps"
-        yield {"uri": "", "label": seen.method, "alt": "", "blank": blank, **about}
+        yield {"uri": "", "label": seen.method, "alt": "", "blank": blank, **labels}
     else:
         alt = f"map of {seen.method} over {name}: highest at the {_where(heat)}{_hit(heat, mask)}"
-        yield {**_tile(plots.overlay(pixels, heat, *ends), seen.method, alt), **about}
+        yield {**_tile(plots.overlay(pixels, heat, *ends), seen.method, alt), **labels}
     if place is None:
         return
     if "personalized" in arrays:
-        made = arrays["personalized"][place]
+        rebuilt = arrays["personalized"][place]
         alt = f"one-to-normal image that {seen.method} compares {name} with"
-        yield _tile(plots.picture(made), "one-to-normal", alt, seen.method)
+        yield _tile(plots.picture(rebuilt), "one-to-normal", alt, seen.method)
     for part in (n for n in arrays if n.startswith("part.") and n not in ("part.scores",)):
         heat, short = arrays[part][place], part.removeprefix("part.")
         alt = f"map of {seen.method}'s part {short} over {name}: highest at the {_where(heat)}"

@@ -223,8 +223,8 @@ def _mean(row: Any, metric: str, most: int) -> str:
 def best_places(printed: Iterable[str], metric: str) -> list[int]:
     """Places of the best printed figures, none when all are the same or there is only one."""
     values = [math.nan if text == NOTHING else float(text) for text in printed]
-    there = [value for value in values if not math.isnan(value)]
-    if len(set(there)) < 2:
+    defined = [value for value in values if not math.isnan(value)]
+    if len(set(defined)) < 2:
         return []
-    best = max(there) if RECORDS[metric].higher_is_better else min(there)
+    best = max(defined) if RECORDS[metric].higher_is_better else min(defined)
     return [i for i, value in enumerate(values) if value == best]

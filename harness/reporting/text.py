@@ -112,12 +112,12 @@ def sections(sweep: SweepFolder, comparison: pd.DataFrame | None, width: int) ->
     """The tables to read, in order; the headline one metric at a time where it is too wide."""
     summary, chosen, near = sweep.summary, [], certainty.near(sweep)
     for name, title in ((IMAGES, "Images"), (PIXELS, "Pixels")):
-        there = tables.reported(summary, family(name))
-        whole = tables.headline(summary, there, sweep.methods, title, near)
-        if there and max(map(len, text_lines(whole))) <= width:
+        metrics = tables.reported(summary, family(name))
+        whole = tables.headline(summary, metrics, sweep.methods, title, near)
+        if metrics and max(map(len, text_lines(whole))) <= width:
             chosen.append(whole)
         else:
-            chosen += [tables.headline(summary, [m], sweep.methods, title, near) for m in there]
+            chosen += [tables.headline(summary, [m], sweep.methods, title, near) for m in metrics]
     leader = tables.leader(summary, sweep.uses)
     if leader:
         chosen.append(certainty.differences(sweep, leader, nearest=True))

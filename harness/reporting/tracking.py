@@ -187,13 +187,13 @@ class Tracker:
                 return client
             except Exception:  # the database was removed: log anew
                 self._known = {"uri": redacted(self.uri)}
-        found = client.get_experiment_by_name(EXPERIMENT)
-        if found is None:
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
             self._known["experiment"] = client.create_experiment(EXPERIMENT, self._artifacts, KIND)
         else:
-            self._known["experiment"] = found.experiment_id
-            if found.lifecycle_stage == "deleted":
-                client.restore_experiment(found.experiment_id)
+            self._known["experiment"] = experiment.experiment_id
+            if experiment.lifecycle_stage == "deleted":
+                client.restore_experiment(experiment.experiment_id)
         tags = {"harness.kind": "sweep", **self._tags()}
         run = client.create_run(self._known["experiment"], run_name=self._sweep, tags=tags)
         self._known |= {"parent": run.info.run_id, "groups": {}, "cells": {}}

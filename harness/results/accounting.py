@@ -62,7 +62,7 @@ class TaskBook:
 
     def add(
         self,
-        about: Mapping[str, Any],
+        names: Mapping[str, Any],
         status: str,
         stages: Mapping[str, float],
         pools: Mapping[str, tuple[int, float]],
@@ -73,14 +73,14 @@ class TaskBook:
 
         Parameters
         ----------
-        about : its key, kind, affinity, shots, seed, shard, worker, and its method, generator,
+        names : its key, kind, affinity, shots, seed, shard, worker, and its method, generator,
             dataset and category as far as it has them
         status : done, reused or failed
         stages, pools : the worker's; empty where it did not come back
         lost : seconds of earlier tries in this run
         tries : how many there were, this one included
         """
-        old = self.records.get(about["key"])
+        old = self.records.get(names["key"])
         idle = 0.0
         if old is not None and old["sweep"] == self._sweep:  # what it took then was spent, too
             lost, tries, idle = lost + old["lost_s"], tries + old["tries"], old["idle_s"]
@@ -92,7 +92,7 @@ class TaskBook:
         started = stages.get("started")
         record: Record = {
             **dict.fromkeys(_NAMES, ""),
-            **about,
+            **names,
             "status": status,
             "sweep": self._sweep,
             "tries": tries,
@@ -104,7 +104,7 @@ class TaskBook:
             **{name: int(stages.get(name, 0)) for name in ("queries", "encoded", "decoded")},
             "pools": dict(pools),
         }
-        self.records[about["key"]] = record
+        self.records[names["key"]] = record
         return record
 
     def adopt(self, text: str, keys: Collection[str]) -> set[str]:

@@ -171,8 +171,8 @@ def seed_means(
     defined = results.dropna(subset=[metric]).sort_values(CELL)
     place = ["dataset", "category"]
     never = results.groupby(place)[metric].count().eq(0).rename("never").reset_index()
-    wanted = expected[CELL].merge(never[never["never"]], on=place, how="left")
-    needed = wanted[wanted["never"].isna()].groupby(run).size().rename("needed")
+    cells = expected[CELL].merge(never[never["never"]], on=place, how="left")
+    needed = cells[cells["never"].isna()].groupby(run).size().rename("needed")
     had = defined.groupby(run)[metric].agg(value="mean", had="size")
     means = pd.concat([had, needed], axis=1, join="inner").sort_index()
     return means.loc[means["had"] == means["needed"], ["value"]].reset_index()

@@ -141,7 +141,7 @@ def _changes(
         runs(frame, sweep.path, metric, frame[CELL])
         for sweep, frame in zip((a, b), shared, strict=True)
     ]
-    found = []
+    changes = []
     keys = measured[0].frame[["method", "dataset", "shots"]].drop_duplicates()
     for method, dataset, shots in keys.itertuples(index=False, name=None):
         parts = [each.of(method, dataset, shots) for each in measured]
@@ -155,13 +155,13 @@ def _changes(
         )
         sure = interval(y - x, drawn_y - drawn_x)
         means = float(x.mean()), float(y.mean())
-        found.append(Change(metric, method, dataset, shots, *means, sure, math.nan, len(seeds)))
+        changes.append(Change(metric, method, dataset, shots, *means, sure, math.nan, len(seeds)))
     import numpy as np
 
-    corrected = holm(np.array([change.sure.p for change in found]))
+    corrected = holm(np.array([change.sure.p for change in changes]))
     return [
         Change(**{**change.__dict__, "p_holm": float(p)})
-        for change, p in zip(found, corrected, strict=True)
+        for change, p in zip(changes, corrected, strict=True)
     ]
 
 

@@ -24,21 +24,21 @@ LEVELS = 100  # most queries of a kind (mistaken or right, normal or anomalous) 
 
 
 def predicted(
-    given: Prediction, personalized: NDArray[np.uint8] | None, gallery: int, masks: bool
+    prediction: Prediction, personalized: NDArray[np.uint8] | None, gallery: int, masks: bool
 ) -> Arrays:
     """What is stored of a shard: scores, parts, and maps as far as anything will read them.
 
     All maps are kept where the category has masks. Which queries will be worth looking at is not
     known without their labels: of all of them there is something small, unless ``gallery`` is 0.
     """
-    arrays: Arrays = {"scores": given.scores}
-    arrays |= {f"part.{name}": values for name, values in given.parts.items()}
-    if given.maps is not None and masks:
-        arrays["maps"] = given.maps
+    arrays: Arrays = {"scores": prediction.scores}
+    arrays |= {f"part.{name}": values for name, values in prediction.parts.items()}
+    if prediction.maps is not None and masks:
+        arrays["maps"] = prediction.maps
     if gallery:
-        if given.maps is not None:
-            arrays["small.map"] = rules.resize_maps(given.maps, (SMALL, SMALL))
-        for name, maps in given.part_maps.items():
+        if prediction.maps is not None:
+            arrays["small.map"] = rules.resize_maps(prediction.maps, (SMALL, SMALL))
+        for name, maps in prediction.part_maps.items():
             arrays[f"small.part.{name}"] = rules.resize_maps(maps, (SMALL, SMALL))
         if personalized is not None:
             size = _within(personalized.shape[1:3], THUMB)
@@ -101,12 +101,12 @@ def evaluate(
     if all("maps" in p for p in parts):
         stacked = [rules.resize_maps(p["maps"], (size, size)) for p in parts]
         maps = np.concatenate(stacked)
-        found = [mask_of(s) for s in samples]
-        masks = [None if m is None else rules.resize_mask(m, (size, size)) for m in found]
+        originals = [mask_of(s) for s in samples]
+        masks = [None if m is None else rules.resize_mask(m, (size, size)) for m in originals]
         if all(m is None for m in masks):
             masks = None
         else:
-            regions = [vanished(m, (size, size)) for m in found if m is not None]
+            regions = [vanished(m, (size, size)) for m in originals if m is not None]
             lost, all_regions = (sum(counts) for counts in zip(*regions, strict=True))
     row = metrics.evaluate(labels, scores, maps, masks)
     if lost:
@@ -215,8 +215,8 @@ def publish(store: Store, cell: str, arrays: Mapping[str, Any], meta: Mapping[st
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["query", "label", "defect", "score", *names])
     columns = [arrays["scores"], *(arrays[n] for n in names)]
-    about = zip(meta["names"], meta["labels"], meta["defects"], strict=True)
-    for i, (name, label, defect) in enumerate(about):
+    queries = zip(meta["names"], meta["labels"], meta["defects"], strict=True)
+    for i, (name, label, defect) in enumerate(queries):
         writer.writerow([name, label, defect, *(_shortest(c[i]) for c in columns)])
     store.write_text(cell.format("predictions") + ".csv", table.getvalue())
     # sorted: a file is the same whether its arrays were just made or are read

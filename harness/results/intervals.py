@@ -130,17 +130,17 @@ def interval(values: Floats, redrawn: Floats) -> Interval:
     return Interval(mean, mean - reach, mean + reach, float(2 * stdtr(freedom, -abs(mean) / error)))
 
 
-def of_share(found: Interval) -> Interval:
+def of_share(interval: Interval) -> Interval:
     """The interval of a mean of shares, taken over to the scale of log-odds: within 0..1, and
     farther from the mean on the side where there is room.
     """
-    centre = found.mean
-    if not 0 < centre < 1 or math.isnan(found.low):
-        return found._replace(p=math.nan)
+    centre = interval.mean
+    if not 0 < centre < 1 or math.isnan(interval.low):
+        return interval._replace(p=math.nan)
     slope = centre * (1 - centre)
     low, high = (
         1 / (1 + (1 - centre) / centre * math.exp(min((centre - end) / slope, 700.0)))
-        for end in (found.low, found.high)
+        for end in (interval.low, interval.high)
     )
     return Interval(centre, low, high, math.nan)
 
@@ -245,8 +245,8 @@ def _redraw(
         # n draws of n have a variance of (n - 1) / n of what they stand for
         stretch = math.sqrt(few / (few - 1) if few > 1 else 1)
         parts = ranked(labels, scores, draws[key])
-        found = {metric: METRIC[metric](*parts) for metric in metrics}
-        yield row, {m: v[0] + stretch * (v[1:] - v[0]) for m, v in found.items()}
+        redrawn = {metric: METRIC[metric](*parts) for metric in metrics}
+        yield row, {m: v[0] + stretch * (v[1:] - v[0]) for m, v in redrawn.items()}
 
 
 def predictions(path: Path) -> tuple[NDArray[np.str_], NDArray[np.bool_], Floats]:

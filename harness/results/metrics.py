@@ -41,7 +41,7 @@ class Ranking:
 
     above: NDArray[np.int64]  # (P,) normal scores strictly above it
     reach: NDArray[np.int64]  # (P,) normal scores at or above it
-    found: NDArray[np.int64]  # (P,) anomalous scores at or above it, itself included
+    recalled: NDArray[np.int64]  # (P,) anomalous scores at or above it, itself included
     order: NDArray[np.int64]  # (P,) its place among the anomalous scores as they came
     normals: int
     #: of pixels: (N, H, W) masks, whose anomalous pixels are those ranked; of images: None
@@ -285,7 +285,7 @@ def _rank(
     return Ranking(
         above=normal.size - np.searchsorted(normal, ordered, side="right"),
         reach=normal.size - np.searchsorted(normal, ordered, side="left"),
-        found=ordered.size - np.searchsorted(ordered, ordered, side="left"),
+        recalled=ordered.size - np.searchsorted(ordered, ordered, side="left"),
         order=order,
         normals=normal.size,
         marked=marked,
@@ -294,19 +294,19 @@ def _rank(
 
 def _auroc(ranking: Ranking) -> float:
     wrong = int(ranking.above.sum()) + int(ranking.reach.sum())  # twice the pairs, exact
-    pairs = 2 * ranking.found.size * ranking.normals
+    pairs = 2 * ranking.recalled.size * ranking.normals
     return (pairs - wrong) / pairs
 
 
 def _average_precision(ranking: Ranking) -> float:
     # The rise in recall at a threshold is its anomalous scores' share, so the sum is their mean.
-    return float((ranking.found / (ranking.found + ranking.reach)).mean())
+    return float((ranking.recalled / (ranking.recalled + ranking.reach)).mean())
 
 
 def _f1_max(ranking: Ranking) -> float:
     # Thresholds between anomalous scores only add false positives: the scores themselves will do.
-    called = ranking.found + ranking.reach
-    return float((2 * ranking.found / (ranking.found.size + called)).max())
+    called = ranking.recalled + ranking.reach
+    return float((2 * ranking.recalled / (ranking.recalled.size + called)).max())
 
 
 def _aupro(ranking: Ranking, limit: float = FPR_LIMIT) -> float:

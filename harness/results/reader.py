@@ -106,9 +106,9 @@ class SweepFolder:
     @cached_property
     def methods(self) -> list[str]:
         """Methods with a result or a failure, in the order of the config, then by name."""
-        there = set(self.results["method"]) | set(self.failed["method"])
-        order = [name for name in self.uses if name in there]
-        return order + sorted(there - set(order))
+        present = set(self.results["method"]) | set(self.failed["method"])
+        order = [name for name in self.uses if name in present]
+        return order + sorted(present - set(order))
 
     @property
     def gaps(self) -> list[str]:
@@ -198,10 +198,10 @@ def _read(path: Path) -> str:
 def _json(path: Path, default: Any) -> Any:
     text = _read(path)
     try:
-        found = json.loads(text) if text else default
+        contents = json.loads(text) if text else default
     except ValueError as error:
         raise ValueError(f"{path}: not readable as JSON: {error}") from error
-    return found if isinstance(found, type(default)) else default
+    return contents if isinstance(contents, type(default)) else default
 
 
 def _optional(path: Path, columns: list[str], key: Sequence[str] = aggregate.CELL) -> pd.DataFrame:

@@ -129,12 +129,12 @@ def near_best(pairs: pd.DataFrame, metric: str) -> set[tuple[str, int, str]]:
             first = (row["mean"] > 0) == RECORDS[metric].higher_is_better
             beaten[row["b"] if first else row["a"]] += row["mean"] != 0
         best = min(beaten, key=lambda name: beaten[name])
-        told = {
+        separated = {
             row["b"] if row["a"] == best else row["a"]
             for row in rows
             if best in (row["a"], row["b"]) and row["p_holm"] < ALPHA
         }
-        near |= {(str(dataset), int(str(shots)), name) for name in beaten if name not in told}
+        near |= {(str(dataset), int(str(shots)), name) for name in beaten if name not in separated}
     return near
 
 
@@ -215,12 +215,12 @@ def ranks(
 def _groups(mean_ranks: pd.Series[float], difference: float) -> tuple[tuple[str, ...], ...]:
     """Runs of neighbouring methods within one critical difference, none inside another."""
     names, values = list(map(str, mean_ranks.index)), mean_ranks.to_numpy(float)
-    found: list[tuple[int, int]] = []
+    spans: list[tuple[int, int]] = []
     for first in range(len(names)):
         last = int(np.searchsorted(values, values[first] + difference, side="right"))
-        if last - first > 1 and (not found or last > found[-1][1]):
-            found.append((first, last))
-    return tuple(tuple(names[first:last]) for first, last in found)
+        if last - first > 1 and (not spans or last > spans[-1][1]):
+            spans.append((first, last))
+    return tuple(tuple(names[first:last]) for first, last in spans)
 
 
 def _by_category(

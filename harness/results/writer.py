@@ -107,10 +107,10 @@ class ResultsWriter:
         self.timings[cell] = {**cell._asdict(), "key": key, **timing}
         self._dirty, self._summary = True, None
 
-    def fail(self, cell: Cell, key: str, about: Mapping[str, Any]) -> None:
+    def fail(self, cell: Cell, key: str, failure: Mapping[str, Any]) -> None:
         """A cell will have no result in this run."""
         self.rows.pop(cell, None)
-        self.failures[cell] = {**cell._asdict(), "key": key, **about}
+        self.failures[cell] = {**cell._asdict(), "key": key, **failure}
         self._dirty, self._summary = True, None
 
     def flush(self, final: bool = False) -> None:

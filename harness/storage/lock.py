@@ -98,9 +98,9 @@ class Lock:
 
     def _claim(self) -> None:
         """Leave a note, unless there is one of a driver that lives; then renew it."""
-        there = self._read()
-        if there is not None and not self._dead(there):
-            raise self._taken(there)
+        note = self._read()
+        if note is not None and not self._dead(note):
+            raise self._taken(note)
         self._write()
         time.sleep(MOMENT)
         last = self._read()
@@ -115,12 +115,12 @@ class Lock:
             with contextlib.suppress(OSError):  # the next one will do; three missed ones will not
                 self._write()
 
-    def _dead(self, there: dict[str, Any]) -> bool:
+    def _dead(self, note: dict[str, Any]) -> bool:
         """Whether the driver that left a note is gone."""
-        if there["machine"] == self._me["machine"]:
-            return bool(_born(int(there["pid"])) != there["born"])
+        if note["machine"] == self._me["machine"]:
+            return bool(_born(int(note["pid"])) != note["born"])
         where = self._store.path(self._sweep)
-        who = f"a run of it was left on {there['host']}"
+        who = f"a run of it was left on {note['host']}"
         print(f"{where}: {who}; waiting {SILENCE:g} s for a sign of life", file=sys.stderr)
         end = time.monotonic() + SILENCE
         while time.monotonic() < end:
@@ -128,7 +128,7 @@ class Lock:
             now = self._read()
             if now is None:
                 return True
-            if (now["id"], now["beat"]) != (there["id"], there["beat"]):
+            if (now["id"], now["beat"]) != (note["id"], note["beat"]):
                 return False
         return True
 
@@ -142,16 +142,16 @@ class Lock:
     def _write(self) -> None:
         self._store.write(self._name, json.dumps(self._me).encode())
 
-    def _taken(self, there: dict[str, Any]) -> InputError:
-        who = f" (process {there['pid']} on {there['host']})" if there else ""
+    def _taken(self, note: dict[str, Any]) -> InputError:
+        who = f" (process {note['pid']} on {note['host']})" if note else ""
         message = f"another run{who} works on this sweep; wait for its end, or stop it"
         return InputError(Problem(self._store.path(self._sweep), message))
 
 
 def _parsed(text: bytes) -> dict[str, Any] | None:
     try:
-        found = json.loads(text)
-        return found if found.keys() >= {"id", "host", "machine", "pid", "born", "beat"} else None
+        note = json.loads(text)
+        return note if note.keys() >= {"id", "host", "machine", "pid", "born", "beat"} else None
     except (ValueError, AttributeError):
         return None
 

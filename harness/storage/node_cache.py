@@ -36,15 +36,15 @@ class NodeCache:
 
     def read(self, name: str, fetch: Callable[[], bytes]) -> bytes:
         """Contents from the copy, or from ``fetch``, by one process of the machine at a time."""
-        found = self._copy(name)
-        if found is not None:
-            return found
+        contents = self._copy(name)
+        if contents is not None:
+            return contents
         with self._turn(name):
-            found = self._copy(name)  # whoever had the turn before may have fetched it
-            if found is None:
-                found = fetch()
-                self.put(name, found)
-            return found
+            contents = self._copy(name)  # whoever had the turn before may have fetched it
+            if contents is None:
+                contents = fetch()
+                self.put(name, contents)
+            return contents
 
     def put(self, name: str, contents: bytes) -> None:
         """Keep a copy, if there is room."""
@@ -106,8 +106,8 @@ class NodeCache:
         copies = []
         for path in self._folder.rglob("*.safetensors"):
             with contextlib.suppress(FileNotFoundError):  # removed by another process just now
-                about = path.stat()
-                copies.append((about.st_mtime, about.st_size, path))
+                status = path.stat()
+                copies.append((status.st_mtime, status.st_size, path))
         held = sum(size for _, size, _ in copies)
         most = min(self._limit, (held + shutil.disk_usage(self._folder).free) // 2)
         for _, freed, path in sorted(copies):

@@ -131,8 +131,8 @@ class Store:
         if self.local:
             yield Path(self.path(name))
             return
-        with tempfile.TemporaryDirectory() as there:
-            local = Path(there) / "copy"
+        with tempfile.TemporaryDirectory() as temporary:
+            local = Path(temporary) / "copy"
             with self._plain_errors():
                 self._fs.get(self.path(name), str(local), recursive=True)
             old = {p for p in local.rglob("*") if p.is_file()}
@@ -157,8 +157,8 @@ class Store:
         folder = self.path(f".artifacts/{kind}")
         with self._plain_errors():
             paths = self._fs.find(folder) if self._fs.exists(folder) else ()
-        found = (str(p).rpartition("/")[2] for p in paths)
-        return {n.removesuffix(".safetensors") for n in found if n.endswith(".safetensors")}
+        names = (str(p).rpartition("/")[2] for p in paths)
+        return {n.removesuffix(".safetensors") for n in names if n.endswith(".safetensors")}
 
     def tidy(self, folder: str) -> int:
         """Remove what killed processes left half-written below a folder; how many files."""
@@ -231,12 +231,12 @@ def _unpacked(contents: bytes) -> tuple[Arrays, Any]:
     # safetensors gives them in another order each time, and plug-ins may go through them in order
     arrays = dict(sorted(load_tensors(contents).items()))
     size = int.from_bytes(contents[:8], "little")
-    about = json.loads(contents[8 : 8 + size])["__metadata__"]
-    if str(_checksum(arrays, about["meta"])) != about["crc32"]:
+    header = json.loads(contents[8 : 8 + size])["__metadata__"]
+    if str(_checksum(arrays, header["meta"])) != header["crc32"]:
         raise ValueError("its contents do not match their checksum")
     for array in arrays.values():
         array.flags.writeable = False  # it may be kept and handed out again
-    return arrays, json.loads(about["meta"])
+    return arrays, json.loads(header["meta"])
 
 
 def artifact(kind: str, key: str) -> str:
@@ -246,8 +246,8 @@ def artifact(kind: str, key: str) -> str:
 
 def _native(array: Any) -> np.ndarray:
     """An array as it is stored: contiguous, in the machine's byte order."""
-    found = np.asarray(array, order="C")
-    return found.astype(found.dtype.newbyteorder("="), copy=False)
+    stored = np.asarray(array, order="C")
+    return stored.astype(stored.dtype.newbyteorder("="), copy=False)
 
 
 def _checksum(arrays: Mapping[str, np.ndarray], meta: str) -> int:
