@@ -71,8 +71,8 @@ def customization(generator: DreamBooth, repeat: int) -> tuple[float, float, flo
     text = generator._free.expand(batch, -1, -1)
 
     def bare() -> None:
-        said = unet(z, t, encoder_hidden_states=text, return_dict=False)[0]
-        ((said - z) ** 2).mean().backward()
+        predicted = unet(z, t, encoder_hidden_states=text, return_dict=False)[0]
+        ((predicted - z) ** 2).mean().backward()
         for weight in unet.parameters():
             weight.grad = None
 
@@ -106,17 +106,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=8)
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="of dreambooth")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    generator = DreamBooth(**{"base": given.base, **parameters(given.set)})
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    generator = DreamBooth(**{"base": arguments.base, **parameters(arguments.set)})
     generator.setup("cpu", FeatureMemory(1 << 28))
     count = sum(p.numel() for p in generator._unet.parameters()) / 1e6
-    print(f"{given.base}: UNet {count:.1f} M parameters, latents {generator._shape}")
-    whole, alone, evaluations, batch = personalization(generator, given.repeat)
+    print(f"{arguments.base}: UNet {count:.1f} M parameters, latents {generator._shape}")
+    whole, alone, evaluations, batch = personalization(generator, arguments.repeat)
     ratio = whole / (evaluations * alone)
     text = "personalization: {:.1f} ms per query = {:.2f} x ({} evaluations x {:.1f} ms, batch {})"
     print(text.format(1e3 * whole, ratio, evaluations, 1e3 * alone, batch))
-    whole, before, after, steps = customization(generator, given.repeat)
+    whole, before, after, steps = customization(generator, arguments.repeat)
     alone = (before + after) / 2
     text = "customization: {:.1f} s = {:.2f} x ({} steps x {:.1f} ms; {:.1f} before, {:.1f} after)"
     ratio = whole / (steps * alone)

@@ -173,10 +173,10 @@ def timed(device: str, run: Callable[[], Any]) -> tuple[Any, Spent]:
     """What ``run`` returns, and what it took."""
     peak = Peak(device)
     begun, cpu = time.perf_counter(), time.process_time()
-    made = run()
+    returned = run()
     if device.startswith("cuda"):
         torch.cuda.synchronize()
-    return made, Spent(time.perf_counter() - begun, time.process_time() - cpu, peak.gib())
+    return returned, Spent(time.perf_counter() - begun, time.process_time() - cpu, peak.gib())
 
 
 def matrix_rate(device: str, dtype: torch.dtype, side: int) -> float:
@@ -209,59 +209,60 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=1)
     parser.add_argument("--prompts", type=int, default=3)
     parser.add_argument("--evaluations", type=int, default=1, help="of the UNet, per query")
-    given = parser.parse_args()
-    if given.build:
-        save_base(given.folder, UNET, VAE, TEXT, SCHEDULER, dtype=torch.float16)
-        size = sum(p.stat().st_size for p in given.folder.rglob("*") if p.is_file())
-        print(f"{given.folder}: {size / 1e9:.2f} GB")
+    arguments = parser.parse_args()
+    if arguments.build:
+        save_base(arguments.folder, UNET, VAE, TEXT, SCHEDULER, dtype=torch.float16)
+        size = sum(p.stat().st_size for p in arguments.folder.rglob("*") if p.is_file())
+        print(f"{arguments.folder}: {size / 1e9:.2f} GB")
         return
 
     strength = 0.3
     generator = DreamBooth(
-        base=str(given.folder),
-        tune=given.tune,
-        checkpointing=given.checkpointing,
-        size=given.size,
+        base=str(arguments.folder),
+        tune=arguments.tune,
+        checkpointing=arguments.checkpointing,
+        size=arguments.size,
         copies=1,
-        train_steps=given.train_steps,
-        prompts=given.prompts,
+        train_steps=arguments.train_steps,
+        prompts=arguments.prompts,
         strength=strength,
-        steps=math.ceil(given.evaluations / strength),
+        steps=math.ceil(arguments.evaluations / strength),
     )
-    device = given.device
+    device = arguments.device
     _, spent = timed(device, lambda: generator.setup(device, FeatureMemory(1 << 30)))
     count = sum(p.numel() for p in generator._unet.parameters()) / 1e6
     print(f"loaded, UNet {count:.1f} M parameters: {spent}", flush=True)
     work = evaluation_flops(generator)
-    print(f"one evaluation of the UNet at {given.size} px: {work:.2f} TFLOP")
+    print(f"one evaluation of the UNet at {arguments.size} px: {work:.2f} TFLOP")
 
     random = np.random.default_rng(0)
-    shape = (given.size, given.size, 3)
+    shape = (arguments.size, arguments.size, 3)
     images = [
         Image(str(i), random.integers(0, 256, shape, dtype=np.uint8))
-        for i in range(given.queries + 1)
+        for i in range(arguments.queries + 1)
     ]
     support = Support(tuple(images[:1]), "metal nut", 0)
     prior: Arrays = {}
-    if given.prior:
+    if arguments.prior:
         prior = {"latents": random.standard_normal((4, *generator._shape)).astype(np.float16)}
     state, spent = timed(device, lambda: generator.customize(support, prior))
-    steps, kept = given.train_steps, sum(a.nbytes for a in state.values()) / 1e6
-    rows = 2 if given.prior else 1
+    steps, kept = arguments.train_steps, sum(a.nbytes for a in state.values()) / 1e6
+    rows = 2 if arguments.prior else 1
     # forward, and twice that backward; once more where activations are recomputed
-    rate = (4 if given.checkpointing else 3) * work * rows * steps / spent.seconds
+    rate = (4 if arguments.checkpointing else 3) * work * rows * steps / spent.seconds
     print(
-        f"customization ({given.tune}, {steps} steps of {rows} images): {spent}, state {kept:.0f} "
-        f"MB, {steps / spent.seconds:.3f} steps/s and about {rate:.3f} TFLOP/s, start and end "
-        "included",
+        f"customization ({arguments.tune}, {steps} steps of {rows} images): {spent}, state "
+        f"{kept:.0f} MB, {steps / spent.seconds:.3f} steps/s and about {rate:.3f} TFLOP/s, "
+        "start and end included",
         flush=True,
     )
-    made, spent = timed(device, lambda: generator.personalize(images[1:], 0))
-    n = len(made.images)
-    rate = work * 2 * len(made.prompts) * given.evaluations * n / spent.seconds
+    personalized, spent = timed(device, lambda: generator.personalize(images[1:], 0))
+    n = len(personalized.images)
+    rate = work * 2 * len(personalized.prompts) * arguments.evaluations * n / spent.seconds
     print(
-        f"personalization ({n} queries x {len(made.prompts)} prompts x {given.evaluations} guided "
-        f"evaluations): {spent}, {n / spent.seconds:.4f} queries/s, {rate:.3f} TFLOP/s in the UNet",
+        f"personalization ({n} queries x {len(personalized.prompts)} prompts x "
+        f"{arguments.evaluations} guided evaluations): {spent}, {n / spent.seconds:.4f} queries/s, "
+        f"{rate:.3f} TFLOP/s in the UNet",
         flush=True,
     )
     side = 8192 if device.startswith("cuda") else 2048

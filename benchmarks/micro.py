@@ -97,12 +97,12 @@ def reconstruct(vae: diffusers.AutoencoderKL, pixels: NDArray[np.uint8]) -> NDAr
 def zero_shot(data: Dataset, category: str, most: int, judge: ZeroShot) -> tuple[float, float, int]:
     """AUROC of the image's score, AUROC of image + worst patch, number of pictures."""
     direction = judge.direction(data.object_name(category))
-    found = [(*judge.scores(p, direction), label) for p, label in pictures(data, category, most)]
-    image, patch, labels = np.array(found).T
+    scored = [(*judge.scores(p, direction), label) for p, label in pictures(data, category, most)]
+    image, patch, labels = np.array(scored).T
     return (
         float(roc_auc_score(labels, image)),
         float(roc_auc_score(labels, image + patch)),
-        len(found),
+        len(scored),
     )
 
 
@@ -157,14 +157,14 @@ def sheets(folder: Path, home: Path, steps: int, guidance: float) -> None:
     figure.tight_layout(pad=0.3)
     figure.savefig(folder / "micro_samples.png", dpi=90)
     data = Surfaces(n_test=24)
-    found: list[NDArray[np.uint8]] = []
+    rows: list[NDArray[np.uint8]] = []
     for category in data.categories():
         for sample in (data.train(category)[0], data.test(category)[-1]):
             pixels = data.open(sample.image)
             back = reconstruct(pipe.vae, pixels)
             error = np.abs(back.astype(int) - pixels).max(2, keepdims=True).repeat(3, 2)
-            found += [pixels, back, np.clip(error * 4, 0, 255).astype(np.uint8)]
-    Picture.fromarray(rows_of(found, 12)).save(folder / "micro_reconstructions.png")
+            rows += [pixels, back, np.clip(error * 4, 0, 255).astype(np.uint8)]
+    Picture.fromarray(rows_of(rows, 12)).save(folder / "micro_reconstructions.png")
 
 
 def main() -> None:

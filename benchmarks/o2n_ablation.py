@@ -49,7 +49,7 @@ class Cell:
     def row(self, name: str, scores: np.ndarray) -> dict[str, object]:
         """A row of results under another method's name."""
         anomalous = int(self.labels.sum())
-        found = metrics.evaluate(self.labels, scores)
+        figures = metrics.evaluate(self.labels, scores)
         return {
             "method": name,
             "dataset": self.dataset,
@@ -58,7 +58,7 @@ class Cell:
             "seed": self.seed,
             "n_normal": len(self.labels) - anomalous,
             "n_anomalous": anomalous,
-            **found,
+            **figures,
         }
 
 
@@ -86,9 +86,9 @@ def read_cells(folder: Path, method: str | None = None) -> list[Cell]:
         where = path.parts[-4:-1]
         cells.append(Cell(*where, int(shots), int(seed), labels, parts))
     if not cells:
-        wanted = f"method {method}" if method else "any method"
+        which = f"method {method}" if method else "any method"
         raise FileNotFoundError(
-            f"{folder}: no predictions of {wanted} with the parts {', '.join(BRANCHES)}"
+            f"{folder}: no predictions of {which} with the parts {', '.join(BRANCHES)}"
         )
     return cells
 
@@ -116,8 +116,8 @@ def table(frame: pd.DataFrame) -> Iterator[str]:
     runs = {m: intervals.runs(frame, None, m) for m in ("image_auroc", "image_auprc")}
     for name in FUSIONS:
         if name != ALL:
-            found = significance.paired_frame(frame, ALL, name, runs)
-            paired[name] = found.set_index(["dataset", "shots", "metric"])
+            pairs = significance.paired_frame(frame, ALL, name, runs)
+            paired[name] = pairs.set_index(["dataset", "shots", "metric"])
     for dataset, shots in sorted({key[:2] for key in summary.index}):
         row = summary.loc[(dataset, shots, ALL)]
         yield ""

@@ -39,12 +39,12 @@ def swept(categories: int, methods: int, seeds: int) -> tuple[Sweep, PlanInputs]
         shots=[1],
         seeds=list(range(seeds)),
     )
-    made = []
+    planned = []
     for c in range(categories):
         queries = tuple(Reference(Sample(f"{c}/{i}"), f"{c}/{i}") for i in range(50))
         supports = {s: (Reference(Sample(f"{c}/t{s}"), f"{c}/t{s}"),) for s in range(seeds)}
-        made.append(Category("many", f"c{c}", "thing", queries, supports, str(c)))
-    return sweep, PlanInputs(tuple(made), tuple(Code(f"m{i}") for i in range(methods)), {})
+        planned.append(Category("many", f"c{c}", "thing", queries, supports, str(c)))
+    return sweep, PlanInputs(tuple(planned), tuple(Code(f"m{i}") for i in range(methods)), {})
 
 
 def megabytes() -> float:
@@ -130,9 +130,9 @@ def main() -> int:
     parser.add_argument("--tasks", type=int, default=10_000, help="0: plan only")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--runner", choices=("local", "ray"), default="ray")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     good = True
-    sweep, stuff = swept(-(-given.cells // 2000), 20, 100)
+    sweep, stuff = swept(-(-arguments.cells // 2000), 20, 100)
     began, cpu = time.perf_counter(), time.process_time()
     graph = plan(sweep, stuff)
     took, cpu = time.perf_counter() - began, time.process_time() - cpu
@@ -145,15 +145,20 @@ def main() -> int:
     print(text.format(len(graph.cells), len(graph.tasks), took, cpu, spent, peak), flush=True)
     good &= cpu < SECONDS and peak < GIGABYTES
     del graph, sweep, stuff
-    if given.tasks:
-        rate, memory = handed_out(given.tasks, given.workers, given.runner)
+    if arguments.tasks:
+        rate, memory = handed_out(arguments.tasks, arguments.workers, arguments.runner)
         half = memory[len(memory) // 2 :]
         growth = half[-1] - half[0] if half else 0.0
         text = "{} tasks that do nothing on {} {} workers: {:.0f} a second; "
         text += "{:.0f} MB, {:+.1f} MB in the second half"
         print(
             text.format(
-                given.tasks, given.workers, given.runner, rate, memory[-1] if memory else 0, growth
+                arguments.tasks,
+                arguments.workers,
+                arguments.runner,
+                rate,
+                memory[-1] if memory else 0,
+                growth,
             )
         )
         good &= rate >= RATE

@@ -47,9 +47,9 @@ class Case:
     personalized: np.ndarray
     reconstructed: np.ndarray
 
-    def error(self, made: np.ndarray, inside: bool) -> float:
+    def error(self, personalized: np.ndarray, inside: bool) -> float:
         """Mean squared error to the clean counterpart, in 0..1 squared."""
-        squares = ((made / 255.0 - self.clean / 255.0) ** 2).mean(2)
+        squares = ((personalized / 255.0 - self.clean / 255.0) ** 2).mean(2)
         return float(squares[self.mask == inside].mean())
 
 
@@ -68,7 +68,7 @@ def run_category(
     plain.load({}, support)
     samples = [s for s in dataset.test(category) if s.label]
     queries = [image(s) for s in samples]
-    made, rebuilt = (g.personalize(queries, 0).images for g in (generator, plain))
+    personalized, rebuilt = (g.personalize(queries, 0).images for g in (generator, plain))
     del state
     return [
         Case(
@@ -79,7 +79,7 @@ def run_category(
             p,
             r,
         )
-        for s, q, p, r in zip(samples, queries, made, rebuilt, strict=True)
+        for s, q, p, r in zip(samples, queries, personalized, rebuilt, strict=True)
     ]
 
 
@@ -135,14 +135,14 @@ def contact_sheet(cases: Sequence[Case], path: Path, rows: int = 20, scale: int 
 
 def parameters(settings: Sequence[str]) -> dict[str, Any]:
     """``name=value`` strings to keywords; values as in JSON, else strings."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for setting in settings:
         name, _, value = setting.partition("=")
         try:
-            found[name] = json.loads(value)
+            values[name] = json.loads(value)
         except json.JSONDecodeError:
-            found[name] = value
-    return found
+            values[name] = value
+    return values
 
 
 def main() -> None:
@@ -157,27 +157,27 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the procedural images")
     parser.add_argument("--sheet", type=Path, help="contact sheet to write, PNG")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="of dreambooth")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
 
-    n_test = 2 * given.queries
-    dataset = Surfaces(n_train=given.shots, n_test=n_test, seed=given.seed)
-    params = {"base": given.base, **parameters(given.set)}
+    n_test = 2 * arguments.queries
+    dataset = Surfaces(n_train=arguments.shots, n_test=n_test, seed=arguments.seed)
+    params = {"base": arguments.base, **parameters(arguments.set)}
     generator = DreamBooth(**params)
     plain = DreamBooth(**{**params, "strength": 0.0, "prompts": 0})
     memory = FeatureMemory(1 << 30)
-    generator.setup(given.device, memory)
-    plain.setup(given.device, memory)
+    generator.setup(arguments.device, memory)
+    plain.setup(arguments.device, memory)
     print(params)
     cases: list[Case] = []
-    for category in given.categories or dataset.categories():
+    for category in arguments.categories or dataset.categories():
         begun = time.perf_counter()
-        some = run_category(dataset, category, given.shots, generator, plain)
+        some = run_category(dataset, category, arguments.shots, generator, plain)
         cases += some
         print(f"{category}: {len(some)} queries in {time.perf_counter() - begun:.0f} s", flush=True)
     inside, outside = report(cases)
-    if given.sheet:
-        contact_sheet(cases, given.sheet)
-        print(f"contact sheet: {given.sheet}")
+    if arguments.sheet:
+        contact_sheet(cases, arguments.sheet)
+        print(f"contact sheet: {arguments.sheet}")
     enough = len(cases) >= 100
     verdict = "kept" if inside <= 0.8 and outside <= 1.5 and enough else "BROKEN"
     print(f"promise (inside <= 0.8, outside <= 1.5, at least 100 queries): {verdict}")

@@ -57,7 +57,7 @@ class World:
 
     def auxiliary(self, categories: Sequence[str]) -> Auxiliary:
         """Normal images of the categories to train on."""
-        made = (
+        worlds = (
             AuxiliaryCategory(
                 name,
                 self.dataset.object_name(name),
@@ -68,7 +68,7 @@ class World:
             )
             for name in categories
         )
-        return Auxiliary(tuple(made), self.shots, self.dataset.seed)
+        return Auxiliary(tuple(worlds), self.shots, self.dataset.seed)
 
     def aurocs(self, method: Regad, categories: Sequence[str]) -> list[float]:
         """Image AUROC of a loaded method on each category."""

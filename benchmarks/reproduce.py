@@ -75,13 +75,13 @@ def status(name: str, storages: list[Path]) -> str:
         folder = storage / sweep.name
         if not (folder / "results.csv").is_file():
             continue
-        found = reader.load(folder)
-        if found.results.empty:
+        swept = reader.load(folder)
+        if swept.results.empty:
             continue
-        where = str(found.environment.get("processor") or found.environment.get("system", "?"))
-        commit = str(found.environment.get("commit", "?"))[:10]
-        done = f"{len(found.results):,} of {whole:,} cells"
-        failed = f", {len(found.failed)} failed" if len(found.failed) else ""
+        where = str(swept.environment.get("processor") or swept.environment.get("system", "?"))
+        commit = str(swept.environment.get("commit", "?"))[:10]
+        done = f"{len(swept.results):,} of {whole:,} cells"
+        failed = f", {len(swept.failed)} failed" if len(swept.failed) else ""
         runs.append(f"{done}{failed} on {where} at {commit}")
     return "; ".join(runs) or "never run"
 

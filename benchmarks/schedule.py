@@ -97,9 +97,9 @@ def inputs(sweep: Sweep) -> PlanInputs:
 
 
 def _code(kind: str, use: str, params: config.Params, digest: str) -> Code:
-    made = config.build(kind, use, params)
+    plugin = config.build(kind, use, params)
     names = ("gpus", "auxiliary", "auxiliary_per_shots", "personalized", "prior")
-    return Code(digest, **{n: getattr(made, n) for n in names if hasattr(made, n)})
+    return Code(digest, **{n: getattr(plugin, n) for n in names if hasattr(plugin, n)})
 
 
 def simulate(
@@ -199,12 +199,12 @@ def main() -> int:
     parser.add_argument("--only", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--gantt", type=Path, help="PNG or SVG; the number of GPUs is added")
-    given = parser.parse_args()
-    sweep = config.load(given.conf, given.set)
+    arguments = parser.parse_args()
+    sweep = config.load(arguments.conf, arguments.set)
     stuff = inputs(sweep)
     begun = time.perf_counter()
-    graph = plan(sweep, stuff, config.only(given.only))
-    table = costs.read(given.costs)
+    graph = plan(sweep, stuff, config.only(arguments.only))
+    table = costs.read(arguments.costs)
     estimate = costs.Estimator(table, sweep, stuff.categories, costs.parameters(sweep))
     took = time.perf_counter() - begun
     print(f"{len(graph.cells)} cells, {len(graph.tasks)} tasks, planned in {took:.1f} s")
@@ -212,9 +212,11 @@ def main() -> int:
         hours, gpu = stage.seconds / 3600, stage.gpu_seconds / 3600
         print(f"{stage.kind:<12}{stage.tasks:>8} tasks{hours:>10.1f} h{gpu:>10.1f} GPU-hours")
     good = True
-    for gpus in given.gpus:
+    for gpus in arguments.gpus:
         begun = time.process_time()
-        spans = simulate(graph, estimate.seconds, gpus, gpus * given.cpus_per_gpu, given.spread)
+        spans = simulate(
+            graph, estimate.seconds, gpus, gpus * arguments.cpus_per_gpu, arguments.spread
+        )
         took = time.process_time() - begun
         share, makespan = busy(spans, gpus)
         last = max(s.end for s in spans if s.worker < gpus)
@@ -224,8 +226,8 @@ def main() -> int:
         print(text.format(gpus, 100 * share, makespan / 3600, last / 3600, moves / gpus,
                           len(spans) / took), flush=True)  # fmt: skip
         good &= share >= WANTED.get(gpus, 0.0)
-        if given.gantt is not None:
-            path = given.gantt.with_stem(f"{given.gantt.stem}-{gpus}")
+        if arguments.gantt is not None:
+            path = arguments.gantt.with_stem(f"{arguments.gantt.stem}-{gpus}")
             draw(spans, gpus, path, f"{sweep.name} on {gpus} GPUs: {100 * share:.1f} % busy")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"peak memory {peak:.2f} GB")

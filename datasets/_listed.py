@@ -139,7 +139,7 @@ class Masked(Listed):
         self.threshold = threshold
 
 
-def _sorted(folder: Path, wanted: Callable[[os.DirEntry[str]], bool]) -> list[str]:
+def _sorted(folder: Path, chosen: Callable[[os.DirEntry[str]], bool]) -> list[str]:
     """Names in a folder, by their bytes, without what operating systems leave behind.
 
     Raises
@@ -148,7 +148,7 @@ def _sorted(folder: Path, wanted: Callable[[os.DirEntry[str]], bool]) -> list[st
         A name is not UTF-8: no table or key could hold it.
     """
     with os.scandir(folder) as entries:
-        names = [e.name for e in entries if not e.name.startswith(_LEFT_BEHIND) and wanted(e)]
+        names = [e.name for e in entries if not e.name.startswith(_LEFT_BEHIND) and chosen(e)]
     names.sort(key=os.fsencode)
     for name in names:
         if not _utf8(name):
@@ -188,8 +188,10 @@ def skipped(base: Path, places: Iterable[str]) -> list[str]:
                     examples.setdefault(reason, shown)
     if not counts:
         return []
-    said = [f"{count:,} {reason} ({examples[reason]})" for reason, count in sorted(counts.items())]
-    return [f"not read: {', '.join(said)}"]
+    counted = [
+        f"{count:,} {reason} ({examples[reason]})" for reason, count in sorted(counts.items())
+    ]
+    return [f"not read: {', '.join(counted)}"]
 
 
 def _reason(entry: os.DirEntry[str]) -> str:
@@ -259,8 +261,8 @@ def pictured(
     where = child(base, *part)
     if where is None:
         return None
-    found = child(where, *kind)
-    inner = child(found, *leaf) if found else None
+    folder = child(where, *kind)
+    inner = child(folder, *leaf) if folder else None
     outer = child(where, *leaf)
     swapped = child(outer, *kind) if outer else None
-    return inner or swapped or (found if found and "img" in leaf else None)
+    return inner or swapped or (folder if folder and "img" in leaf else None)

@@ -55,9 +55,9 @@ class Tree(Masked):
         return normals, queries
 
     def _missing(self, message: str, parameter: str, where: Path) -> FileNotFoundError:
-        there = ", ".join(folders(where)) if where.is_dir() else ""
+        listed = ", ".join(folders(where)) if where.is_dir() else ""
         hint = f"; the parameter {parameter} names another" if self.named else ""
-        return FileNotFoundError(f"{message}; {where} has {there or 'no folders'}{hint}")
+        return FileNotFoundError(f"{message}; {where} has {listed or 'no folders'}{hint}")
 
     def _kind(self, prefix: str, kind: str) -> list[Sample]:
         """Queries of a kind, with those masks that there are."""

@@ -142,17 +142,19 @@ class AITEX(Masked):
         tiles: list[Sample] = []
         for name in images(self.base / place):
             source, stem = f"{place}/{name}", Path(name).stem.lower()
-            found = [masks[m] for end in ("", "1", "2") if (m := f"{stem}_mask{end}") in masks]
-            if not found:
+            drawn_masks = [
+                masks[m] for end in ("", "1", "2") if (m := f"{stem}_mask{end}") in masks
+            ]
+            if not drawn_masks:
                 self._unmarked.append(name)
                 continue
-            mask = _BOTH.join(f"{drawn}/{file}" for file in found)
+            mask = _BOTH.join(f"{drawn}/{file}" for file in drawn_masks)
             contents = self.open(mask)
             region = marked(contents, self.threshold) if isinstance(contents, bytes) else contents
             width, height = size(self.base / source)
             if region.shape != (height, width):
                 raise ValueError(
-                    f"{self.base / drawn / found[0]}: expected the size of its image, "
+                    f"{self.base / drawn / drawn_masks[0]}: expected the size of its image, "
                     f"{width} x {height}. Got {region.shape[1]} x {region.shape[0]}."
                 )
             code = f"{stem}__".split("_")[1]

@@ -53,8 +53,8 @@ class BrainMRI(Listed):
         self.split = split
 
     def _recognises(self, folder: Path) -> bool:
-        found = [child(folder, "no"), child(folder, "yes")]
-        return all(each is not None and images(each) for each in found)
+        halves = [child(folder, "no"), child(folder, "yes")]
+        return all(each is not None and images(each) for each in halves)
 
     def _partition(self, category: str) -> Partition:
         normal, tumour = self._names("no"), self._names("yes")

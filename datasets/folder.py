@@ -48,8 +48,8 @@ class Folder(Tree):
         self.layout = f"{train} and {test}, or folders that have them"
 
     def _recognises(self, folder: Path) -> bool:
-        here = [folder, *(folder / name for name in folders(folder))]
-        return any((each / self.names["train"]).is_dir() for each in here)
+        places = [folder, *(folder / name for name in folders(folder))]
+        return any((each / self.names["train"]).is_dir() for each in places)
 
     @property
     def _single(self) -> bool:

@@ -61,13 +61,13 @@ class MNIST(OneVersusRest):
 
     def _labelled(self, part: str) -> Labelled:
         stem, *_ = _PARTS[part]
-        found = _found(self.base)
-        if len(found) < 4:
+        files = _found(self.base)
+        if len(files) < 4:
             place = parted(self.base, self.counts, *_PARTS[part])
             assert place is not None  # the tree was recognised
             return by_class(self.base, place)
-        file = found[stem, "images"]
-        labels = _idx(self.base / found[stem, "labels"], 1)
+        file = files[stem, "images"]
+        labels = _idx(self.base / files[stem, "labels"], 1)
         pictures = len(self._held(file))
         if pictures != len(labels):
             raise ValueError(
@@ -82,12 +82,12 @@ class MNIST(OneVersusRest):
 
 def _found(folder: Path) -> dict[tuple[str, str], str]:
     """Names of the idx files by (train or t10k, images or labels); plain before gzipped."""
-    found: dict[tuple[str, str], str] = {}
+    files: dict[tuple[str, str], str] = {}
     for path in sorted(folder.iterdir(), reverse=True):
         matched = _FILE.fullmatch(path.name)
         if matched and path.is_file():
-            found[matched[1].lower(), matched[2].lower()] = path.name
-    return found
+            files[matched[1].lower(), matched[2].lower()] = path.name
+    return files
 
 
 def _idx(path: Path, dimensions: int) -> NDArray[np.uint8]:

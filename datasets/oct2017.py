@@ -59,8 +59,8 @@ class OCT2017(Listed):
     def remarks(self, category: str) -> list[str]:
         """How many scans the split by patient left out."""
         self._listed(category)
-        said = f"{self._dropped:,} train scans left out: their patient is in test"
-        return super().remarks(category) + [f"{said} (split: published keeps them)"] * bool(
+        left_out = f"{self._dropped:,} train scans left out: their patient is in test"
+        return super().remarks(category) + [f"{left_out} (split: published keeps them)"] * bool(
             self._dropped
         )
 

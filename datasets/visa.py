@@ -66,10 +66,10 @@ class VisA(Masked):
             path = self.base / _TABLE
             with path.open(newline="", encoding="utf-8-sig") as lines:
                 reader = csv.DictReader(lines, skipinitialspace=True)
-                wanted = ["object", "split", "label", "image", "mask"]
-                if not set(wanted) <= set(reader.fieldnames or ()):
+                columns = ["object", "split", "label", "image", "mask"]
+                if not set(columns) <= set(reader.fieldnames or ()):
                     raise ValueError(
-                        f"{path}: expected the columns {', '.join(wanted)}. "
+                        f"{path}: expected the columns {', '.join(columns)}. "
                         f"Got {', '.join(reader.fieldnames or ()) or 'an empty file'}."
                     )
                 table: dict[str, list[dict[str, str]]] = {}

@@ -144,8 +144,8 @@ class Adp(Method):
                 "adp: self_tuning needs pseudo-anomalies; name a generator with `objective: adp`"
             )
         images = [Image(_digest(pixels), pixels) for pixels in state["validation"]]
-        made = self._encoder.encode(images, size=self.size)
-        anomalies = torch.stack([encoding.image for encoding in made])
+        encodings = self._encoder.encode(images, size=self.size)
+        anomalies = torch.stack([encoding.image for encoding in encodings])
         return [adp.importance(text, normal, anomalies, self._tau) for text in texts]
 
     def predict(self, queries: Queries) -> Prediction:
@@ -155,10 +155,10 @@ class Adp(Method):
         parts = {"text": anomalous_probability(embeddings, self._prototypes, self._tau)}
         maps = None
         if self.association:
-            found = self._associated(encodings)
-            parts["association"] = found.flatten(1).amax(dim=1)
+            association = self._associated(encodings)
+            parts["association"] = association.flatten(1).amax(dim=1)
             if queries.maps:
-                maps = _floats(upsample(found, (self.size, self.size)))
+                maps = _floats(upsample(association, (self.size, self.size)))
         scores = torch.stack([value.double() for value in parts.values()]).sum(dim=0)
         named = {name: _floats(value) for name, value in parts.items()}
         return Prediction(scores=_floats(scores), maps=maps, parts=named)

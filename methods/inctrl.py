@@ -121,8 +121,8 @@ class Inctrl(Method):
 
     def files(self) -> Sequence[Path]:
         """The encoder's local files, and the checkpoint's."""
-        found = () if self.trained_by is None else self.trained_by.files()
-        return (*encoder_files(self.encoder), *found)
+        checkpoints = () if self.trained_by is None else self.trained_by.files()
+        return (*encoder_files(self.encoder), *checkpoints)
 
     def setup(self, device: str, features: Features) -> None:
         """Load the encoder."""

@@ -265,12 +265,12 @@ class O2n(Method):
         from methods._o2n.text import TextLayers
 
         self._layers = TextLayers.of(state, self._device)
-        wanted = [self._encoder.dims[level] for level in self._levels]
-        given = [weight.shape[1] for weight in self._layers.weights]
-        if given != wanted:
+        expected = [self._encoder.dims[level] for level in self._levels]
+        trained = [weight.shape[1] for weight in self._layers.weights]
+        if trained != expected:
             raise ValueError(
-                f"o2n: the trained layers are for levels of {given} channels, but levels "
-                f"{self._levels} of {self._encoder.name} have {wanted}"
+                f"o2n: the trained layers are for levels of {trained} channels, but levels "
+                f"{self._levels} of {self._encoder.name} have {expected}"
             )
         digest = hashlib.sha256(b"".join(state[name].tobytes() for name in sorted(state)))
         self._trained = digest.hexdigest()[:24]
@@ -301,9 +301,9 @@ class O2n(Method):
                 parts.setdefault(name, []).append(score_of(levels, self.maximum == "of-mean"))
         scores = {name: torch.cat(values).cpu().numpy() for name, values in parts.items()}
         damaged = np.array([act.damaged for act in played])
-        found = best_weights(scores, damaged, self.fusion, _MARGIN)
-        _log.info("%s: weights %s by synthetic defects", support.object_name, found)
-        return found
+        weights = best_weights(scores, damaged, self.fusion, _MARGIN)
+        _log.info("%s: weights %s by synthetic defects", support.object_name, weights)
+        return weights
 
     def predict(self, queries: Queries) -> Prediction:
         """Score each query by the three branches."""
@@ -348,8 +348,8 @@ class O2n(Method):
         several = self.selection != "generator"
         counterparts = [framed_features(one) for one in unstacked(personalized, several)]
         features = self._features_of(images)
-        found = self._comparison.branches(features, rebuilt, counterparts, bank)
-        return [*found.items(), ("S_text", self._text(images))]
+        branches = self._comparison.branches(features, rebuilt, counterparts, bank)
+        return [*branches.items(), ("S_text", self._text(images))]
 
     def _text(self, images: Sequence[Image]) -> Levels:
         """Anomalous probability by sentences; one cell per image in the class token's reading."""
@@ -361,8 +361,8 @@ class O2n(Method):
         def compute(batch: Sequence[Image]) -> list[tuple[torch.Tensor, ...]]:
             levels = zip(*(encoding.levels for encoding in self._encode(batch)), strict=True)
             stacked = [torch.stack(level) for level in levels]
-            found = self._layers.probabilities(stacked, self._sentences, self.temperature)
-            return [tuple(level[i].clone() for level in found) for i in range(len(batch))]
+            probabilities = self._layers.probabilities(stacked, self._sentences, self.temperature)
+            return [tuple(level[i].clone() for level in probabilities) for i in range(len(batch))]
 
         # The same for all supports, so it is remembered.
         space = (

@@ -28,13 +28,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Photograph the demo's report for the README.")
     parser.add_argument("folder", nargs="?", type=Path, default=HOME / "runs" / "demo")
     parser.add_argument("--target", type=Path, default=TARGET)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     chromium = shutil.which("chromium") or shutil.which("chrome")
     if chromium is None:
         print("Chromium is not installed: expected chromium or chrome in PATH", file=sys.stderr)
         return 2
     try:
-        page = report.render(given.folder, "html")
+        page = report.render(arguments.folder, "html")
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -42,7 +42,7 @@ def main() -> int:
 
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        photograph(page, browser).save(given.target, optimize=True)
+        photograph(page, browser).save(arguments.target, optimize=True)
         browser.close()
     return 0
 

@@ -125,7 +125,7 @@ def crops(images: torch.Tensor, least: float, side: int, random: torch.Generator
     uint8 ndarray of shape (n, side, side, 3)
     """
     height, width = images.shape[2:]
-    made = []
+    resized = []
     for image in images:
         area, ratio, down, right = torch.rand(4, generator=random).tolist()
         area = least + (1 - least) * area
@@ -135,9 +135,9 @@ def crops(images: torch.Tensor, least: float, side: int, random: torch.Generator
         columns = max(1, round(width * math.sqrt(area * ratio)))
         top, left = int(down * (height - rows + 1)), int(right * (width - columns + 1))
         part = image[None, :, top : top + rows, left : left + columns]
-        made.append(
+        resized.append(
             torch.nn.functional.interpolate(
                 part, (side, side), mode="bicubic", antialias=True, align_corners=False
             )
         )
-    return model.to_pixels(torch.cat(made).clamp(0, 1))
+    return model.to_pixels(torch.cat(resized).clamp(0, 1))

@@ -140,7 +140,7 @@ def _train(
         noise = torch.randn(clean.shape, generator=random).to(device)
         t = torch.randint(latest, (len(clean),), generator=random).to(device)
         noisy = model.noised(parts, clean, noise, t)
-        wanted = model.target(parts, clean, noise, t)
+        target = model.target(parts, clean, noise, t)
         while True:
             try:
                 # the rows of a step may go through in turns: their gradients add up to the same
@@ -148,9 +148,9 @@ def _train(
                 for first in range(0, len(clean), at_once):
                     now = slice(first, first + at_once)
                     with model.autocast(device, recipe.dtype):
-                        told = {"encoder_hidden_states": condition[now], "return_dict": False}
-                        said = unet(noisy[now], t[now], **told)[0]
-                    error = ((said.float() - wanted[now]) ** 2).mean((1, 2, 3))
+                        context = {"encoder_hidden_states": condition[now], "return_dict": False}
+                        predicted = unet(noisy[now], t[now], **context)[0]
+                    error = ((predicted.float() - target[now]) ** 2).mean((1, 2, 3))
                     loss = (error * worth[now]).sum()
                     scaler.scale(loss).backward()
                     turns.append(loss.detach())
@@ -161,7 +161,7 @@ def _train(
                     raise MemoryError(message) from failure
             # out of the except block, whose traceback keeps the failed pass's tensors alive
             at_once //= 2
-            said = error = loss = None
+            predicted = error = loss = None
             optimiser.zero_grad(set_to_none=True)  # some gradients of the failed pass are there
             torch.cuda.empty_cache()
             _log.warning("customizing %s: out of GPU memory, going on with %d", what, at_once)

@@ -142,8 +142,8 @@ def learn(
                     for first in range(0, recipe.batch, at_once):
                         now = slice(first, first + at_once)
                         text = captions(concept, which[now])
-                        told = (clean[now], noise[now], t[now], text, recipe.dtype)
-                        error = denoising_error(parts, unet, *told).sum() / recipe.batch
+                        drawn = (clean[now], noise[now], t[now], text, recipe.dtype)
+                        error = denoising_error(parts, unet, *drawn).sum() / recipe.batch
                         error.backward()
                         errors.append(error.detach())
                     break
@@ -153,7 +153,7 @@ def learn(
                         raise MemoryError(message) from failure
                 # out of the except block, whose traceback keeps the failed pass's tensors alive
                 at_once = (at_once + 1) // 2
-                error = text = told = None
+                error = text = drawn = None
                 torch.cuda.empty_cache()
                 _log.warning("%s: out of GPU memory, going on with %d at once", what, at_once)
             added = torch.zeros((), device=device)
@@ -171,8 +171,8 @@ def learn(
     finally:
         unet.disable_gradient_checkpointing()
         unet.eval()
-    found = torch.stack(losses).float().cpu().numpy() if losses else np.zeros((0, 2), np.float32)
-    return concept.detach(), found
+    history = torch.stack(losses).float().cpu().numpy() if losses else np.zeros((0, 2), np.float32)
+    return concept.detach(), history
 
 
 def denoising_error(
@@ -187,6 +187,6 @@ def denoising_error(
     """Mean squared error (n,) of the UNet's prediction for each noised latent."""
     noisy = model.noised(parts, clean, noise, t)
     with model.autocast(parts.device, dtype):
-        said = unet(noisy, t, encoder_hidden_states=text, return_dict=False)[0]
-    wanted = model.target(parts, clean, noise, t)
-    return ((said.float() - wanted) ** 2).mean((1, 2, 3))
+        predicted = unet(noisy, t, encoder_hidden_states=text, return_dict=False)[0]
+    target = model.target(parts, clean, noise, t)
+    return ((predicted.float() - target) ** 2).mean((1, 2, 3))

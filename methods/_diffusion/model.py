@@ -185,14 +185,14 @@ def embed(parts: Parts, prompts: Sequence[str]) -> torch.Tensor:
     length = min(
         parts.tokenizer.model_max_length, parts.text_encoder.config.max_position_embeddings
     )
-    found = []
+    embedded = []
     for prompt in prompts:
         tokens = parts.tokenizer(
             prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         )
         with torch.inference_mode():
-            found.append(parts.text_encoder(tokens.input_ids.to(parts.device))[0])
-    return torch.cat(found)
+            embedded.append(parts.text_encoder(tokens.input_ids.to(parts.device))[0])
+    return torch.cat(embedded)
 
 
 def to_tensor(pixels: np.ndarray, size: int | None, device: str) -> torch.Tensor:
@@ -300,17 +300,17 @@ def denoise(
     with torch.inference_mode(), autocast(parts.device, dtype):
         for i, t in enumerate(trail):
             rows = torch.cat([z, z]) if guided else z
-            said = unet(rows, t, encoder_hidden_states=condition, return_dict=False)[0].float()
+            predicted = unet(rows, t, encoder_hidden_states=condition, return_dict=False)[0].float()
             if guided:
-                free, bound = said.chunk(2)
-                said = free + guidance * (bound - free)
+                free, bound = predicted.chunk(2)
+                predicted = free + guidance * (bound - free)
             a, s = math.sqrt(parts.abar[t]), math.sqrt(1 - parts.abar[t])
             if parts.prediction == "epsilon":
-                noise, clean = said, (z - s * said) / a
+                noise, clean = predicted, (z - s * predicted) / a
             elif parts.prediction == "v_prediction":
-                noise, clean = a * said + s * z, a * z - s * said
+                noise, clean = a * predicted + s * z, a * z - s * predicted
             else:
-                noise, clean = (z - a * said) / s, said
+                noise, clean = (z - a * predicted) / s, predicted
             last = i + 1 == len(trail)
             abar = parts.last_abar if last else float(parts.abar[trail[i + 1]])
             if scheduler == "ddim":

@@ -228,13 +228,13 @@ def _config(model: str) -> dict[str, Any]:
             raise ValueError(f"encoder: open_clip has no model named {model}")
     unsupported = [
         name
-        for name, found in {
+        for name, differs in {
             "a text tower from elsewhere": config["text_cfg"].get("hf_model_name"),
             "a tokenizer from elsewhere": config["text_cfg"].get("hf_tokenizer_name"),
             "a vision tower from timm": config["vision_cfg"].get("timm_model_name"),
             "a caption decoder": config.get("multimodal_cfg"),
         }.items()
-        if found
+        if differs
     ]
     if unsupported:
         raise ValueError(
@@ -263,14 +263,14 @@ def _quick_gelu(
     if not _weights.is_file(weights):
         return False
     tags = open_clip.list_pretrained_tags_by_model(model)
-    said = {bool(_tag(model, name).get("quick_gelu", False)) for name in tags}
-    if len(said) > 1:
+    declared = {bool(_tag(model, name).get("quick_gelu", False)) for name in tags}
+    if len(declared) > 1:
         warnings.warn(
             f"encoder: {weights} is read as {model} with plain GELU; say `quick_gelu: true` "
             f"beside it if these are OpenAI's weights or others trained with QuickGELU",
             stacklevel=2,
         )
-    return said == {True}
+    return declared == {True}
 
 
 def _find(model: str, weights: str) -> Path:

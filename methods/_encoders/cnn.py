@@ -281,10 +281,10 @@ def folded(network: nn.Module) -> nn.Module:
                 setattr(module, name, after)
     noise = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        wanted, got = (
+        expected, got = (
             net.forward_intermediates(noise, intermediates_only=True) for net in (network, copied)
         )
     same = all(
-        (w - g).abs().max() <= 1e-4 * w.abs().max() for w, g in zip(wanted, got, strict=True)
+        (w - g).abs().max() <= 1e-4 * w.abs().max() for w, g in zip(expected, got, strict=True)
     )
     return copied.requires_grad_(False) if same else network

@@ -283,8 +283,8 @@ def hub_file(repo: str, names: tuple[str, ...], what: str, also: tuple[Path, ...
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 
     for name in names:
-        if isinstance(found := try_to_load_from_cache(repo, name), str):
-            return Path(found)
+        if isinstance(cached := try_to_load_from_cache(repo, name), str):
+            return Path(cached)
     for path in also:
         if path.is_file():
             return path
@@ -330,14 +330,14 @@ def inventory(embedded: Path | None = None) -> list[Entry]:
     for public in _PUBLIC:
         cached = [try_to_load_from_cache(public.repository, name) for name in public.files]
         paths = [Path(path) for path in cached if isinstance(path, str)]
-        found = len(paths) == len(public.files)
+        complete = len(paths) == len(public.files)
         where = (
             str(paths[-1])
-            if found
+            if complete
             else f"{constants.ENDPOINT}/{public.repository}, or a local copy named in the sweep"
         )
-        size = _total(paths) if found else public.size
-        rows.append(Entry(public.name, public.what, where, found, size, public.licence))
+        size = _total(paths) if complete else public.size
+        rows.append(Entry(public.name, public.what, where, complete, size, public.licence))
     return rows
 
 

@@ -65,10 +65,10 @@ class Checkpoint:
         parts = [str(path)]
         for word in ("{shots}", *_CHOSEN):
             parts = [piece for part in parts for piece in part.split(word)]
-        found = sorted(Path(path.anchor).glob("*".join(parts).removeprefix(path.anchor)))
-        if not found:
+        matching = sorted(Path(path.anchor).glob("*".join(parts).removeprefix(path.anchor)))
+        if not matching:
             raise FileNotFoundError(f"{self.method}: no checkpoint at {path}")
-        return found
+        return matching
 
     def path(self, shots: int | None, auxiliary: Auxiliary | None = None) -> Path:
         """The file for a number of shots, and for auxiliary data where they choose it.

@@ -76,10 +76,10 @@ def states_of(tower: Any, concept: torch.Tensor | str) -> torch.Tensor:
         Row 0 is S_n, row 1 S_a; each embedding of length 1.
     """
     if isinstance(concept, str):
-        found = unit(tower(*tower.words([pattern.format(concept) for pattern in PATTERNS])))
+        sentences = unit(tower(*tower.words([pattern.format(concept) for pattern in PATTERNS])))
     else:
-        found = Sentences(tower, PATTERNS, len(concept))(concept)
-    return found.unflatten(0, (2, -1))
+        sentences = Sentences(tower, PATTERNS, len(concept))(concept)
+    return sentences.unflatten(0, (2, -1))
 
 
 def normal_probability(

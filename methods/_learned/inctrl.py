@@ -165,10 +165,10 @@ def read_checkpoint(path: Path) -> Arrays:
     state = contents.get("model_state", contents) if isinstance(contents, dict) else {}
     state = {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
     learned = {name: tensor for name, tensor in state.items() if name.startswith(_PARTS)}
-    wanted = InctrlNet(4, 1).arrays().keys()
-    if missing := sorted(wanted - learned.keys()):
+    names = InctrlNet(4, 1).arrays().keys()
+    if missing := sorted(names - learned.keys()):
         raise ValueError(f"inctrl: {path} is not an InCTRL checkpoint: it lacks {missing[0]}")
-    return {name: learned[name].float().numpy() for name in sorted(wanted)}
+    return {name: learned[name].float().numpy() for name in sorted(names)}
 
 
 def focal(scores: torch.Tensor, labels: torch.Tensor, published: bool) -> torch.Tensor:

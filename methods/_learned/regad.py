@@ -306,9 +306,9 @@ def registration(
     predicted: torch.Tensor, other: torch.Tensor, predicted_back: torch.Tensor, one: torch.Tensor
 ) -> torch.Tensor:
     """Mean negative cosine over locations, both ways; what is predicted passes no gradient."""
-    there = F.cosine_similarity(predicted, other.detach(), dim=1)
+    forth = F.cosine_similarity(predicted, other.detach(), dim=1)
     back = F.cosine_similarity(predicted_back, one.detach(), dim=1)
-    return -(there.mean() + back.mean()) / 2
+    return -(forth.mean() + back.mean()) / 2
 
 
 def augmented(pictures: torch.Tensor) -> torch.Tensor:

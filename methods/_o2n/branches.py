@@ -49,24 +49,24 @@ class Comparison:
         elif self.against == "bank":
             left = self._joined([self._nearest(one, bank) for one in personalized])
             personal = [n - p for n, p in zip(normal, left, strict=True)]
-        found = {"S_P": personal, "S_N": normal}
+        branches = {"S_P": personal, "S_N": normal}
         if self.fusion == "min":
-            found["S_min"] = [torch.minimum(d, n) for d, n in zip(direct, normal, strict=True)]
-        return found if floor is None else {**found, "floor": floor}
+            branches["S_min"] = [torch.minimum(d, n) for d, n in zip(direct, normal, strict=True)]
+        return branches if floor is None else {**branches, "floor": floor}
 
     def _in_place(self, one: Levels, other: Levels) -> Levels:
         return [personalized_distance(a, b, self.search) for a, b in zip(one, other, strict=True)]
 
     def _nearest(self, features: Levels, bank: Levels) -> Levels:
-        found = []
+        levels = []
         for level, references in zip(features, bank, strict=True):
             flat = level.flatten(1, 2)
             if self.scope == "all":
                 distances = bank_distance(flat, references.flatten(0, 2))
             else:
                 distances = bank_distance_in_place(flat, references.flatten(1, 2))
-            found.append(distances.unflatten(1, level.shape[1:3]))
-        return found
+            levels.append(distances.unflatten(1, level.shape[1:3]))
+        return levels
 
     def _joined(self, of_prompts: Sequence[Levels]) -> Levels:
         """Per level, of the maps of all personalized images their mean or least."""

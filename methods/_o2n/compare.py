@@ -51,9 +51,9 @@ def personalized_distance(
         for right in range(-min(reach, width - 1), min(reach, width - 1) + 1):
             rows, other_rows = _overlap(height, down)
             columns, other_columns = _overlap(width, right)
-            here = queries[:, rows, columns] - personalized[:, other_rows, other_columns]
+            difference = queries[:, rows, columns] - personalized[:, other_rows, other_columns]
             part = best[:, rows, columns]
-            part.copy_(torch.minimum(part, _half_squared(here)))
+            part.copy_(torch.minimum(part, _half_squared(difference)))
     return best
 
 
@@ -72,7 +72,7 @@ def bank_distance(queries: torch.Tensor, bank: torch.Tensor) -> torch.Tensor:
     """
     width = min(len(bank), max(1, _BUDGET // queries.shape[1]))
     height = max(1, _BUDGET // (queries.shape[1] * width))
-    found = []
+    distances = []
     for block in queries.split(height):
         best = index = None
         for start in range(0, len(bank), width):
@@ -84,8 +84,8 @@ def bank_distance(queries: torch.Tensor, bank: torch.Tensor) -> torch.Tensor:
             else:
                 index = torch.where(cosine > best, place + start, index)
                 best = torch.maximum(best, cosine)
-        found.append(_half_squared(block - bank[index]))
-    return torch.cat(found)
+        distances.append(_half_squared(block - bank[index]))
+    return torch.cat(distances)
 
 
 def bank_distance_in_place(queries: torch.Tensor, bank: torch.Tensor) -> torch.Tensor:

@@ -82,11 +82,11 @@ class Personalizer:
         if not support.customized:
             raise ValueError("o2n: weights: synthetic needs a generator that customizes a model")
         self._generator.load(support.customized, support)
-        made = self._generator.personalize(images, support.seed).images
+        rebuilt = self._generator.personalize(images, support.seed).images
         digest = hashlib.sha256(
             b"".join(support.customized[name].tobytes() for name in sorted(support.customized))
         ).hexdigest()[:24]
         return [
             Image(f"{image.key}/rehearsed/{digest}", pixels)
-            for image, pixels in zip(images, made, strict=True)
+            for image, pixels in zip(images, rebuilt, strict=True)
         ]

@@ -104,14 +104,14 @@ class TextLayers:
         -------
         list of tensors of shape (n, 2, h, w)
         """
-        found = []
+        logits = []
         for level, weight, bias in zip(levels, self.weights, self.biases, strict=True):
             n, height, width, d = level.shape
             # One product of equal shape per image, so that no image's last bits depend on others.
             mapped = torch.bmm(level.reshape(n, -1, d), weight.T.expand(n, -1, -1)) + bias
             cosines = torch.bmm(text.expand(n, -1, -1), unit(mapped).mT)
-            found.append((cosines / temperature).unflatten(2, (height, width)))
-        return found
+            logits.append((cosines / temperature).unflatten(2, (height, width)))
+        return logits
 
     def probabilities(
         self, levels: Sequence[torch.Tensor], text: torch.Tensor, temperature: float
@@ -148,8 +148,8 @@ def train(
     """
     rng = np.random.default_rng(auxiliary.seed)
     masks = [_masks(category, recipe.size) for category in auxiliary.categories]
-    items = [(c, i) for c, found in enumerate(masks) for i in sorted(found)]
-    if not any(found[i].any() for found in masks for i in found):
+    items = [(c, i) for c, of_category in enumerate(masks) for i in sorted(of_category)]
+    if not any(of_category[i].any() for of_category in masks for i in of_category):
         names = ", ".join(category.name for category in auxiliary.categories)
         raise ValueError(f"o2n: no auxiliary image has a defect mask to learn from, in {names}")
     epochs, mosaic = recipe.on([category.name for category in auxiliary.categories])
@@ -213,12 +213,12 @@ def map_loss(logits: Sequence[torch.Tensor], masks: torch.Tensor) -> torch.Tenso
 
 def _masks(category: AuxiliaryCategory, size: int) -> dict[int, NDArray[np.bool_]]:
     """Masks (size, size) by index; anomalous images without one are left out."""
-    found = {}
+    nearest = {}
     for i, label in enumerate(category.labels):
         mask = category.masks(i) if label else np.zeros((size, size), dtype=bool)
         if mask is not None:
-            found[i] = _nearest(mask, size)
-    return found
+            nearest[i] = _nearest(mask, size)
+    return nearest
 
 
 def _batches(

@@ -81,7 +81,7 @@ class Bank:
         points, lengths = self.points[::every], self._lengths[::every]
         height, width = _BLOCKS.get(rows.device.type, _BLOCKS["cpu"])
         buffer = rows.new_empty(height * min(width, len(points)))
-        found = []
+        squared = []
         for block in rows.split(height):
             best = None
             for part, length in zip(points.split(width), lengths.split(width), strict=True):
@@ -96,8 +96,8 @@ class Bank:
                     closest = torch.cat([best, closest], 1)
                     closest = closest.topk(min(neighbours, closest.shape[1]), largest=False).values
                 best = closest
-            found.append(best + block.square().sum(1, keepdim=True))
-        return torch.cat(found).clamp_(min=0)
+            squared.append(best + block.square().sum(1, keepdim=True))
+        return torch.cat(squared).clamp_(min=0)
 
     def farthest(self, patches: torch.Tensor) -> torch.Tensor:
         """Index (n,) of the patch of each image (n, p, d), centred, that is farthest from the bank.

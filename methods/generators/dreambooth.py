@@ -259,20 +259,20 @@ class DreamBooth(Generator):
         conditions = self._conditions(30)[1]
         texts = int(n * self.text_share)
         rest = n - texts
-        found: list[Pixels] = []
+        pool: list[Pixels] = []
         if texts:
             noise = torch.stack([self._noise("pool-text", seed, i) for i in range(texts)])
             rows = conditions[torch.arange(texts) % len(conditions)]
             z = self._denoised(None, noise, rows, 1.0, self.sample_steps, self.sample_guidance)
-            found += self._decoded(z)
+            pool += self._decoded(z)
         if rest:
             z = torch.stack(self._latents(support.images))
             z = z[torch.arange(rest) % len(z)]
             noise = torch.stack([self._noise("pool-image", seed, i) for i in range(rest)])
             rows = conditions[torch.arange(rest) % len(conditions)]
             strength, guidance = self.pool_strength, self.sample_guidance
-            found += self._decoded(self._denoised(z, noise, rows, strength, self.steps, guidance))
-        return found
+            pool += self._decoded(self._denoised(z, noise, rows, strength, self.steps, guidance))
+        return pool
 
     def personalize(self, images: Sequence[Image], seed: int) -> Personalized:
         """The one-to-normal image of each query (equations 2 and 3)."""
@@ -292,19 +292,19 @@ class DreamBooth(Generator):
             z = torch.stack(self._latents(some)).repeat_interleave(p, 0)
             rows = (noise.repeat_interleave(p, 0), conditions.repeat(n, 1, 1))
             z = self._denoised(z, *rows, self.strength, self.steps, self.guidance, p)
-            made = np.stack(self._decoded(z, p))
-            small = ssim.resized(torch.from_numpy(made).to(z).permute(0, 3, 1, 2) / 255)
+            candidates = np.stack(self._decoded(z, p))
+            small = ssim.resized(torch.from_numpy(candidates).to(z).permute(0, 3, 1, 2) / 255)
             small = small.unflatten(0, (n, p))
             alike = ssim.ssim(small, self._small(some)[:, None])
             near = alike if self.select != "dissimilar" else -alike
             if nearest is not None:
                 near = ssim.ssim(small[:, :, None], nearest).amax(2)
             best = near.argmax(1).cpu().numpy()
-            made = made.reshape(n, p, self._side, self._side, 3)
+            candidates = candidates.reshape(n, p, self._side, self._side, 3)
             if self.select == "all":
-                kept[now] = made.reshape(n, -1, self._side, 3)
+                kept[now] = candidates.reshape(n, -1, self._side, 3)
             else:
-                kept[now] = made[np.arange(n), best]
+                kept[now] = candidates[np.arange(n), best]
             similarity[now] = alike.cpu().numpy()
             chosen[now] = best
         return Personalized(kept, prompts, None if self.select == "all" else chosen, similarity)

@@ -255,8 +255,8 @@ class TextualInversion(Generator):
                 return concepts.guidance(text, shown, anomalies, *how)
 
             guided = gain if self.objective == "adp" else None
-            told = (captions, z, start, steps, self._recipe, guided, random, what)
-            return inversion.learn(self._parts, self._unet, *told)
+            drawn = (captions, z, start, steps, self._recipe, guided, random, what)
+            return inversion.learn(self._parts, self._unet, *drawn)
 
         normal, losses = learned(self._begin, self.train_steps, shown[:0], "normal concept")
         state = {"normal": normal, "losses_normal": losses, "object": object_vector}
@@ -268,9 +268,9 @@ class TextualInversion(Generator):
             state["anomalous"], state["losses_anomalous"] = learned(normal, *what)
             last = (concepts.CONCEPT_DAMAGE, state["anomalous"], self.validation, seed)
             state["validation"] = self._damaged(keys, z, *last)
-        found = {n: v.cpu().numpy() if torch.is_tensor(v) else v for n, v in state.items()}
-        self.load(found, support)
-        return found
+        arrays = {n: v.cpu().numpy() if torch.is_tensor(v) else v for n, v in state.items()}
+        self.load(arrays, support)
+        return arrays
 
     def _embedded(self, images: Sequence[Image]) -> torch.Tensor:
         """f(x) of images, (n, e)."""
@@ -296,9 +296,9 @@ class TextualInversion(Generator):
             conditions = captions(concept, torch.arange(len(prompts), device=z.device))[prompt]
         names = [(prompts[0], keys[j % len(keys)], seed, j) for j in range(count)]
         noise = torch.stack([self._editor.noise(*name) for name in names])
-        made = self._editor.edited(z[owner], noise, conditions, self.strength, _CPU_BATCH)
+        damaged = self._editor.edited(z[owner], noise, conditions, self.strength, _CPU_BATCH)
         random = model.generator_of("crop", prompts[0], seed, *keys)
-        return edit.crops(made, self.crop, self.encoder_size, random)
+        return edit.crops(damaged, self.crop, self.encoder_size, random)
 
     def load(self, state: Arrays, support: Support) -> None:
         """Take back the normal concept, under which images are drawn."""
@@ -334,8 +334,8 @@ class TextualInversion(Generator):
             captions = inversion.Captions(self._parts, [_NORMAL], self.vectors)
             condition = captions(self._normal, torch.zeros(1, dtype=torch.int64, device=z.device))
         rows = condition.expand(len(z), -1, -1)
-        made = self._editor.edited(z, noise, rows, self.normal_strength, cpu_batch)
-        return model.to_pixels(made)
+        edited = self._editor.edited(z, noise, rows, self.normal_strength, cpu_batch)
+        return model.to_pixels(edited)
 
     def _loaded(self) -> Support:
         if self._support is None:

@@ -84,9 +84,9 @@ class Blocks:
         path = out / "blocks.npz"
         if not path.is_file():
             some = np.array(corpus.pairs[: corpus.ready : max(1, corpus.ready // 400), 1])
-            made = cls.measure(some)
+            blocks = cls.measure(some)
             temporary = out / "blocks.part.npz"
-            np.savez(temporary, quadrant=made.quadrant, inner=made.inner, offset=made.offset)
+            np.savez(temporary, quadrant=blocks.quadrant, inner=blocks.inner, offset=blocks.offset)
             os.replace(temporary, path)
         with np.load(path) as kept:
             return cls(kept["quadrant"], kept["inner"], kept["offset"])

@@ -53,8 +53,8 @@ def pictures(out: Path, side: int, pairs: int = PAIRS) -> NDArray[np.uint8]:
         part = out / f"pairs{side}.part.npy"
         np.save(part, np.stack([np.stack([one.pixels, one.clean]) for one in drawn]))
         part.replace(path)
-    found: NDArray[np.uint8] = np.load(path, mmap_mode="r")
-    return found
+    stored: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    return stored
 
 
 class LinearEncoder:
@@ -82,8 +82,8 @@ class Perception:
         network, (mean, std) = cnn.build(TRUNK, "imagenet")
         self.network = cnn.folded(network).to(memory_format=torch.channels_last)
         strides = [info["reduction"] for info in network.feature_info]
-        wanted = [2 ** (level + 1) for level in LEVELS]
-        self.indices = [len(strides) - 1 - strides[::-1].index(stride) for stride in wanted]
+        chosen = [2 ** (level + 1) for level in LEVELS]
+        self.indices = [len(strides) - 1 - strides[::-1].index(stride) for stride in chosen]
         self.mean, self.std = (torch.tensor(x)[:, None, None] for x in (mean, std))
 
     def maps(self, x: torch.Tensor) -> list[torch.Tensor]:
@@ -91,10 +91,10 @@ class Perception:
         scaled = (((x + 1) / 2 - self.mean) / self.std).contiguous(
             memory_format=torch.channels_last
         )
-        found = self.network.forward_intermediates(
+        levels = self.network.forward_intermediates(
             scaled, indices=self.indices, intermediates_only=True
         )
-        return [F.normalize(level.float(), dim=1) for level in found]
+        return [F.normalize(level.float(), dim=1) for level in levels]
 
     def distances(self, x: torch.Tensor, y: torch.Tensor) -> list[torch.Tensor]:
         """Of ``y`` from ``x``, (n, h, w) per level."""
@@ -196,9 +196,9 @@ def refine_denoiser(out: Path, minutes: float, resume: bool, seed: int) -> None:
             a = abar[t][:, None, None, None]
             noisy = a.sqrt() * z + (1 - a).sqrt() * noise
             with torch.no_grad():
-                told = text(input_ids=models.ids(words, sentences)).last_hidden_state
+                condition = text(input_ids=models.ids(words, sentences)).last_hidden_state
             with torch.autocast("cpu", torch.bfloat16):
-                predicted = model(noisy, t, told).sample
+                predicted = model(noisy, t, condition).sample
             loss = (predicted.float() - noise).square().mean()
             loss.backward()
             losses[name] = float(loss.detach())

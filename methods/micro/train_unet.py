@@ -38,9 +38,9 @@ class Team:
         """The first one's learning rate, and whether its time is over."""
         if self.size == 1:
             return own, over
-        told = torch.tensor([own, float(over)], dtype=torch.float64)
-        torch.distributed.broadcast(told, 0)
-        return float(told[0]), bool(told[1])
+        shared = torch.tensor([own, float(over)], dtype=torch.float64)
+        torch.distributed.broadcast(shared, 0)
+        return float(shared[0]), bool(shared[1])
 
     def average(self, model: torch.nn.Module) -> None:
         """Replace every gradient by the team's mean."""
@@ -102,8 +102,10 @@ def train_unet(
         noisy = a.sqrt() * z + (1 - a).sqrt() * noise
         with torch.autocast(device, torch.bfloat16):
             with torch.no_grad():
-                told = encoder(input_ids=models.ids(words, sentences).to(device)).last_hidden_state
-            predicted = model(noisy, t, told).sample
+                condition = encoder(
+                    input_ids=models.ids(words, sentences).to(device)
+                ).last_hidden_state
+            predicted = model(noisy, t, condition).sample
         loss = ((predicted.float() - noise).square().mean((1, 2, 3)) * weights[t]).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
