@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a name may hold what a terminal cannot show
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     try:
         with interrupts.ended_soon():
             return int(arguments.do(arguments))
@@ -48,14 +48,15 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """All commands with what they take."""
+    command = argparse.ArgumentParser(
         "python -m harness", description="Few-shot anomaly detection, evaluated."
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = command.add_subparsers(required=True, metavar="COMMAND")
     for group in (sweep, results, plugins, scaffold, data, workbench):
         group.register(commands)
-    return parser
+    return command
 
 
 if __name__ == "__main__":

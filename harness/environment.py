@@ -12,13 +12,17 @@ NEEDED = ("numpy", "PIL", "pandas", "pydantic", "yaml", "fsspec")  # by every co
 HEAVY = ("torch", "ray", "mlflow")  # by some, which say so themselves
 
 
-def enter(program: str = "harness") -> None:
+def enter(package: str | None = None) -> None:
     """Go on in ``.venv`` where packages are missing here; exit with 2 and one line without it.
 
     Parameters
     ----------
-    program : the module that was started, by ``python -m program``
+    package : where one is named, nothing happens unless ``python -m`` was given a module of it;
+        None: by ``python -m harness``
     """
+    program = "harness" if package is None else _started()
+    if package is not None and program.split(".")[0] != package:
+        return
     missing = [name for name in (*NEEDED, *HEAVY) if find_spec(name) is None]
     if not missing:
         return
@@ -34,3 +38,14 @@ def enter(program: str = "harness") -> None:
         file=sys.stderr,
     )
     raise SystemExit(2)
+
+
+def _started() -> str:
+    """The module that ``python -m`` was given; "" where Python was started otherwise."""
+    words = sys.orig_argv[1:]
+    for place, word in enumerate(words):
+        if word == "-m":
+            return words[place + 1]
+        if not word.startswith("-") or word == "-c":
+            break
+    return ""

@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from harness import environment
+from tests.checkouts import Checkout
 
-HOME = Path(__file__).parents[1]
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    return Checkout(tmp_path_factory.mktemp("home"))
 
 
-def bare(*words: str, home: Path = HOME) -> subprocess.CompletedProcess[str]:
-    """``python -m harness`` by an interpreter that sees no installed package."""
-    code = (
-        "import runpy, sys; from pathlib import Path\n"
-        "sys.path = [p for p in sys.path if 'site-packages' not in p]\n"
-        f"sys.path.insert(0, {str(HOME)!r}); sys.argv[1:] = {list(words)!r}\n"
-        f"from harness import environment; environment.HOME = Path({str(home)!r})\n"
-        "sys.prefix = '/elsewhere'\n"
-        "runpy.run_module('harness', run_name='__main__')\n"
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("python -m harness list methods", "patchcore"),
+        ("python -m tools.example_pictures", "usage: python -m tools.example_pictures FOLDER"),
+        ("python -m benchmarks.coverage --help", "--trials"),
+    ],
+)
+def test_a_command_goes_on_in_the_environment_beside_the_checkout(
+    checkout: Checkout, command: str, says: str
+) -> None:
+    done = checkout.type(command)
+    assert says in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["harness list", "benchmarks.coverage"])
+def test_without_an_environment_one_line_says_what_to_do(checkout: Checkout, command: str) -> None:
+    hidden = ".venv/bin/hidden"
+    done = checkout.type(
+        f"mv .venv/bin/python {hidden}; python -m {command} || status=$?; "
+        f"mv {hidden} .venv/bin/python; exit $status"
     )
-    return subprocess.run(
-        [sys.executable, "-S", "-c", code], cwd=HOME, capture_output=True, text=True, check=False
-    )
-
-
-def test_a_command_goes_on_in_the_environment_beside_the_checkout() -> None:
-    if not (HOME / ".venv" / "bin" / "python").exists():
-        pytest.skip("no .venv beside the checkout")
-    done = bare("list", "methods")
-    assert done.returncode == 0, done.stderr
-    assert "patchcore" in done.stdout
-
-
-def test_without_an_environment_one_line_says_what_to_do(tmp_path: Path) -> None:
-    done = bare("list", "methods", home=tmp_path)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
+    assert line.startswith(f"python -m {command.split()[0]}: ")
     assert "make setup" in line
     assert "numpy" in line
 
@@ -47,3 +46,9 @@ def test_without_an_environment_one_line_says_what_to_do(tmp_path: Path) -> None
 def test_nothing_happens_where_all_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment.os, "execv", lambda *_: pytest.fail("went elsewhere"))
     environment.enter()
+
+
+def test_a_module_that_is_only_imported_stays_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "find_spec", lambda _: None)
+    monkeypatch.setattr(environment.sys, "orig_argv", ["python", "-m", "pytest", "-m", "tools"])
+    environment.enter("tools")

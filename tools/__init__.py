@@ -1,1 +1,5 @@
-"""Scripts for people who work on the project itself."""
+"""Scripts for people who work on the project itself: `python -m tools.<name>`."""
+
+from harness import environment
+
+environment.enter("tools")

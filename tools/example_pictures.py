@@ -9,8 +9,6 @@ import os
 import sys
 from pathlib import Path
 
-from harness import environment
-
 CATEGORIES, TRAIN, TEST = ("bolt", "wood"), 12, 8
 
 
@@ -38,7 +36,6 @@ def write(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    environment.enter("tools.example_pictures")
     if len(sys.argv) != 2:
         sys.exit("usage: python -m tools.example_pictures FOLDER")
     print(f"wrote {write(Path(sys.argv[1]))} pictures to {os.path.abspath(sys.argv[1])}")
