@@ -74,13 +74,15 @@ def run(options: Options) -> int:
         Bad config, plug-in or data found before anything was run.
     """
     sweep = checked_sweep(options.conf, options.overrides, options.data_root)
-    with Workers(options.runner, _settings(options, sweep)) as workers:
+    facts = environment()
+    settings = _settings(options, sweep, facts.get("commit", ""))
+    with Workers(options.runner, settings) as workers:
         ready = prepare(options, sweep)
         with Lock(Store(options.storage), sweep.name):
-            return _run(options, ready, workers)
+            return _run(options, ready, workers, facts)
 
 
-def _run(options: Options, ready: Prepared, workers: Workers) -> int:
+def _run(options: Options, ready: Prepared, workers: Workers, facts: dict[str, Any]) -> int:
     sweep, graph = ready.sweep, ready.graph
     if not options.quiet:
         print("".join(f"{line}\n" for line in ready.inputs.doubts()), end="", file=sys.stderr)
@@ -97,7 +99,6 @@ def _run(options: Options, ready: Prepared, workers: Workers) -> int:
         store.tidy(".artifacts")
         store.tidy(sweep.name)
     schedule = Schedule(graph.tasks, targets, existing(store, kinds))
-    facts = environment()
     sweep_lineage = lineage(sweep, ready.inputs.plan_inputs, graph.cells, facts)
     facts["data"] = {label: each.digest for label, each in sweep_lineage.data.items()}
     keys = origins(sweep, ready.inputs.plan_inputs)
@@ -281,7 +282,7 @@ class _Driver:
         return {n: round(value, 4) for n, value in total.items()} | times
 
 
-def _settings(options: Options, sweep: Sweep) -> Settings:
+def _settings(options: Options, sweep: Sweep, commit: str) -> Settings:
     used: list[tuple[str, MethodEntry | GeneratorEntry]] = [("method", m) for m in sweep.methods]
     used += [("generator", g) for g in sweep.generators.values()]
     built = [config.build(kind, entry.use, entry.params) for kind, entry in used]
@@ -300,6 +301,7 @@ def _settings(options: Options, sweep: Sweep) -> Settings:
         address=options.address,
         relative=relative(options.storage),
         preload=tuple(name for name in plugins.HEAVY if name in imported),
+        commit=commit,
     )
 
 

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from harness.storage.repeats import Repeats
 from harness.storage.store import Damaged, Store, artifact
 
 KEY = "ab" * 16
@@ -173,3 +174,45 @@ def test_a_file_uri_is_the_folder(tmp_path: Path) -> None:
     assert store.local
     store.write("a", b"b")
     assert (tmp_path / "a").read_bytes() == b"b"
+
+
+def test_who_made_an_artifact_is_recorded_beside_it(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.put("predict", "aa1", {"x": np.arange(3)}, {"row": 1})
+    store.author = lambda: {"worker": "w1", "needs": ["k" * 30_000]}
+    store.put("predict", "bb2", {"x": np.arange(3)}, {"row": 1})
+    assert store.makers("predict", ["aa1", "bb2", "cc3"]) == [{}, store.author(), {}]
+    first, second = store.get("predict", "aa1"), store.get("predict", "bb2")
+    assert first[1] == second[1] == {"row": 1}
+    assert np.array_equal(first[0]["x"], second[0]["x"])
+    path = tmp_path / ".artifacts/predict/bb/bb2.safetensors"
+    path.write_bytes(path.read_bytes().replace(b"w1", b"w2"))
+    assert store.makers("predict", ["bb2"]) == [{}], "altered: it tells nothing"
+    with pytest.raises(Damaged):
+        store.get("predict", "bb2")
+
+
+def test_what_is_repeated_is_compared_and_not_written(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    before = {"a": np.array([1.0, np.nan, 3.0]), "b": np.zeros(2, np.uint8)}
+    store.put("predict", "aa1", before, {"row": {"auroc": 0.5}})
+    repeats = Repeats(str(tmp_path), (), "predict", "aa1")
+    assert repeats.differences, "nothing was made yet"
+    assert not repeats.has("predict", "aa1")
+    with pytest.raises(FileNotFoundError):
+        repeats.get("predict", "aa1")
+    repeats.put("predict", "aa1", before, {"row": {"auroc": 0.5}})
+    assert repeats.differences == []
+    after = {"a": np.array([1.0, np.nan, 3.5]), "c": np.zeros(1)}
+    repeats.put("predict", "aa1", after, {"row": {"auroc": 0.25}})
+    assert repeats.differences == [
+        "a: 1 of 3 values differ, by up to 0.5",
+        "b: only the first time",
+        "c: only the second time",
+        "auroc: was 0.5, is 0.25",
+    ]
+    repeats.put("predict", "aa1", {"a": -before["a"], "b": np.zeros(3, np.uint8)}, {})
+    assert repeats.differences[1] == "b: uint8 (2,), then uint8 (3,)"
+    repeats.write_text("toy/results.csv", "x")
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["aa1.safetensors"]
+    assert store.get("predict", "aa1")[0]["a"][2] == 3.0

@@ -19,12 +19,8 @@ class Bench(Worker):
     def perform(self, payload: Payload) -> Outcome:
         """Do one task; whatever its plug-in raises is raised."""
         outcome = Outcome(payload.task.key)
-        self.watch.start()
-        self.meter.start()
-        self.decoder.forgive()
-        self.seals.begin(payload.plugin)
-        imports = () if payload.plugin is None else payload.plugin.imports
-        seeding.prepare(imports, payload.threads)
+        self.begin(payload)
+        seeding.prepare(payload.imports, payload.threads)
         if payload.publishes or not self.store.has(payload.task.kind, payload.task.key):
             self._do(payload, outcome)
         else:

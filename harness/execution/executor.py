@@ -6,7 +6,7 @@ import importlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from harness.execution.outcome import Outcome
 from harness.planning.task import Payload, Task
@@ -34,11 +34,16 @@ class Settings:
     address: str | None = None  # of a Ray cluster
     relative: str = ""  # the storage as it was named, where that depends on the working folder
     preload: tuple[str, ...] = ()  # libraries a worker imports while it starts
+    commit: str = ""  # of the checkout
 
     def environment(self) -> dict[str, str]:
         """Environment of worker processes."""
         threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(self.threads))
         return MALLOC | threads
+
+    def arguments(self) -> dict[str, Any]:
+        """Of a ``Worker``, by name."""
+        return {"storage": self.storage, "data_root": self.data_root, "commit": self.commit}
 
 
 class Listener(Protocol):

@@ -36,9 +36,8 @@ class LocalExecutor(Executor):
     def start(self) -> Sequence[Shares]:
         """Start the processes."""
         settings = self._settings
-        arguments = {"storage": settings.storage, "data_root": settings.data_root}
         preload = (*settings.preload, *COMMON)
-        self._fork_server = ForkServer(settings.environment(), preload, arguments)
+        self._fork_server = ForkServer(settings.environment(), preload, settings.arguments())
         count = settings.workers or max(1, (os.cpu_count() or 1) // settings.threads)
         self._workers = [self._fork_server.fork() for _ in range(count)]
         return [Shares()] * count

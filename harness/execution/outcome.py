@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.errors import one_line
+from harness.errors import DataError, described, one_line, printable, shortened
 from harness.execution.reuse import Counts
+from harness.execution.seals import Spoilt
+
+TRACEBACK = 20_000  # characters of one that are recorded
 
 
 class Missing(RuntimeError):
@@ -33,6 +36,18 @@ class Outcome:
     pools: dict[str, tuple[int, float]] = field(default_factory=dict)
     reused: bool = False  # its artifact was there already
     missing: list[str] = field(default_factory=list)  # keys of needed artifacts that are not there
+    #: of a task that was repeated: how what it made differs from its artifact, in lines
+    differs: list[str] = field(default_factory=list)
     again: bool = False  # the task is not to blame: another worker should try it
     replace: str = ""  # why nobody else should be given this worker; empty: nothing is wrong
     shared: Counts = field(default_factory=dict)  # what was made and what was there; see sharing
+
+    def fail(self, error: BaseException, traceback: str) -> None:
+        """The task raised an error."""
+        self.error = described(error)
+        self.traceback = printable(shortened(traceback, TRACEBACK), "\n\t")
+        self.bad_data = isinstance(error, DataError)
+        self.missing = [error.key] if isinstance(error, Missing) else []
+        self.again = isinstance(error, Spoilt)
+        if not self.bad_data and not self.missing:
+            self.replace = "an exception may leave anything behind"

@@ -239,7 +239,7 @@ class RayExecutor(Executor):
         options: dict[str, Any] = {"num_cpus": 0 if share else settings.threads, "num_gpus": share}
         if self._variables:
             options["runtime_env"] = {"env_vars": self._variables}
-        arguments = {"storage": settings.storage, "data_root": settings.data_root, "gpus": share}
+        arguments = settings.arguments() | {"gpus": share}
         actor = ray.remote(_Actor).options(**options).remote(settings.preload, arguments)
         return _Worker(share, actor, actor.ready.remote(), time.monotonic())
 

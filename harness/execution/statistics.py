@@ -11,6 +11,11 @@ from harness.keys import hashed
 from harness.storage.store import Damaged, Store
 
 
+def key_of(items: Sequence[tuple[Sample, str]]) -> str:
+    """Key of the artifact that holds the statistics of these queries."""
+    return hashed("statistics", shortcuts.VERSION, [key for _, key in items])
+
+
 def of_queries(
     store: Store,
     memory: Memory,
@@ -26,7 +31,7 @@ def of_queries(
     items : the N queries, each with the key of its image
     images : the same N
     """
-    key = hashed("statistics", shortcuts.VERSION, [key for _, key in items])
+    key = key_of(items)
     kept: list[shortcuts.Values] | None = memory.get(("statistics", key))
     if kept is None:
         try:

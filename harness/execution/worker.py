@@ -19,14 +19,14 @@ import numpy as np
 from harness import config
 from harness.data.images import rgb
 from harness.data.opening import open_dataset
-from harness.errors import DataError, described, printable, shortened
 from harness.execution import seeding, statistics
 from harness.execution.cache import Decoder, FeatureMemory, Memory, read_mask
 from harness.execution.outcome import Missing, Outcome
 from harness.execution.process_state import ProcessState
 from harness.execution.promises import checked
+from harness.execution.provenance import Maker
 from harness.execution.reuse import Counter
-from harness.execution.seals import Seals, Spoilt
+from harness.execution.seals import Seals
 from harness.execution.stopwatch import Meter, Stopwatch, by_pool, by_stage
 from harness.interface import (
     Arrays,
@@ -45,11 +45,11 @@ from harness.planning import kinds
 from harness.planning.references import DatasetUse, PluginUse, Source, SupportUse
 from harness.planning.task import Payload, Task
 from harness.results import evaluation
+from harness.storage.repeats import Repeats
 from harness.storage.store import Damaged, Store
 from harness.sweep import plain
 
 MB = 1 << 20
-TRACEBACK = 20_000  # characters of one that are recorded
 SHARED = tuple(name for name, task in kinds.KINDS.items() if task.shared)
 
 
@@ -63,6 +63,7 @@ class Worker:
     gpus : share of a GPU this worker holds
     features_mb, pixels_mb : most megabytes of features and of decoded images kept
     decode_threads : threads that decode images ahead of their use
+    commit : of the checkout, for the record of who made what
     """
 
     def __init__(
@@ -73,8 +74,11 @@ class Worker:
         features_mb: int = 3000,
         pixels_mb: int = 1000,
         decode_threads: int = 1,
+        commit: str = "",
     ) -> None:
         self.store = Store(storage, SHARED)
+        self.maker = Maker(commit)
+        self.store.author = self.maker.record
         self.data_root = data_root
         self.gpus = gpus
         self.counter, self.watch, self.meter = Counter(), Stopwatch(), Meter()
@@ -95,16 +99,15 @@ class Worker:
         task = payload.task
         outcome = Outcome(task.key)
         idle = time.perf_counter() - self._free
-        self.watch.start()
-        self.meter.start()
-        outcome.stages |= {"idle_s": idle, "started": time.time(), "gpus": self.gpus}
         before = self._counters()
-        self.decoder.forgive()
-        self.seals.begin(payload.plugin)
+        self.begin(payload)
+        outcome.stages |= {"idle_s": idle, "started": time.time(), "gpus": self.gpus}
         try:
             with self.watch.stage("setup"):
-                seeding.prepare(_imports(payload), payload.threads)
+                seeding.prepare(payload.imports, payload.threads)
             self._process.note()
+            if payload.repeat:
+                self.store = Repeats(self.store.root, SHARED, task.kind, task.key)
             if not payload.publishes and self.store.has(task.kind, task.key):
                 outcome.reused = True
             else:
@@ -115,15 +118,12 @@ class Worker:
             error = self.decoder.failure or raised
             if self.decoder.failure is not None:
                 self.features.forget()
-            outcome.error = described(error)
-            outcome.bad_data = isinstance(error, DataError)
-            outcome.missing = [error.key] if isinstance(error, Missing) else []
-            outcome.again = isinstance(error, Spoilt)
-            outcome.traceback = printable(shortened(traceback.format_exc(), TRACEBACK), "\n\t")
-            if not outcome.bad_data and not outcome.missing:
-                outcome.replace = "an exception may leave anything behind"
+            outcome.fail(error, traceback.format_exc())
             self._forget(payload)
         outcome.replace = outcome.replace or self._process.changed()
+        if isinstance(self.store, Repeats):
+            outcome.differs = self.store.differences
+            outcome.replace = "each task of an audit has a fresh one"
         if os.getpid() != self._pid:  # a child that a plug-in forked and that came back here
             os._exit(0)
         after = self._counters()
@@ -137,6 +137,14 @@ class Worker:
         asked = {n: misses + reused for n, (misses, _, reused) in outcome.shared.items()}
         outcome.pools = by_pool(seconds, asked)
         return outcome
+
+    def begin(self, payload: Payload) -> None:
+        """Have clocks, seals and records know that another task begins."""
+        self.watch.start()
+        self.meter.start()
+        self.decoder.forgive()
+        self.seals.begin(payload.plugin)
+        self.maker.begin(payload)
 
     @singledispatchmethod
     def _do(self, payload: Payload, outcome: Outcome) -> None:
@@ -253,6 +261,7 @@ class Worker:
             items = [(truth.sample, truth.key) for truth in payload.truth]
             parts = [self._get(kinds.Predict, key) for key in task.predictions]
             images = self.decoder.images(dataset, items)
+            self.maker.needs.append(statistics.key_of(items))
             with self.watch.stage("work"):
                 arrays, meta = evaluation.evaluate(
                     parts,
@@ -386,10 +395,6 @@ class Worker:
         }
 
 
-def _imports(payload: Payload) -> tuple[str, ...]:
-    return () if payload.plugin is None else payload.plugin.imports
-
-
 def _seed(key: str, payload: Payload) -> int:
     """Seed all that the payload's plug-in may draw from."""
-    return seeding.seed(key, _imports(payload))
+    return seeding.seed(key, payload.imports)

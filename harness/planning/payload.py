@@ -132,6 +132,6 @@ def place_of(sweep: str, cell: Cell) -> str:
 
 
 def _plugin(role: Role, use: str, params: dict[str, object], digest: str) -> PluginUse:
-    named = plugins.source(plugins.find(role, use)).imports
-    heavy = tuple(sorted(named & set(plugins.HEAVY)))
-    return PluginUse(role, use, params, digest, heavy)
+    code = plugins.source(plugins.find(role, use))
+    heavy = tuple(sorted(code.imports & set(plugins.HEAVY)))
+    return PluginUse(role, use, params, digest, heavy, code.digest)

@@ -72,6 +72,7 @@ class PluginUse:
     params: Mapping[str, Any]
     id: str  # equal where code, parameters and weights are
     imports: tuple[str, ...] = ()  # heavy libraries that its modules name
+    source: str = ""  # hash of its code
 
 
 @dataclass(frozen=True, slots=True)

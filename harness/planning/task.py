@@ -77,11 +77,17 @@ class Payload:
 
     task: Task
     threads: int
+    repeat: bool = False  # an audit: what it makes is compared with its artifact, nothing written
 
     @property
     def plugin(self) -> PluginUse | None:
         """The method or generator that it runs, if any."""
         return None
+
+    @property
+    def imports(self) -> tuple[str, ...]:
+        """Heavy libraries that its plug-in names."""
+        return () if self.plugin is None else self.plugin.imports
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ import csv
 import datetime
 import io
 import json
+import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -297,6 +298,11 @@ def _plugin(record: Record) -> str:
     if record["kind"] == "evaluate":
         return ""
     return f"generator {record['generator']}" if record["kind"] in _GENERATORS else record["method"]
+
+
+def now() -> str:
+    """The present as ``moment`` has it."""
+    return moment(time.time())
 
 
 def moment(seconds: float) -> str:

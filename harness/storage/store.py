@@ -15,7 +15,7 @@ import tempfile
 import time
 import uuid
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from harness.interface import Arrays
 from harness.storage.node_cache import NodeCache
 
 SCHEMES = ("file", "memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hdfs")
+HEAD, MANY = 16_384, 500  # bytes of an artifact read to know its maker, artifacts at a time
 STALE = 3600.0  # seconds after which a file that was not written to its end is nobody's
 
 
@@ -67,6 +68,8 @@ class Store:
         far = not self.local and not root.startswith("memory:")
         self._copies = NodeCache(root) if far and copied else None
         self._copied = frozenset(copied)
+        #: who makes what is put: recorded in each artifact, beside its contents
+        self.author: Callable[[], Mapping[str, Any]] | None = None
 
     def path(self, name: str) -> str:
         """Full path of a file below the root, for messages."""
@@ -160,6 +163,27 @@ class Store:
         names = (str(p).rpartition("/")[2] for p in paths)
         return {n.removesuffix(".safetensors") for n in names if n.endswith(".safetensors")}
 
+    def makers(self, kind: str, keys: Sequence[str]) -> list[dict[str, Any]]:
+        """Who made artifacts of a kind, see ``author``; empty where one does not say, or is gone.
+
+        Only the beginnings of the files are read, many at a time.
+        """
+        makers: list[dict[str, Any]] = []
+        for start in range(0, len(keys), MANY):
+            paths = [self.path(artifact(kind, key)) for key in keys[start : start + MANY]]
+            with self._plain_errors():
+                heads = self._fs.cat_ranges(paths, 0, HEAD, on_error="return")
+                for path, head in zip(paths, heads, strict=True):
+                    size = int.from_bytes(head[:8], "little") if isinstance(head, bytes) else 0
+                    if size + 8 > HEAD and len(head) == HEAD:
+                        head = self._fs.cat_file(path, 0, size + 8)
+                    try:
+                        header = json.loads(head[8 : 8 + size])["__metadata__"]
+                        makers.append(_maker(header) or {})
+                    except (ValueError, KeyError, TypeError):  # damaged, or gone meanwhile
+                        makers.append({})
+        return makers
+
     def tidy(self, folder: str) -> int:
         """Remove what killed processes left half-written below a folder; how many files."""
         if not self.local:  # there an object is whole, or not there
@@ -188,8 +212,11 @@ class Store:
         """Write an artifact, with a checksum of its contents; its size in bytes."""
         ordered = {n: _native(arrays[n]) for n in sorted(arrays)}
         text = json.dumps(meta, sort_keys=True)
-        check = _checksum(ordered, text)
-        contents = save_tensors(ordered, metadata={"meta": text, "crc32": str(check)})
+        header = {"meta": text, "crc32": str(_checksum(ordered, text))}
+        if self.author is not None:
+            made = json.dumps(self.author(), sort_keys=True)
+            header |= {"made": made, "made_crc32": str(zlib.crc32(made.encode()))}
+        contents = save_tensors(ordered, metadata=header)
         self.write(artifact(kind, key), contents)
         if self._copies is not None and kind in self._copied:
             self._copies.put(artifact(kind, key), contents)
@@ -232,11 +259,19 @@ def _unpacked(contents: bytes) -> tuple[Arrays, Any]:
     arrays = dict(sorted(load_tensors(contents).items()))
     size = int.from_bytes(contents[:8], "little")
     header = json.loads(contents[8 : 8 + size])["__metadata__"]
-    if str(_checksum(arrays, header["meta"])) != header["crc32"]:
+    if str(_checksum(arrays, header["meta"])) != header["crc32"] or _maker(header) is None:
         raise ValueError("its contents do not match their checksum")
     for array in arrays.values():
         array.flags.writeable = False  # it may be kept and handed out again
     return arrays, json.loads(header["meta"])
+
+
+def _maker(header: Mapping[str, str]) -> dict[str, Any] | None:
+    """Who made an artifact, by its metadata; empty where it does not say, None when altered."""
+    made = header.get("made", "{}")
+    if str(zlib.crc32(made.encode())) != header.get("made_crc32", str(zlib.crc32(b"{}"))):
+        return None
+    return dict(json.loads(made))
 
 
 def artifact(kind: str, key: str) -> str:
