@@ -37,6 +37,7 @@ lint: $(READY)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(VENV)/bin/lint-imports --no-logo
+	$(RUN) -m tools.names
 
 types: $(READY)
 	$(RUN) -m mypy

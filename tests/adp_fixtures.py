@@ -58,9 +58,11 @@ class Pair:
         self.memory = FeatureMemory(1 << 28)
 
     def generator(self, **params: Any) -> TextualInversion:
-        made = TextualInversion(**{"base": self.base, "encoder": self.encoder, **FAST, **params})
-        made.setup("cpu", self.memory)
-        return made
+        generator = TextualInversion(
+            **{"base": self.base, "encoder": self.encoder, **FAST, **params}
+        )
+        generator.setup("cpu", self.memory)
+        return generator
 
     def method(self, **params: Any) -> Adp:
         method = Adp(**{"encoder": self.encoder, "size": SIZE, "temperature": 0.5, **params})
@@ -87,7 +89,7 @@ def stored(state: Arrays) -> Arrays:
     np.savez(file, **state)
     file.seek(0)
     with np.load(file, allow_pickle=False) as arrays:
-        found = dict(arrays)
-    for array in found.values():
+        copied = dict(arrays)
+    for array in copied.values():
         array.flags.writeable = False
-    return found
+    return copied

@@ -27,14 +27,14 @@ def cluster(folder: Path, cores: int = 4, **variables: str) -> Iterator[Tally]:
     tally = Tally(folder / "calls.txt")
     os.environ |= {"OMP_NUM_THREADS": "1", "TOYS_LOG": str(tally.path)} | variables
     #: "local": never a cluster that runs here already, or that RAY_ADDRESS names
-    about: dict[str, Any] = {"address": "local", "num_cpus": cores, "include_dashboard": False}
-    about |= {"log_to_driver": False, "logging_level": "ERROR"}
+    options: dict[str, Any] = {"address": "local", "num_cpus": cores, "include_dashboard": False}
+    options |= {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         try:
-            ray.init(**about)
+            ray.init(**options)
         except Exception:  # on a busy machine it may not be up within Ray's thirty seconds
             ray.shutdown()
-            ray.init(**about)
+            ray.init(**options)
         yield tally
     finally:
         ray.shutdown()
@@ -52,5 +52,5 @@ def address() -> str:
 def published(folder: Path) -> dict[str, bytes]:
     """What a sweep says of its cells: tables and predictions, to the byte."""
     tables = [folder / name for name in ("results.csv", "summary.csv")]
-    found = [*tables, *sorted((folder / "predictions").rglob("*.csv"))]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+    files = [*tables, *sorted((folder / "predictions").rglob("*.csv"))]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}

@@ -102,8 +102,8 @@ def run_sweep(tmp_path: Path, toys: None, mlflow_uri: str) -> Iterator[Runner]:
 
     def go(config: dict[str, Any], storage: str = "runs", **options: Any) -> int:
         conf = written(tmp_path / "conf" / f"{config['name']}.yaml", config)
-        given = {"runner": "serial", "quiet": True, "mlflow": mlflow_uri, **options}
-        return run(Options(conf, storage=str(tmp_path / storage), **given))
+        chosen = {"runner": "serial", "quiet": True, "mlflow": mlflow_uri, **options}
+        return run(Options(conf, storage=str(tmp_path / storage), **chosen))
 
     yield go
     signal.signal(signal.SIGTERM, before)

@@ -108,11 +108,11 @@ def fabricate(
 
 def costs(rows: list[dict[str, object]]) -> list[dict[str, object]]:
     """Costs per query that grow with the shots, a tenth of them on a GPU."""
-    made = []
+    priced = []
     for method, dataset, shots in sorted({(r["method"], r["dataset"], r["shots"]) for r in rows}):
         parts = {f"{part}_ms": 0.0 for part in PARTS}
         parts |= {"encode_ms": 12.5, "predict_ms": 2.0 * int(str(shots)), "read_ms": 0.5}
         total = sum(parts.values())
         row = {"method": method, "dataset": dataset, "shots": shots, "cells": 2, "queries": 120}
-        made.append({**row, "unknown_tasks": 0, **parts, "total_ms": total})
-    return [row | {"total_gpu_ms": row["total_ms"] / 10} for row in made]
+        priced.append({**row, "unknown_tasks": 0, **parts, "total_ms": total})
+    return [row | {"total_gpu_ms": row["total_ms"] / 10} for row in priced]

@@ -75,8 +75,8 @@ def folder_of_a_sweep(
         "seeds": list(range(seeds)),
     }
     (folder / "sweep.yaml").write_text(yaml.safe_dump(config))
-    found = {"format": 2, "commit": "0123abcd" * 5, "versions": {"numpy": np.__version__}}
-    (folder / "environment.json").write_text(json.dumps(found | dict(environment or {})))
+    facts = {"format": 2, "commit": "0123abcd" * 5, "versions": {"numpy": np.__version__}}
+    (folder / "environment.json").write_text(json.dumps(facts | dict(environment or {})))
     support = {
         d: {c: {str(s): [f"{s}.png"] for s in range(seeds)} for c in names}
         for d, names in datasets.items()

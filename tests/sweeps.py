@@ -33,9 +33,9 @@ class Tally:
 
     def new(self) -> list[str]:
         """Lines since this was last asked."""
-        found = self.lines()[self._seen :]
-        self._seen += len(found)
-        return found
+        fresh = self.lines()[self._seen :]
+        self._seen += len(fresh)
+        return fresh
 
     def counts(self) -> Counter[str]:
         """Number of new lines by their first word."""

@@ -93,9 +93,9 @@ def test_every_second_of_a_worker_is_in_a_stage(tmp_path: Path, tally: Tally) ->
         assert not done.error, done.traceback
         book.add(payloads.names(task) | {"worker": "w"}, "done", done.stages, done.pools, 0.0, 1)
     wall = time.perf_counter() - began
-    found = read_tasks(book.text())
-    assert sum(r["seconds"] + r["idle_s"] for r in found) == pytest.approx(wall, rel=0.02)
-    for record in found:
+    booked = read_tasks(book.text())
+    assert sum(r["seconds"] + r["idle_s"] for r in booked) == pytest.approx(wall, rel=0.02)
+    for record in booked:
         assert sum(record[name] for name in SECONDS) == pytest.approx(record["seconds"], abs=1e-4)
     steps: Counter[str] = Counter()
     for line in tally.lines():
@@ -104,7 +104,7 @@ def test_every_second_of_a_worker_is_in_a_stage(tmp_path: Path, tally: Tally) ->
             steps[what] += float(seconds)  # type: ignore[assignment]
     assert set(steps) == {"setup", "decode", "encode", "fit", "work"}
     for stage, taken in steps.items():
-        measured = sum(r[f"{stage}_s"] for r in found if r["kind"] != "evaluate")
+        measured = sum(r[f"{stage}_s"] for r in booked if r["kind"] != "evaluate")
         assert taken <= measured + 1e-3, stage
         # Were one stage counted within another, it would be there twice.
         assert measured < taken * 1.15 + 0.4, stage
@@ -113,8 +113,8 @@ def test_every_second_of_a_worker_is_in_a_stage(tmp_path: Path, tally: Tally) ->
 def test_a_sweep_says_what_it_cost(run_sweep: Runner, tally: Tally, tmp_path: Path) -> None:
     assert run_sweep(timed("timed")) == 0
     folder = tmp_path / "runs" / "timed"
-    found = records(folder)
-    kinds = Counter(r["kind"] for r in found)
+    booked = records(folder)
+    kinds = Counter(r["kind"] for r in booked)
     expected = {"prepare": 1, "customize": 2, "generate": 2, "personalize": 4, "predict": 8}
     assert kinds == expected | {"evaluate": 4}
     cells_bear_what_tasks_cost(folder)
@@ -124,15 +124,15 @@ def test_a_sweep_says_what_it_cost(run_sweep: Runner, tally: Tally, tmp_path: Pa
     again = rows(tmp_path / "runs" / "later", "timings.csv")
     assert [c["unknown_tasks"] for c in again] == ["0"] * 4
     known = records(tmp_path / "runs" / "later")
-    made = {r["key"]: r["sweep"] for r in known}
-    assert {made[r["key"]] for r in found if r["kind"] == "predict"} == {"timed"}
+    makers = {r["key"]: r["sweep"] for r in known}
+    assert {makers[r["key"]] for r in booked if r["kind"] == "predict"} == {"timed"}
     total = sum(r["seconds"] + r["lost_s"] for r in known)
     assert sum(float(c["total_s"]) for c in again) == pytest.approx(total, rel=1e-3)
 
 
 def cells_bear_what_tasks_cost(folder: Path) -> None:
-    found, cells = records(folder), rows(folder, "timings.csv")
-    total = sum(r["seconds"] + r["lost_s"] for r in found)
+    booked, cells = records(folder), rows(folder, "timings.csv")
+    total = sum(r["seconds"] + r["lost_s"] for r in booked)
     assert sum(float(c["total_s"]) for c in cells) == pytest.approx(total, rel=1e-4)
     for cell in cells:
         parts = float(cell["own_s"]) + float(cell["shared_s"])

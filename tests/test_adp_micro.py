@@ -16,8 +16,8 @@ from methods.generators.textual_inversion import TextualInversion
 from tests.sweeps import HOME
 
 
-def scores_of(method: Adp, given: Support, queries: list[Image]) -> np.ndarray:
-    method.fit(given)
+def scores_of(method: Adp, support: Support, queries: list[Image]) -> np.ndarray:
+    method.fit(support)
     return method.predict(Queries(tuple(queries), (), False)).scores
 
 

@@ -52,8 +52,8 @@ def copy(root: Path, source: str, target: str) -> None:
 
 
 def test_counts(tree: Path) -> None:
-    found = audit(MVTec(tree), "mvtec")
-    (bottle,) = found.categories
+    audited = audit(MVTec(tree), "mvtec")
+    (bottle,) = audited.categories
     assert bottle.counts == (6, 3, 4)
     assert bottle.published == (209, 20, 63)
     assert bottle.defects == {"crack": 2, "dent": 2}
@@ -61,12 +61,12 @@ def test_counts(tree: Path) -> None:
     assert bottle.sizes == {(32, 24): 10, (40, 24): 3}
     assert (bottle.exact.train, bottle.exact.test, bottle.exact.across) == (0, 0, 0)
     assert (bottle.exact.normals, bottle.exact.anomalies) == (9, 4)
-    assert len(found.missing) == 14
-    text = render(found)
+    assert len(audited.missing) == 14
+    text = render(audited)
     assert "train normals          6  ! published 209: 203 missing" in text
     assert "CC BY-NC-SA 4.0" in text
     assert "https://www.mvtec.com" in text
-    assert text.endswith(f"\nfingerprint {found.fingerprint}")
+    assert text.endswith(f"\nfingerprint {audited.fingerprint}")
 
 
 def test_exact_duplicates(tree: Path) -> None:
@@ -98,14 +98,14 @@ def test_masks_that_are_wrong(tree: Path) -> None:
     Picture.fromarray(np.zeros((24, 32), np.uint8)).save(masks / "crack/10_mask.png")
     Picture.fromarray(np.ones((24, 30), np.uint8)).save(masks / "dent/12_mask.png")
     (masks / "dent/13_mask.png").unlink()
-    found = audit(MVTec(tree), "mvtec")
-    (bottle,) = found.categories
+    audited = audit(MVTec(tree), "mvtec")
+    (bottle,) = audited.categories
     assert bottle.masks == 3
     assert bottle.wrong_masks == (
         "mask bottle/ground_truth/crack/10_mask.png marks nothing of bottle/test/crack/10.png",
         "mask bottle/ground_truth/dent/12_mask.png is 30 x 24, not 32 x 24",
     )
-    assert "! mask bottle/ground_truth/dent/12_mask.png is 30 x 24" in render(found)
+    assert "! mask bottle/ground_truth/dent/12_mask.png is 30 x 24" in render(audited)
 
 
 def test_damaged_image_is_named(tree: Path) -> None:
@@ -168,16 +168,16 @@ def test_near_duplicates_of_a_set_that_repeats_itself(tmp_path: Path) -> None:
 
 
 def test_folder_has_nothing_published(tree: Path) -> None:
-    found = audit(Folder(tree), "mine")
-    assert (found.missing, found.extra, found.categories[0].published) == ((), (), None)
-    assert "licence    not stated" in render(found)
+    audited = audit(Folder(tree), "mine")
+    assert (audited.missing, audited.extra, audited.categories[0].published) == ((), (), None)
+    assert "licence    not stated" in render(audited)
 
 
 @pytest.mark.skipif(not (SHARED / "mvtec").is_dir(), reason="no ../shared/data/mvtec")
 def test_mvtec_as_distributed() -> None:
-    found = audit(MVTec(SHARED / "mvtec"), "mvtec")
-    text = render(found)
-    for each in found.categories:
+    audited = audit(MVTec(SHARED / "mvtec"), "mvtec")
+    text = render(audited)
+    for each in audited.categories:
         assert each.counts == each.published
         assert each.masks == each.counts[2]
         assert not each.wrong_masks
@@ -199,10 +199,10 @@ def test_classes_share_images_that_are_opened_once(
     opened: list[str] = []
     plain = dataset.open
     monkeypatch.setattr(dataset, "open", lambda source: (opened.append(source), plain(source))[1])
-    found = audit(dataset, "mnist")
+    audited = audit(dataset, "mnist")
     assert len(opened) == len(set(opened)) == 60
-    assert len(found.categories) == 10
-    for each in found.categories:
+    assert len(audited.categories) == 10
+    for each in audited.categories:
         assert each.counts == (3, 3, 27)
         assert each.exact.across == each.exact.leaking == each.exact.leaked == 3  # test is train
-    assert len({each.fingerprint for each in found.categories}) == 10
+    assert len({each.fingerprint for each in audited.categories}) == 10

@@ -49,12 +49,12 @@ def test_unknown_operation() -> None:
 
 
 def test_the_first_copy_is_the_image_and_all_stay_in_range() -> None:
-    made = copies(augment.OPERATIONS)
-    assert made.shape == (40, 3, 32, 32)
-    assert torch.equal(made[0], picture())
-    assert made.min() >= 0
-    assert made.max() <= 1
-    assert len({tuple(one.flatten().tolist()) for one in made}) == 40
+    augmented = copies(augment.OPERATIONS)
+    assert augmented.shape == (40, 3, 32, 32)
+    assert torch.equal(augmented[0], picture())
+    assert augmented.min() >= 0
+    assert augmented.max() <= 1
+    assert len({tuple(one.flatten().tolist()) for one in augmented}) == 40
 
 
 def test_same_seed_same_copies() -> None:
@@ -64,17 +64,17 @@ def test_same_seed_same_copies() -> None:
 
 @pytest.mark.parametrize(("operation", "axis"), [("hflip", -1), ("vflip", -2)])
 def test_flips_are_exact(operation: str, axis: int) -> None:
-    image, made = picture(), copies((operation,))
-    same = [torch.allclose(one, image, atol=1e-4) for one in made]
-    flipped = [torch.allclose(one, image.flip(axis), atol=1e-4) for one in made]
+    image, augmented = picture(), copies((operation,))
+    same = [torch.allclose(one, image, atol=1e-4) for one in augmented]
+    flipped = [torch.allclose(one, image.flip(axis), atol=1e-4) for one in augmented]
     assert all(a != b for a, b in zip(same, flipped, strict=True))
     assert 10 < sum(flipped) < 30
 
 
 def test_translations_move_by_whole_pixels_up_to_a_tenth() -> None:
-    image, made = picture(), copies(("translate",), n=60)
+    image, augmented = picture(), copies(("translate",), n=60)
     seen = set()
-    for one in made:
+    for one in augmented:
         moves = [
             (dy, dx)
             for dy in range(-3, 4)
@@ -94,14 +94,14 @@ def test_rotations_turn_about_the_centre_and_keep_shapes() -> None:
     disc = torch.zeros(3, 41, 61)
     y, x = torch.meshgrid(torch.arange(41.0), torch.arange(61.0), indexing="ij")
     disc[:, (y - 20) ** 2 + (x - 30) ** 2 < 100] = 1
-    made = augment.augmented(disc, 20, ("rotate",), torch.Generator().manual_seed(0))
-    assert (made - disc).abs().mean() < 0.005  # a disc stays a disc, on an oblong image too
+    augmented = augment.augmented(disc, 20, ("rotate",), torch.Generator().manual_seed(0))
+    assert (augmented - disc).abs().mean() < 0.005  # a disc stays a disc, on an oblong image too
     bar = torch.zeros(3, 41, 41)
     bar[:, 19:22, 5:36] = 1
-    made = augment.augmented(bar, 20, ("rotate",), torch.Generator().manual_seed(0))
+    augmented = augment.augmented(bar, 20, ("rotate",), torch.Generator().manual_seed(0))
     # second moments give the bar's direction
     y, x = torch.meshgrid(torch.arange(41.0) - 20, torch.arange(41.0) - 20, indexing="ij")
-    mass = made.mean(1)
+    mass = augmented.mean(1)
     angle = 0.5 * torch.atan2(
         2 * (mass * x * y).sum((1, 2)), (mass * x * x).sum((1, 2)) - (mass * y * y).sum((1, 2))
     )
@@ -111,8 +111,8 @@ def test_rotations_turn_about_the_centre_and_keep_shapes() -> None:
 
 
 def test_colour_changes_by_at_most_the_jitter() -> None:
-    image, made = picture(), copies(("colour",))
-    brightness = made.mean((1, 2, 3)) / image.mean()
+    image, augmented = picture(), copies(("colour",))
+    brightness = augmented.mean((1, 2, 3)) / image.mean()
     assert ((brightness > 0.88) & (brightness < 1.12)).all()
     assert brightness.std() > 0.01
 

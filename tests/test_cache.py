@@ -98,10 +98,10 @@ def test_a_compute_that_loses_records_is_told() -> None:
 
 
 def test_once_is_once() -> None:
-    memory, made = FeatureMemory(100), []
+    memory, calls = FeatureMemory(100), []
     for _ in range(3):
-        memory.get_or_create("weights", lambda: made.append(1))
-    assert made == [1]
+        memory.get_or_create("weights", lambda: calls.append(1))
+    assert calls == [1]
 
 
 class Strip(Dataset):
@@ -130,9 +130,9 @@ def test_tiles_of_a_strip_decode_it_once(threads: int) -> None:
     Strip.opened = 0
     decoder = Decoder(1_000_000, threads)
     tiles = [(Sample("s", box=(i, 0, i + 3, 4)), f"k{i}") for i in range(0, 12, 3)]
-    found = [image.pixels for image in decoder.images(Strip(), tiles)]
+    decoded = [image.pixels for image in decoder.images(Strip(), tiles)]
     whole = np.arange(48, dtype=np.uint8).reshape(4, 12)
-    for i, tile in enumerate(found):
+    for i, tile in enumerate(decoded):
         np.testing.assert_array_equal(tile[:, :, 0], whole[:, 3 * i : 3 * i + 3])
     if threads == 1:
         assert Strip.opened == 1

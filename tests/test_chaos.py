@@ -39,22 +39,22 @@ class Killer(threading.Thread):
             if len(self.killed) == KILLS[-1]:
                 return
             done = len(list(self._storage.glob(".artifacts/*/*/*.safetensors")))
-            if done > before and (found := workers()):
-                victim, before = rng.choice(found), done
+            if done > before and (living := workers()):
+                victim, before = rng.choice(living), done
                 victim.kill()
                 self.killed.append(victim.pid)
 
 
 def workers() -> list[psutil.Process]:
     """Ray's workers below this process that hold one of the harness's actors."""
-    found = []
+    living = []
     for process in psutil.Process().children(recursive=True):
         try:
             if "_Actor" in " ".join(process.cmdline()):
-                found.append(process)
+                living.append(process)
         except psutil.Error:  # it has just ended
             continue
-    return sorted(found, key=lambda p: p.pid)
+    return sorted(living, key=lambda p: p.pid)
 
 
 def stormy() -> dict[str, Any]:

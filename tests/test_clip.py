@@ -80,7 +80,7 @@ def test_images_equal_open_clip(tiny: str, size: int, quick_gelu: bool) -> None:
     encoder = clip.ClipEncoder(tiny, "random:0", "cpu", memory(), quick_gelu)
     images = pictures(3, 40, 56)
     levels = (3, 1)
-    found = encoder.encode(images, size=size, levels=levels)
+    encodings = encoder.encode(images, size=size, levels=levels)
 
     model = reference(quick_gelu, image_size=size)
     with torch.no_grad():
@@ -88,7 +88,7 @@ def test_images_equal_open_clip(tiny: str, size: int, quick_gelu: bool) -> None:
             normalised(images, (size, size)), indices=[0, 2], output_extra_tokens=True
         )
     grid = size // 8
-    for i, encoding in enumerate(found):
+    for i, encoding in enumerate(encodings):
         assert encoding.image.shape == (24,)
         torch.testing.assert_close(
             encoding.image, expected["image_features"][i], atol=1e-5, rtol=1e-5
@@ -115,7 +115,7 @@ def test_windows_equal_one_forward_each(tiny: str) -> None:
     """A window's embedding is open_clip's of an image that has only its patches."""
     encoder = clip.ClipEncoder(tiny, "random:0", "cpu", memory())
     images = pictures(2, 48, 48)
-    found = encoder.encode(images, size=48, windows=(2, 3))
+    encodings = encoder.encode(images, size=48, windows=(2, 3))
     visual = reference(image_size=48).visual
     with torch.no_grad():
         patches = visual.conv1(normalised(images, (48, 48))).flatten(2).transpose(1, 2)
@@ -123,7 +123,7 @@ def test_windows_equal_one_forward_each(tiny: str) -> None:
             sequence = torch.cat([visual.class_embedding[None], patches[i]])
             sequence = sequence + visual.positional_embedding
             for side in (2, 3):
-                windows = found[i].windows[side]
+                windows = encodings[i].windows[side]
                 assert windows.shape == (7 - side, 7 - side, 24)
                 for row in range(7 - side):
                     for column in range(7 - side):
@@ -204,11 +204,11 @@ def test_local_files(tiny: str, tmp_path: Path, form: str) -> None:
         else:
             torch.save({k: v.half() if form == "half" else v for k, v in state.items()}, path)
     image = pictures(1)
-    found = clip.ClipEncoder(tiny, str(path), "cpu", memory()).encode(image, size=32)[0].image
+    embedded = clip.ClipEncoder(tiny, str(path), "cpu", memory()).encode(image, size=32)[0].image
     expected = clip.ClipEncoder(tiny, "random:7", "cpu", memory()).encode(image, size=32)[0].image
     tolerance = 1e-2 if form == "half" else 0
-    torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
-    assert found.dtype == torch.float32
+    torch.testing.assert_close(embedded, expected, atol=tolerance, rtol=tolerance)
+    assert embedded.dtype == torch.float32
     assert encoder_files({"model": tiny, "weights": str(path)}) == (Path(tiny), path)
 
 

@@ -59,9 +59,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_images_equal_the_network(folder: str) -> None:
     encoder = MicroEncoder(folder, "cpu", memory())
     images = pictures(2, 96, 96)
-    found = encoder.encode(images, size=SIZE, levels=(5, 2), windows=(2, 3))
+    encodings = encoder.encode(images, size=SIZE, levels=(5, 2), windows=(2, 3))
     network = MicroClip.load(Path(folder) / "clip", Path(folder) / "diffusion")
-    for image, encoding in zip(images, found, strict=True):
+    for image, encoding in zip(images, encodings, strict=True):
         trunk = encoder._trunk.encode([image], size=SIZE, levels=(2, 3, 4))[0].levels
         levels = [level[None] for level in trunk]
         torch.testing.assert_close(encoding.image, network.image_features(levels)[0])
@@ -71,7 +71,7 @@ def test_images_equal_the_network(folder: str) -> None:
             assert encoding.windows[side].shape == (7 - side, 7 - side, 24)
             expected = network.window_features(levels, side)[0]
             torch.testing.assert_close(encoding.windows[side], expected)
-    assert encoder.dims[5] == found[0].levels[0].shape[-1]
+    assert encoder.dims[5] == encodings[0].levels[0].shape[-1]
 
 
 def test_text_equals_the_network(folder: str) -> None:
@@ -116,11 +116,11 @@ def test_all_clip_methods_run(folder: str) -> None:
         if method.auxiliary:
             method.load(method.train(auxiliary))
         method.fit(Support(references, object_name="cell"))
-        found = method.predict(Queries(queries))
+        together = method.predict(Queries(queries))
         alone = method.predict(Queries(queries[1:2]))
-        assert np.isfinite(found.scores).all()
-        assert alone.scores[0] == found.scores[1]
-        if found.maps is not None:
-            assert found.maps.shape == (3, SIZE, SIZE)
+        assert np.isfinite(together.scores).all()
+        assert alone.scores[0] == together.scores[1]
+        if together.maps is not None:
+            assert together.maps.shape == (3, SIZE, SIZE)
     shared = load_encoder(spec, "cpu", features)
     assert method._encoder is shared

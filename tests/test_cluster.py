@@ -105,9 +105,9 @@ class Head:
 
 @pytest.fixture(scope="module")
 def head(toys: None, mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
     folder = tmp_path_factory.mktemp("cluster")
     environment = os.environ | {
         "RAY_AUTH_MODE": "token",
@@ -191,8 +191,8 @@ def plugged(folder: Path, **changes: Any) -> dict[str, Any]:
     methods = [{"use": f"{file}:Slow", "label": "slow"}]
     methods.append({"use": COMPARED, "generator": "half"})
     generators = {"half": {"use": f"{file}:Half", "pool": 3}}
-    given = {"methods": methods, "generators": generators, "seeds": [0, 1, 2, 3], "shard": 3}
-    return sweep(**given | changes)
+    defaults = {"methods": methods, "generators": generators, "seeds": [0, 1, 2, 3], "shard": 3}
+    return sweep(**defaults | changes)
 
 
 def waited(what: str, until: Any, process: subprocess.Popen[str] | None = None) -> None:
@@ -207,9 +207,9 @@ def waited(what: str, until: Any, process: subprocess.Popen[str] | None = None) 
 def test_a_node_goes_and_results_are_the_same(
     head: Head, tally: Tally, run_sweep: Any, tmp_path: Path
 ) -> None:
-    given = plugged(tmp_path)
-    assert run_sweep(given, "calm") == 0
-    conf = written(tmp_path / "toy.yaml", given)
+    config = plugged(tmp_path)
+    assert run_sweep(config, "calm") == 0
+    conf = written(tmp_path / "toy.yaml", config)
     shared = Tally(Path(head.environment["TOYS_LOG"]))
     shared.new()
     node = head.ask("add")
@@ -230,9 +230,9 @@ def test_a_node_goes_and_results_are_the_same(
 
     waited("work on the node that will go", there, run)
     assert head.ask(node) == "gone"
-    said, _ = run.communicate(timeout=150)
+    stderr, _ = run.communicate(timeout=150)
     lines += shared.new()
-    assert run.returncode == 0, said
+    assert run.returncode == 0, stderr
     for name in ("results.csv", "summary.csv"):
         calm, stormy = (tmp_path / f / "toy" / name for f in ("calm", "runs"))
         assert calm.read_bytes() == stormy.read_bytes(), name
@@ -263,13 +263,13 @@ def ray(head: Head, *words: object, **changes: str) -> subprocess.CompletedProce
 
 def submitted(head: Head, name: str, *words: object, wait: bool) -> tuple[int, str]:
     """Submit as the README says; status of the command and what it printed."""
-    given = ["--address", head.dashboard, "--submission-id", name, "--working-dir", "."]
+    options = ["--address", head.dashboard, "--submission-id", name, "--working-dir", "."]
     end = time.monotonic() + 60
     while True:
-        ended = ray(head, "job", "submit", *given, *([] if wait else ["--no-wait"]), "--", *words)
-        said = ended.stdout + ended.stderr
-        if "No available agent" not in said or time.monotonic() > end:  # the head has just begun
-            return ended.returncode, said
+        ended = ray(head, "job", "submit", *options, *([] if wait else ["--no-wait"]), "--", *words)
+        output = ended.stdout + ended.stderr
+        if "No available agent" not in output or time.monotonic() > end:  # the head has just begun
+            return ended.returncode, output
 
 
 def test_a_submitted_job_is_stopped_and_gone_on_with(
@@ -277,13 +277,13 @@ def test_a_submitted_job_is_stopped_and_gone_on_with(
 ) -> None:
     hangs = {"use": "toys.trouble:Trouble", "label": "hangs"}
     hangs["params"] = {"how": "hang", "once": str(tmp_path / "hung")}  # type: ignore[assignment]
-    given = sweep(methods=[{"use": "toys.methods:Near"}, hangs])
-    conf, storage = written(tmp_path / "toy.yaml", given), tmp_path / "runs"
+    config = sweep(methods=[{"use": "toys.methods:Near"}, hangs])
+    conf, storage = written(tmp_path / "toy.yaml", config), tmp_path / "runs"
     words = harness("run", conf, "--storage", storage, "--runner", "ray")
     shared = Tally(Path(head.environment["TOYS_LOG"]))
 
-    status, said = submitted(head, "first", *words, wait=False)
-    assert status == 0, said
+    status, output = submitted(head, "first", *words, wait=False)
+    assert status == 0, output
     table = storage / "toy" / "results.csv"
     waited(
         "results beside the task that hangs",
@@ -292,13 +292,13 @@ def test_a_submitted_job_is_stopped_and_gone_on_with(
     assert head.job("first", "POST", "/stop") == {"stopped": True}
     waited("the end of the job", lambda: head.job("first")["status"] == "STOPPED")
     shared.new()
-    status, said = submitted(head, "second", *words, wait=True)
-    assert status == 0, said
+    status, output = submitted(head, "second", *words, wait=True)
+    assert status == 0, output
     assert head.job("second")["status"] == "SUCCEEDED"
     predicted = [line for line in shared.new() if line.startswith("predict ")]
     assert len(predicted) == 1, "more was computed than what hung"
     shutil.rmtree(tmp_path / "hung", ignore_errors=True)
-    assert run_sweep(given, "calm") == 0
+    assert run_sweep(config, "calm") == 0
     assert table.read_bytes() == (tmp_path / "calm" / "toy" / "results.csv").read_bytes()
     logs = head.job("first", what="/logs")["logs"]
     assert re.search(r"^\[\d/4\] .*image AUROC", logs, re.M), logs
@@ -306,10 +306,10 @@ def test_a_submitted_job_is_stopped_and_gone_on_with(
 
     # A mistake is the job's status too.
     conf = written(tmp_path / "wrong.yaml", sweep(methods=[{"use": "patchcor"}]))
-    status, said = submitted(head, "wrong", *harness("run", conf), wait=True)
+    status, output = submitted(head, "wrong", *harness("run", conf), wait=True)
     assert status == 1
-    assert "patchcore" in said
-    assert "exit code 2" in said
+    assert "patchcore" in output
+    assert "exit code 2" in output
     assert head.job("wrong")["status"] == "FAILED"
 
 

@@ -28,11 +28,11 @@ def after(tmp_path: Path, skill: float, **changes: object) -> Path:
 
 
 def test_differences_are_of_the_shared_means(before: Path, tmp_path: Path) -> None:
-    found = comparison.compare([before, after(tmp_path, 0.6)])[0]
-    assert found.shared == 24
-    assert found.same == 12  # the other method's
+    compared = comparison.compare([before, after(tmp_path, 0.6)])[0]
+    assert compared.shared == 24
+    assert compared.same == 12  # the other method's
     frames = [pd.read_csv(folder / "results.csv") for folder in (before, tmp_path / "after")]
-    change = next(c for c in found.changes if (c.metric, c.method) == ("image_auroc", "mine"))
+    change = next(c for c in compared.changes if (c.metric, c.method) == ("image_auroc", "mine"))
     means = [
         f[(f["method"] == "mine") & (f["shots"] == change.shots)].groupby("seed")["image_auroc"]
         for f in frames
@@ -41,10 +41,10 @@ def test_differences_are_of_the_shared_means(before: Path, tmp_path: Path) -> No
     assert change.sure.mean == pytest.approx(float((y - x).mean()))
     assert change.sure.low < change.sure.mean < change.sure.high < 0
     assert change.p_holm >= change.sure.p
-    still = next(c for c in found.changes if (c.metric, c.method) == ("image_auroc", "other"))
+    still = next(c for c in compared.changes if (c.metric, c.method) == ("image_auroc", "other"))
     assert still.sure.mean == 0
     assert np.isnan(still.sure.low)  # no interval of width zero
-    assert ("code, data or settings", "keys of 24 cells", "12 of them others") in found.differing
+    assert ("code, data or settings", "keys of 24 cells", "12 of them others") in compared.differing
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,8 @@ def test_exit_status(
     options: list[str],
     status: int,
 ) -> None:
-    there = after(tmp_path, skill)
-    assert main(["compare", str(before), str(there), *options]) == status
+    second = after(tmp_path, skill)
+    assert main(["compare", str(before), str(second), *options]) == status
     printed = capsys.readouterr()
     assert ("worse: mine, toys, 2 shots: AUROC" in printed.err) == (status == 1)
     assert "other" in printed.out
@@ -76,25 +76,25 @@ def test_exit_status(
 def test_a_cell_that_failed_is_worse_and_a_smaller_sweep_is_not(
     before: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    there = after(tmp_path, 1.6, failing=[("mine", "toys", "y", 4, 1)])
-    assert main(["compare", str(before), str(there), "--fail-below", "0"]) == 1
+    second = after(tmp_path, 1.6, failing=[("mine", "toys", "y", 4, 1)])
+    assert main(["compare", str(before), str(second), "--fail-below", "0"]) == 1
     assert "failed: mine, toys, 4 shots: y seed 1" in capsys.readouterr().err
-    (there / "failures.csv").unlink()
-    assert main(["compare", str(before), str(there), "--fail-below", "0"]) == 0
+    (second / "failures.csv").unlink()
+    assert main(["compare", str(before), str(second), "--fail-below", "0"]) == 0
     assert "only in before: mine, toys, 4 shots: y seed 1" in capsys.readouterr().out
 
 
 def test_what_differs_is_named(before: Path, tmp_path: Path) -> None:
-    there = after(
+    second = after(
         tmp_path,
         1.6,
         environment={"commit": "f" * 40, "data": {"toys": "1234"}},
         methods=[{"use": "mine", "params": {"size": 64}}, {"use": "other"}],
     )
-    support = json.loads((there / "support.json").read_text())
+    support = json.loads((second / "support.json").read_text())
     support["toys"]["x"]["1"] = ["another.png"]
-    (there / "support.json").write_text(json.dumps(support))
-    differing = {name: (x, y) for name, x, y in comparison.compare([before, there])[0].differing}
+    (second / "support.json").write_text(json.dumps(support))
+    differing = {name: (x, y) for name, x, y in comparison.compare([before, second])[0].differing}
     assert differing["environment commit"] == ("0123abcd" * 5, "f" * 40)
     assert differing["config methods[mine].params.size"] == ("–", "64")
     assert differing["data toys"] == ("–", "1234")
@@ -103,11 +103,11 @@ def test_what_differs_is_named(before: Path, tmp_path: Path) -> None:
 
 
 def test_queries_are_paired_by_name_whatever_their_order(before: Path, tmp_path: Path) -> None:
-    there = after(tmp_path, 1.6)
-    for path in there.rglob("k*.csv"):
+    second = after(tmp_path, 1.6)
+    for path in second.rglob("k*.csv"):
         head, *lines = path.read_text().splitlines()
         path.write_text("\n".join([head, *reversed(lines)]) + "\n")
-    changes = comparison.compare([before, there])[0].changes
+    changes = comparison.compare([before, second])[0].changes
     assert all(change.sure.mean == 0 and np.isnan(change.sure.low) for change in changes)
 
 
@@ -127,16 +127,16 @@ def test_bad_folders_are_one_line(
 
 
 def test_formats(before: Path, tmp_path: Path) -> None:
-    there = after(tmp_path, 0.6)
+    second = after(tmp_path, 0.6)
     third = folder_of_a_sweep(tmp_path / "third<b>", {"mine": 2.0}, shots=(2,))
-    found = comparison.compare([before, there, third], 1)
-    text = compare.render(found, "text")
+    compared = comparison.compare([before, second, third], 1)
+    text = compare.render(compared, "text")
     assert "after against before" in text
     assert max(map(len, text.splitlines())) < 120
-    markdown = compare.render(found, "markdown")
+    markdown = compare.render(compared, "markdown")
     assert "| toys | 2 | mine |" in markdown
     assert "third\\<b\\> against before" in markdown
-    html = compare.render(found, "html")
+    html = compare.render(compared, "html")
     assert "third&lt;b&gt; against before" in html
     assert "<b>" not in html
     assert "http" not in html

@@ -32,9 +32,9 @@ def load(tmp_path: Path) -> Any:
     return go
 
 
-def mistakes(load: Any, *given: Any) -> list[str]:
+def mistakes(load: Any, *sources: Any) -> list[str]:
     with pytest.raises(InputError) as caught:
-        load(*given)
+        load(*sources)
     lines = [str(problem) for problem in caught.value.problems]
     assert all("\n" not in line for line in lines)
     return lines
@@ -203,14 +203,14 @@ json = st.recursive(
 )
 @given(key=st.sampled_from(sorted(Sweep.model_fields)), value=json)
 def test_any_value_anywhere_is_a_sweep_or_a_clear_mistake(load: Any, key: str, value: Any) -> None:
-    found: tuple[Any, ...] = ()
+    problems: tuple[Any, ...] = ()
     try:
         load(sweep() | {key: value})
     except InputError as error:
-        found = error.problems
-        if not found:
+        problems = error.problems
+        if not problems:
             raise
-    for problem in found:
+    for problem in problems:
         assert re.search(r"conf\.yaml(: |:\d+:\d+: )", str(problem))
         assert "\n" not in str(problem)
 

@@ -135,7 +135,7 @@ def test_nonsense_is_told_in_clear_lines(tmp_path: Path, what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "given",
+    "contents",
     [
         {"Squares": {"ant": {"0": [["a"], ["b"]]}}},
         {"Squares": {"ant": {"0": {"a": 1}}}},
@@ -144,8 +144,8 @@ def test_nonsense_is_told_in_clear_lines(tmp_path: Path, what: str) -> None:
         [[]],
     ],
 )
-def test_a_support_file_of_other_things(tmp_path: Path, given: Any) -> None:
-    (tmp_path / "refs.yaml").write_text(yaml.safe_dump(given))
+def test_a_support_file_of_other_things(tmp_path: Path, contents: Any) -> None:
+    (tmp_path / "refs.yaml").write_text(yaml.safe_dump(contents))
     text = text_with(datasets=[{"use": SQUARES, "support": "refs.yaml", "categories": ["ant"]}])
     (line,) = planned(tmp_path / "c.yaml", text)
     assert "datasets[0].support" in line
@@ -241,13 +241,13 @@ def anything(chance: random.Random, depth: int = 0) -> Any:
 
 def places(value: Any) -> list[tuple[Any, Any]]:
     """Every (container, key) within a value."""
-    found = []
+    spots = []
     inner = value.items() if isinstance(value, dict) else enumerate(value)
     for key, part in list(inner):
-        found.append((value, key))
+        spots.append((value, key))
         if isinstance(part, dict | list):
-            found += places(part)
-    return found
+            spots += places(part)
+    return spots
 
 
 def rich() -> dict[str, Any]:

@@ -106,12 +106,12 @@ def test_a_config_that_names_published_rows_is_their_set_up(name: str) -> None:
     assert [a.use for a in sweep.auxiliary] == (["mvtec", "visa"] if trained else [])
     bases = {"o2n": "stable-diffusion-v1-5", "adp": "stable-diffusion-2-1"}
     for entry in sweep.generators.values():
-        made = config.build("generator", entry.use, entry.params)
-        assert bases[paper] in made.base
-        if getattr(made, "tune", "full") != "full":
+        generator = config.build("generator", entry.use, entry.params)
+        assert bases[paper] in generator.base
+        if getattr(generator, "tune", "full") != "full":
             assert "Adapters (tune: lora) instead of the paper's full fine-tuning" in header(name)
         if entry.use == "dreambooth":
-            assert (made.strength, entry.pool) == (0.3, 30)
+            assert (generator.strength, entry.pool) == (0.3, 30)
 
 
 @pytest.mark.parametrize("name", sorted({r.full for r in reproduce.RESULTS}))
@@ -125,11 +125,11 @@ def test_the_header_of_a_full_config_is_true(name: str) -> None:
         base = config.build("generator", entry.use, entry.params).base
         used.add(base.partition("/")[2])
     weights = text[text.index("Weights ") :].partition("--data-root")[0]
-    said = {
+    promised = {
         key for key, word in WORDS.items() if re.search(re.escape(word) + r"(?![@\w])", weights)
     }
     named = {key for key in WORDS if any(key == each or key in each for each in used)}
-    assert said == {key for key in named if key in used or key.startswith("stable")}
+    assert promised == {key for key in named if key in used or key.startswith("stable")}
     number = re.search(r"([\d,]+) customi[zs]ed models?", text)
     if number:
         assert int(number.group(1).replace(",", "")) == customized(sweep)
@@ -186,22 +186,22 @@ def test_networks_are_named_with_their_weights(tmp_path: Path) -> None:
     )
 
     class Listed:
-        def __init__(self, name: str, where: str, found: bool) -> None:
-            self.name, self.where, self.found = name, where, found
+        def __init__(self, name: str, where: str, complete: bool) -> None:
+            self.name, self.where, self.complete = name, where, complete
 
     known = [
         Listed("tf_efficientnet_lite0 / imagenet", "/here", True),
         Listed("wide_resnet50_2 / imagenet", "https://hub/x", False),
         Listed("SD", "https://hub/stable-diffusion-v1-5/stable-diffusion-v1-5", False),
     ]
-    found = {(n.user, n.role): n for n in models.networks(config.load(path), lambda: known)}
-    assert found["padim", "encoder"].where == "found: /here"
-    assert "small network, not the paper's" in found["padim", "encoder"].note
-    assert found["mean_color", "encoder"].name == "no network"
-    assert found["own", "encoder"].where == f"found: {weights}"
-    assert found["random", "encoder"].where == "drawn at random"
-    assert found["patchcore+g", "encoder"].where == "needed: https://hub/x"
-    assert found["g", "base"].where.startswith("needed: https://hub/stable")
+    by_role = {(n.user, n.role): n for n in models.networks(config.load(path), lambda: known)}
+    assert by_role["padim", "encoder"].where == "found: /here"
+    assert "small network, not the paper's" in by_role["padim", "encoder"].note
+    assert by_role["mean_color", "encoder"].name == "no network"
+    assert by_role["own", "encoder"].where == f"found: {weights}"
+    assert by_role["random", "encoder"].where == "drawn at random"
+    assert by_role["patchcore+g", "encoder"].where == "needed: https://hub/x"
+    assert by_role["g", "base"].where.startswith("needed: https://hub/stable")
 
 
 def test_a_default_may_be_a_small_model_too() -> None:

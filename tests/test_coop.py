@@ -70,17 +70,17 @@ def test_score_is_the_softmax_at_the_models_scale(tiny: str) -> None:
     method.load({"context": context})
     queries = pictures(3)
     method.fit(Support(pictures(1, seed=1), object_name="pill"))
-    found = method.predict(Queries(queries))
-    assert found.maps is None
+    prediction = method.predict(Queries(queries))
+    assert prediction.maps is None
     for i, image in enumerate(queries):
         embedding = model.encode_image(pixels_of(image).float(), normalize=True)[0]
         normal, anomalous = (math.exp(float(embedding @ p) / 0.07) for p in method._prototypes)
-        assert found.scores[i] == pytest.approx(anomalous / (normal + anomalous), rel=1e-4)
+        assert prediction.scores[i] == pytest.approx(anomalous / (normal + anomalous), rel=1e-4)
     alone = method.predict(Queries(queries[1:2]))
-    assert alone.scores[0] == found.scores[1]
+    assert alone.scores[0] == prediction.scores[1]
     # The support is not looked at.
     method.fit(Support(pictures(2, seed=9), object_name="pill"))
-    np.testing.assert_array_equal(method.predict(Queries(queries)).scores, found.scores)
+    np.testing.assert_array_equal(method.predict(Queries(queries)).scores, prediction.scores)
 
 
 def test_training_lowers_the_loss_and_repeats(tiny: str) -> None:
@@ -173,13 +173,13 @@ def test_a_read_only_state_will_do(tiny: str) -> None:
     context = torch.randn((4, 16), generator=torch.Generator().manual_seed(1)).numpy()
     locked = context.copy()
     locked.flags.writeable = False  # as the store hands it out
-    found = []
+    scores = []
     for state in (context, locked):
         method = made(tiny)
         method.load({"context": state})
         method.fit(Support((), object_name="metal_nut"))
-        found.append(method.predict(Queries(pictures(2))).scores)
-    np.testing.assert_array_equal(*found)
+        scores.append(method.predict(Queries(pictures(2))).scores)
+    np.testing.assert_array_equal(*scores)
 
 
 def test_state_of_another_encoder_is_refused(tiny: str) -> None:

@@ -35,14 +35,14 @@ def planned(tmp_path: Path) -> Callable[..., tuple[Sweep, PlanInputs, Plan]]:
         from harness.planning.inputs import collect_inputs
 
         methods = [{"use": "toys.methods:Near"}, {"use": "toys.methods:Compared", "generator": "g"}]
-        given = sweep(
+        defaults = sweep(
             datasets=[{"use": SQUARES, "params": {"queries": 10}}],
             methods=methods,
             generators={"g": {"use": BLEND, "pool": 7}},
             shots=[2],
             shard=4,
         )
-        path = written(tmp_path / "c.yaml", given | changes)
+        path = written(tmp_path / "c.yaml", defaults | changes)
         loaded = config.load(path)
         inputs = collect_inputs(loaded, path, None).plan_inputs
         return loaded, inputs, plan(loaded, inputs)
@@ -57,9 +57,9 @@ def generator_of(task: Task) -> str:
 
 
 def estimator(
-    path: Path, given: dict[str, Any], loaded: Sweep, inputs: PlanInputs
+    path: Path, prices: dict[str, Any], loaded: Sweep, inputs: PlanInputs
 ) -> costs.Estimator:
-    path.write_text(yaml.safe_dump(given))
+    path.write_text(yaml.safe_dump(prices))
     values = costs.parameters(loaded)
     return costs.Estimator(costs.read(path), loaded, inputs.categories, values)
 
@@ -82,10 +82,10 @@ def test_terms_count_images_references_and_parameters(
         },
         {"use": "Near", "kind": "method", "seconds": {"predict": {"image * power": 1}}},
     ]
-    found = estimator(tmp_path / "t.yaml", table(plugins=entries), loaded, inputs)
+    estimate = estimator(tmp_path / "t.yaml", table(plugins=entries), loaded, inputs)
     seconds: dict[str, list[float]] = {}
     for task in graph.tasks.values():
-        seconds.setdefault(f"{task.kind} {generator_of(task)}", []).append(found.seconds(task))
+        seconds.setdefault(f"{task.kind} {generator_of(task)}", []).append(estimate.seconds(task))
     assert set(seconds["generate g"]) == {10 * 5 + 100 * 7}  # 7 in all, of which 2 are references
     assert set(seconds["customize g"]) == {6 * 2 * 0.5}
     # 10 queries in shards of 3, 4 and 3 or so
@@ -99,9 +99,9 @@ def test_stages_add_up_and_count_gpus_by_the_share_of_a_worker(
     tmp_path: Path, planned: Callable[..., tuple[Sweep, PlanInputs, Plan]]
 ) -> None:
     loaded, inputs, graph = planned()
-    found = estimator(tmp_path / "t.yaml", table(), loaded, inputs)
+    estimate = estimator(tmp_path / "t.yaml", table(), loaded, inputs)
     kinds = [task.kind for task in graph.tasks.values()]
-    for stage in found.stages(graph, graph.tasks):
+    for stage in estimate.stages(graph, graph.tasks):
         assert stage.tasks == stage.seconds == stage.megabytes == kinds.count(stage.kind)
         assert stage.gpu_seconds == 0
     asking = {
@@ -109,11 +109,11 @@ def test_stages_add_up_and_count_gpus_by_the_share_of_a_worker(
         for key, task in graph.tasks.items()
     }
     shared = Plan(asking, graph.cells)
-    for stage in found.stages(shared, asking):
+    for stage in estimate.stages(shared, asking):
         held = 0.5 if stage.kind in ("customize", "personalize") else 0.0
         assert stage.gpu_seconds == held * stage.seconds
-    assert found.stages(graph, []) == []
-    text = costs.render(found.stages(graph, graph.tasks), [])
+    assert estimate.stages(graph, []) == []
+    text = costs.render(estimate.stages(graph, graph.tasks), [])
     count = len(kinds)
     assert text.splitlines()[-1].split() == ["together", str(count), "0", str(count), *["0.0"] * 3]
 
@@ -123,10 +123,10 @@ def test_what_the_table_lacks_costs_what_the_kind_says(
 ) -> None:
     loaded, inputs, graph = planned()
     default = {"seconds": {"predict": {"task": 7}}, "megabytes": {"predict": {"task": 8}}}
-    found = estimator(tmp_path / "t.yaml", table(default=default), loaded, inputs)
+    estimate = estimator(tmp_path / "t.yaml", table(default=default), loaded, inputs)
     for task in graph.tasks.values():
         expected = (7, 8) if task.kind == "predict" else (KINDS[task.kind].seconds, 0)
-        assert (found.seconds(task), found.megabytes(task)) == expected
+        assert (estimate.seconds(task), estimate.megabytes(task)) == expected
 
 
 def test_a_term_that_is_nothing_is_named(
@@ -134,11 +134,11 @@ def test_a_term_that_is_nothing_is_named(
 ) -> None:
     loaded, inputs, graph = planned()
     entry = {"use": "Near", "kind": "method", "seconds": {"predict": {"image * powr": 1}}}
-    found = estimator(tmp_path / "t.yaml", table(plugins=[entry]), loaded, inputs)
+    estimate = estimator(tmp_path / "t.yaml", table(plugins=[entry]), loaded, inputs)
     with pytest.raises(
         InputError, match=r"'powr' is neither a unit nor a numeric parameter.*power"
     ):
-        found.stages(graph, graph.tasks)
+        estimate.stages(graph, graph.tasks)
 
 
 @pytest.mark.parametrize(
@@ -165,15 +165,15 @@ def test_the_whole_reproduction_has_costs_of_its_own(tune: str) -> None:
     loaded = config.load(conf, [f"generators.dreambooth.params.tune={tune}"])
     assert len(loaded.datasets) == 11
     assert (loaded.shots, len(loaded.seeds)) == ([2, 4, 8], 5)
-    found = costs.read()
-    listed = {(e.kind, e.use) for e in found.plugins}
+    prices = costs.read()
+    listed = {(e.kind, e.use) for e in prices.plugins}
     assert {("method", m.use) for m in loaded.methods} <= listed
     methods, generators = costs.parameters(loaded)
-    made = costs._Costs(found, "generator", "dreambooth", generators["dreambooth"])
+    dreambooth = costs._Costs(prices, "generator", "dreambooth", generators["dreambooth"])
     units = dict.fromkeys(costs.UNITS, 1.0)
-    size = made.megabytes("customize")(units)
+    size = dreambooth.megabytes("customize")(units)
     # 859.5 million changes, or 3.19 million weights of the adapter, of two bytes
     assert size == pytest.approx(1719 if tune == "full" else 6.4, rel=0.1)
     for m, values in zip(loaded.methods, methods, strict=True):
         for kind in ("train", "predict"):
-            assert costs._Costs(found, "method", m.use, values).seconds(kind)(units) > 0
+            assert costs._Costs(prices, "method", m.use, values).seconds(kind)(units) > 0

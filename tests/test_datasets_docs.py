@@ -21,14 +21,14 @@ ROWS = {cells[1].split("`")[1]: cells for line in PAGE.splitlines() if line.star
 
 def adapter(name: str) -> type[Dataset]:
     module = importlib.import_module(f"datasets.{name}")
-    (found,) = (
+    (classes,) = (
         thing
         for thing in vars(module).values()
         if isinstance(thing, type)
         and issubclass(thing, Dataset)
         and thing.__module__ == module.__name__
     )
-    return found
+    return classes
 
 
 @pytest.mark.parametrize("name", sorted(set(ROWS) - {"folder"}))
@@ -61,6 +61,6 @@ def test_example_works(tmp_path: Path) -> None:
             pixels = np.random.default_rng(gear).integers(0, 256, (20, 20), dtype=np.uint8)
             Picture.fromarray(pixels).save(tmp_path / f"{gear}_1_{kind}.png")
     gears = names["Gears"](root=tmp_path)  # type: ignore[call-arg]
-    (found,) = audit(gears, "gears").categories
-    assert found.counts == (18, 3, 3)
-    assert found.defects == {"dent": 3}
+    (category,) = audit(gears, "gears").categories
+    assert category.counts == (18, 3, 3)
+    assert category.defects == {"dent": 3}

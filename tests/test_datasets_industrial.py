@@ -148,8 +148,8 @@ def test_mvtec_as_distributed() -> None:
     dataset = MVTec(SHARED)
     for category, kinds in (("bottle", 3), ("pill", 7)):
         test = dataset.test(category)
-        found = (len(dataset.train(category)), len(normals(test)), len(anomalies(test)))
-        assert found == MVTec.counts[category]
+        counted = (len(dataset.train(category)), len(normals(test)), len(anomalies(test)))
+        assert counted == MVTec.counts[category]
         assert all(sample.mask for sample in anomalies(test))
         assert len({sample.defect for sample in anomalies(test)}) == kinds
 
@@ -365,9 +365,9 @@ def test_aitex_order_is_folders_then_files_then_tiles(tmp_path: Path) -> None:
     strips = sorted((tmp_path / "NODefect_images").glob("*/*.png"), key=lambda p: str(p).encode())
     tiles = [(path.name, left) for path in strips for left in range(0, 1024, 256)]
     _, test = train_test_split(tiles, test_size=0.25, random_state=42)
-    found = {(Path(s.image).name, s.box[0]) for s in normals(dataset.test("aitex")) if s.box}
+    placed = {(Path(s.image).name, s.box[0]) for s in normals(dataset.test("aitex")) if s.box}
     # the two fabrics have no file name in common, so names are enough to tell tiles apart
-    assert found == set(test)
+    assert placed == set(test)
 
 
 def test_aitex_by_source_shares_none(tmp_path: Path) -> None:

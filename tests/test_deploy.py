@@ -65,8 +65,8 @@ def test_services_wait_for_what_they_need() -> None:
     composed = loaded("compose")
     services = composed["services"]
     for service in services.values():
-        for other, about in service.get("depends_on", {}).items():
-            if about["condition"] == "service_healthy":
+        for other, dependency in service.get("depends_on", {}).items():
+            if dependency["condition"] == "service_healthy":
                 assert "healthcheck" in services[other], other
         for port in service.get("ports", []):
             assert port.startswith("127.0.0.1:"), "only this machine reaches the pages"

@@ -70,7 +70,7 @@ def test_denoising_equals_diffusers_image_to_image(
     pipe = pipeline(base, kind, diffusers.DDIMScheduler)
     z = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     prompts = ["a photo of normal metal nut", "a photo of a cable"]
-    wanted = pipe(
+    expected = pipe(
         prompts,
         image=z,
         strength=0.3,
@@ -86,7 +86,7 @@ def test_denoising_equals_diffusers_image_to_image(
     noisy = model.noised(parts, z, noise, torch.full((2,), trail[0]))
     texts, free = model.embed(parts, prompts), model.embed(parts, [""])
     got = model.denoise(parts, unet, noisy, trail, texts, free, guidance)
-    assert torch.allclose(got, wanted, atol=2e-4)
+    assert torch.allclose(got, expected, atol=2e-4)
     assert not torch.allclose(got, z, atol=0.1)
 
 
@@ -96,7 +96,7 @@ def test_dpmpp_equals_diffusers_solver(which: str, request: pytest.FixtureReques
     kind, solver = diffusers.StableDiffusionPipeline, diffusers.DPMSolverMultistepScheduler
     pipe = pipeline(base, kind, solver, timestep_spacing="leading", algorithm_type="dpmsolver++")
     z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-    wanted = pipe(
+    expected = pipe(
         ["a cable"],
         latents=z.clone(),
         num_inference_steps=12,
@@ -107,9 +107,9 @@ def test_dpmpp_equals_diffusers_solver(which: str, request: pytest.FixtureReques
     trail = [int(t) for t in pipe.scheduler.timesteps]
     texts, free = model.embed(parts, ["a cable"]), model.embed(parts, [""])
     got = model.denoise(parts, unet, z, trail, texts, free, 3.0, "dpmpp")
-    assert torch.allclose(got, wanted, rtol=1e-3, atol=1e-3)
+    assert torch.allclose(got, expected, rtol=1e-3, atol=1e-3)
     other = model.denoise(parts, unet, z, trail, texts, free, 3.0, "ddim")
-    assert not torch.allclose(other, wanted, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(other, expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("which", ["base", "velocity_base"])
@@ -136,8 +136,8 @@ def test_a_perfect_prediction_denoises_to_the_clean_latent(
 def test_parts_agree_with_the_pipelines(base: str, parts: model.Parts) -> None:
     pipe = pipeline(base, diffusers.StableDiffusionPipeline, diffusers.DDIMScheduler)
     prompts = ["a photo of normal metal nut without flaw", ""]
-    wanted, _ = pipe.encode_prompt(prompts, "cpu", 1, False)
-    assert torch.allclose(model.embed(parts, prompts), wanted, atol=1e-6)
+    expected, _ = pipe.encode_prompt(prompts, "cpu", 1, False)
+    assert torch.allclose(model.embed(parts, prompts), expected, atol=1e-6)
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     z = model.encode(parts, images, torch.float32)
     ours = pipe.vae.encode(images * 2 - 1).latent_dist.mode() * pipe.vae.config.scaling_factor
@@ -195,8 +195,8 @@ def short_of_memory(room: int) -> tuple[Callable[[int, int], list[int]], list[in
 
 def test_batches_shrink_when_memory_is_short() -> None:
     run, sizes = short_of_memory(3)
-    found = model.in_batches(run, 10, 8, "denoising")
-    assert [i for some in found for i in some] == list(range(10))
+    batches = model.in_batches(run, 10, 8, "denoising")
+    assert [i for some in batches for i in some] == list(range(10))
     assert sizes == [8, 4, 2, 2, 2, 2, 2]
 
 

@@ -75,9 +75,9 @@ def test_strength_zero_is_the_autoencoders_reconstruction(
 ) -> None:
     generator = make(tune="lora", rank=2, strength=0.0, start=start)
     generator.load(customized[1], SUPPORT)
-    made = generator.personalize(QUERIES, 0).images
-    assert apart(made, reconstructions(base, QUERIES)) <= 1
-    assert apart(made, customized[0].personalize(QUERIES, 0).images) > 5
+    images = generator.personalize(QUERIES, 0).images
+    assert apart(images, reconstructions(base, QUERIES)) <= 1
+    assert apart(images, customized[0].personalize(QUERIES, 0).images) > 5
 
 
 def test_small_strengths_approach_the_reconstruction(
@@ -87,8 +87,8 @@ def test_small_strengths_approach_the_reconstruction(
     for strength in (0.002, 0.1, 0.6):
         generator = make(tune="lora", rank=2, strength=strength, prompts=1, guidance=1.0)
         generator.load(customized[1], SUPPORT)
-        made = generator.personalize(QUERIES, 0).images
-        distances.append(np.abs(made - reconstructions(base, QUERIES).astype(float)).mean())
+        images = generator.personalize(QUERIES, 0).images
+        distances.append(np.abs(images - reconstructions(base, QUERIES).astype(float)).mean())
     assert distances[0] < distances[1] < distances[2]
 
 
@@ -145,26 +145,28 @@ def test_all_prompts_of_a_query_share_its_noise(
 def test_the_prompt_is_chosen_by_similarity(
     make: Make, customized: tuple[DreamBooth, Arrays]
 ) -> None:
-    found = {}
+    chosen_by = {}
     for select in ("all", "similar", "dissimilar", "support"):
         generator = make(tune="lora", rank=2, prompts=5, select=select)
         generator.load(customized[1], SUPPORT)
-        found[select] = generator.personalize(QUERIES[:2], 1)
-    tries = found["all"].images.reshape(2, 5, 32, 32, 3)
-    assert found["all"].chosen is None
-    assert found["all"].prompts == o2n_prompts.normal_prompts("metal nut", 5)
+        chosen_by[select] = generator.personalize(QUERIES[:2], 1)
+    tries = chosen_by["all"].images.reshape(2, 5, 32, 32, 3)
+    assert chosen_by["all"].chosen is None
+    assert chosen_by["all"].prompts == o2n_prompts.normal_prompts("metal nut", 5)
 
-    alike = found["all"].similarity
+    alike = chosen_by["all"].similarity
     for i in range(2):
-        wanted = [similarity(QUERIES[i].pixels, one) for one in tries[i]]
-        assert np.allclose(alike[i], wanted, atol=1e-4)
+        expected = [similarity(QUERIES[i].pixels, one) for one in tries[i]]
+        assert np.allclose(alike[i], expected, atol=1e-4)
     near = [[max(similarity(x.pixels, o) for x in SUPPORT.images) for o in some] for some in tries]
-    assert np.array_equal(found["support"].chosen, np.argmax(near, 1))
+    assert np.array_equal(chosen_by["support"].chosen, np.argmax(near, 1))
     for i in range(2):
-        for select, wanted in (("similar", alike[i].argmax()), ("dissimilar", alike[i].argmin())):
-            assert found[select].chosen[i] == wanted
-            assert np.array_equal(found[select].images[i], tries[i, wanted])
-        assert np.array_equal(found["support"].images[i], tries[i, found["support"].chosen[i]])
+        for select, expected in (("similar", alike[i].argmax()), ("dissimilar", alike[i].argmin())):
+            assert chosen_by[select].chosen[i] == expected
+            assert np.array_equal(chosen_by[select].images[i], tries[i, expected])
+        assert np.array_equal(
+            chosen_by["support"].images[i], tries[i, chosen_by["support"].chosen[i]]
+        )
 
 
 def test_queries_are_encoded_once_for_all_models(
@@ -195,8 +197,8 @@ def test_pool_is_composed_as_asked(make: Make, base: str, customized: Any) -> No
 
     near = pool(5, text_share=0.4, pool_strength=0.0)
     # floor(5 x 0.4) from text, then the support round and round
-    wanted = reconstructions(base, SUPPORT.images)
-    assert [apart(x, wanted[i]) <= 1 for x, i in zip(near[2:], (0, 1, 0), strict=True)] == [
+    rebuilt = reconstructions(base, SUPPORT.images)
+    assert [apart(x, rebuilt[i]) <= 1 for x, i in zip(near[2:], (0, 1, 0), strict=True)] == [
         True
     ] * 3
     text = pool(5, text_share=1.0)

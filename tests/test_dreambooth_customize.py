@@ -102,10 +102,10 @@ def test_lora_state_means_what_diffusers_takes_it_for(
     z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     text = generator._conditions(1)[1]
     with torch.inference_mode():
-        wanted, got, plain = (
+        expected, got, plain = (
             u(z, 300, encoder_hidden_states=text).sample for u in (unet, generator._unet, bare)
         )
-    assert torch.allclose(got, wanted, atol=1e-5)
+    assert torch.allclose(got, expected, atol=1e-5)
     assert not torch.allclose(got, plain, atol=1e-3)
 
 
@@ -122,8 +122,10 @@ def test_adapters_on_all_layers_reach_convolutions(make: Make, base: str) -> Non
     z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     text = generator._conditions(1)[1]
     with torch.inference_mode():
-        wanted, got = (u(z, 9, encoder_hidden_states=text).sample for u in (unet, generator._unet))
-    assert torch.allclose(got, wanted, atol=1e-5)
+        expected, got = (
+            u(z, 9, encoder_hidden_states=text).sample for u in (unet, generator._unet)
+        )
+    assert torch.allclose(got, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("tune", ["lora", "full"])
@@ -243,9 +245,9 @@ def test_read_only_arrays_will_do(make: Make) -> None:
     pixels = locked({image.key: image.pixels for image in SUPPORT.images})
     support = tuple(Image(key, array) for key, array in pixels.items())
     prior = {"latents": np.ones((3, 4, 8, 8), np.float16)}
-    wanted = learned(prior, SUPPORT)
-    found = learned(locked(prior), Support(support, SUPPORT.object_name, SUPPORT.seed))
-    assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
+    expected = learned(prior, SUPPORT)
+    from_locked = learned(locked(prior), Support(support, SUPPORT.object_name, SUPPORT.seed))
+    assert all(np.array_equal(a, b) for a, b in zip(from_locked, expected, strict=True))
 
 
 @pytest.mark.parametrize("where", ["forward", "backward"])
@@ -259,12 +261,12 @@ def test_a_step_too_large_for_the_memory_goes_in_turns(make: Make, where: str) -
         def refuse(_: Any) -> None:
             raise torch.OutOfMemoryError("out of memory")
 
-        def tight(module: Any, given: Any, made: torch.Tensor, room: int = room) -> None:
-            largest.append(len(made))
-            if len(made) > room:
+        def tight(module: Any, inputs: Any, output: torch.Tensor, room: int = room) -> None:
+            largest.append(len(output))
+            if len(output) > room:
                 if where == "forward":
                     refuse(None)
-                made.register_hook(refuse)  # when most gradients are there already
+                output.register_hook(refuse)  # when most gradients are there already
 
         generator._unet.conv_in.register_forward_hook(tight)
         try:
@@ -313,5 +315,5 @@ def test_mixed_precision_stays_close(make: Make, customized: tuple[DreamBooth, A
     assert np.allclose(state["loss"], full["loss"], rtol=0.02)
     assert {p.dtype for p in half._unet.parameters()} == {torch.float32}
     half.load(customized[1], SUPPORT)
-    made = half.personalize(QUERIES, 5).images.astype(float)
-    assert np.abs(made - customized[0].personalize(QUERIES, 5).images).mean() < 6
+    rebuilt = half.personalize(QUERIES, 5).images.astype(float)
+    assert np.abs(rebuilt - customized[0].personalize(QUERIES, 5).images).mean() < 6

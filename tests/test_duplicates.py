@@ -147,13 +147,13 @@ def test_alike_is_what_numpy_correlates(seed: int, n: int, blocked: bool) -> Non
     thumbnails = thumbnails.astype(np.uint8)
     thumbnails[0] = 7  # correlates with nothing
     with np.errstate(invalid="ignore", divide="ignore"):
-        wanted = np.corrcoef(thumbnails) > 0.995
+        correlated = np.corrcoef(thumbnails) > 0.995
     rows = near.unit(thumbnails)
     sizes = near._ROWS, near._COLUMNS
     try:
         if blocked:
             near._ROWS, near._COLUMNS = 3, 7
-        found = {p for block in near.alike(rows) for p in zip(*map(list, block), strict=True)}
+        pairs = {p for block in near.alike(rows) for p in zip(*map(list, block), strict=True)}
         half = n // 2
         across = {
             p
@@ -162,8 +162,8 @@ def test_alike_is_what_numpy_correlates(seed: int, n: int, blocked: bool) -> Non
         }
     finally:
         near._ROWS, near._COLUMNS = sizes
-    assert found == {(i, j) for i in range(n) for j in range(i + 1, n) if wanted[i, j]}
-    assert across == {(i, j - half) for i, j in found if i < half <= j}
+    assert pairs == {(i, j) for i in range(n) for j in range(i + 1, n) if correlated[i, j]}
+    assert across == {(i, j - half) for i, j in pairs if i < half <= j}
 
 
 @given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=30))

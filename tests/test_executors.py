@@ -115,8 +115,8 @@ def test_the_serial_runner_and_any_number_of_ray_workers_agree(
         assert calls[line] == (1 if line.startswith("predict Near 0") else 2)
     for workers in (1, 3):
         assert run_sweep(mixed(), f"ray{workers}", runner="ray", workers=workers) == 0
-        found = published(tmp_path / f"ray{workers}" / "mixed")
-        assert found == expected, f"{workers} workers give other files"
+        files = published(tmp_path / f"ray{workers}" / "mixed")
+        assert files == expected, f"{workers} workers give other files"
         again = Counter(line.split()[0] for line in module_tally.new())
         for kind in ("train", "prepare", "customize", "generate", "personalize", "predict"):
             assert again[kind] == kinds[kind], f"{kind} with {workers} workers"
@@ -134,8 +134,8 @@ def test_each_image_is_encoded_once_per_worker(
         assert run_sweep(config, runner, runner=runner, workers=workers) == 0
         encoded = Counter(x for x in module_tally.new() if x.startswith("encode"))
         assert max(encoded.values()) <= workers
-    found = rows(tmp_path / "ray" / "encoded", "timings.csv")
-    assert sum(float(r["encoded"]) for r in found) == sum(encoded.values())
+    timings = rows(tmp_path / "ray" / "encoded", "timings.csv")
+    assert sum(float(r["encoded"]) for r in timings) == sum(encoded.values())
 
 
 def test_trouble_on_ray_costs_its_cell(
@@ -183,13 +183,13 @@ def test_plugins_outside_the_checkout(
     assert text
     names = ["toys.methods:Near", str(outside / "mine.py"), "../outside/mine.py:Mine"]
     methods = [{"use": use, "label": f"m{i}"} for i, use in enumerate(names)]
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    found = {}
+    elsewhere = tmp_path / "here"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    results = {}
     for runner in ("serial", "ray"):
         config = sweep(name="outside", methods=methods)
         assert run_sweep(config, runner, runner=runner, workers=1) == 0
-        found[runner] = rows(tmp_path / runner / "outside")
-    assert found["serial"] == found["ray"]
-    assert len(found["ray"]) == 6
+        results[runner] = rows(tmp_path / runner / "outside")
+    assert results["serial"] == results["ray"]
+    assert len(results["ray"]) == 6

@@ -82,12 +82,12 @@ def test_scores_that_are_no_numbers_are_said_not_invented(
         for h in ("nan", "one nan")
     ]
     assert run_sweep(sweep(methods=methods)) == 0
-    found = {(r["method"], r["category"]): r for r in rows(tmp_path / "runs" / "toy")}
-    bad = found["nan", "bee"]
+    results = {(r["method"], r["category"]): r for r in rows(tmp_path / "runs" / "toy")}
+    bad = results["nan", "bee"]
     assert bad["image_auroc"] == bad["image_auprc"] == ""
     assert bad["status"]
-    assert found["nan", "ant"]["image_auroc"] != ""
-    assert found["one-nan", "bee"]["image_auroc"] == "", "a query without a score was left out"
+    assert results["nan", "ant"]["image_auroc"] != ""
+    assert results["one-nan", "bee"]["image_auroc"] == "", "a query without a score was left out"
 
 
 def test_retrying_failed_cells(run_sweep: Runner, tally: Tally, tmp_path: Path) -> None:
@@ -214,9 +214,9 @@ def test_damaged_artifacts_are_made_again(run_sweep: Runner, tally: Tally, tmp_p
 
 def test_what_a_method_is_handed_cannot_be_spoilt(run_sweep: Runner, tmp_path: Path) -> None:
     places = ("query", "support", "pool", "personalized", "customized", "trained")
-    about = {"use": "toys.methods:Writes", "generator": "g", "auxiliary": "leave-one-out"}
+    entry = {"use": "toys.methods:Writes", "generator": "g", "auxiliary": "leave-one-out"}
     config = sweep(
-        methods=[{**about, "label": where, "params": {"where": where}} for where in places],
+        methods=[{**entry, "label": where, "params": {"where": where}} for where in places],
         generators={"g": {"use": "toys.generators:Blend", "pool": 3}},
     )
     assert run_sweep(config) == 1

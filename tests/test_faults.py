@@ -41,13 +41,13 @@ def calm() -> dict[str, bytes]:
 
 def mortal(payloads: Path) -> dict[str, Any]:
     """A sweep of every kind of task."""
-    given = {"payloads": str(payloads)}
-    method = {"use": "toys.mortal:Mortal", "label": "mortal", "params": given}
+    params = {"payloads": str(payloads)}
+    method = {"use": "toys.mortal:Mortal", "label": "mortal", "params": params}
     return sweep(
         name="mortal",
-        datasets=[{"use": "toys.mortal:MortalSquares", "label": "squares", "params": given}],
+        datasets=[{"use": "toys.mortal:MortalSquares", "label": "squares", "params": params}],
         methods=[{"use": NEAR}, method | {"generator": "g", "auxiliary": "leave-one-out"}],
-        generators={"g": {"use": "toys.mortal:MortalBlend", "pool": 3, "params": given}},
+        generators={"g": {"use": "toys.mortal:MortalBlend", "pool": 3, "params": params}},
         shard=5,
     )
 
@@ -103,11 +103,11 @@ def test_a_worker_killed_each_time_costs_cells_that_are_named(
         (payloads / order).unlink()
     failed = {(r["method"], r["category"]): r for r in rows(folder, "failures.csv")}
     assert set(failed) == cells
-    said = capsys.readouterr().err
+    stderr = capsys.readouterr().err
     for (method, category), row in failed.items():
         assert "its worker was lost" in row["error"]
         assert "(tried 2 times)" in row["error"]
-        assert f"{method} on squares/{category}" in said
+        assert f"{method} on squares/{category}" in stderr
     table = calm["results.csv"].decode().splitlines()
     done = (folder / "results.csv").read_text().splitlines()
     lost = [f"{method},squares,{category}," for method, category in cells]
@@ -136,8 +136,8 @@ def test_truncated_artifacts_are_made_again(
     assert run_sweep(config, runner="ray", workers=2) == 0
     assert published(storage / "mortal") == calm
     again = calls.counts()
-    made = {kind: again[kind] for kind in ("prepare", "customize", "generate", "personalize")}
-    assert made == {"prepare": 2, "customize": 2, "generate": 2, "personalize": 4}
+    remade = {kind: again[kind] for kind in ("prepare", "customize", "generate", "personalize")}
+    assert remade == {"prepare": 2, "customize": 2, "generate": 2, "personalize": 4}
     # One alone, with all that came of it still there, costs one task.
     shutil.rmtree(storage / "mortal")
     shutil.rmtree(storage / ".artifacts" / "evaluate")
@@ -173,15 +173,15 @@ def test_a_driver_killed_on_a_cluster_is_gone_on_with(
             assert first.poll() is None, first.communicate()[1]
             time.sleep(0.02)
         first.send_signal(signal.SIGKILL)
-    there = artifacts(storage)
+    stored = artifacts(storage)
     with driver(conf, storage, mlflow_uri) as second:
-        said = second.communicate(timeout=150)[1]
-    assert second.returncode == 0, said
+        stderr = second.communicate(timeout=150)[1]
+    assert second.returncode == 0, stderr
     killed = calls.counts()
     assert run_sweep(slow(), "calm") == 0
     calm = calls.counts()
     whole = artifacts(tmp_path / "calm")
-    assert 20 <= there < whole, "it had ended before it was killed"
+    assert 20 <= stored < whole, "it had ended before it was killed"
     assert artifacts(storage) == whole
     assert published(storage / "slow") == published(tmp_path / "calm" / "slow")
     for kind in ("prepare", "customize", "generate", "personalize", "predict"):

@@ -27,12 +27,12 @@ pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("toys")]
 @pytest.fixture
 def listening() -> Iterator[socket.socket]:
     """A port that takes connections and says nothing."""
-    with socket.create_server(("", 0)) as found:  # Ray asks for a local one by its outer address
-        yield found
+    with socket.create_server(("", 0)) as server:  # Ray asks for a local one by its outer address
+        yield server
 
 
-def address(found: socket.socket) -> str:
-    return f"127.0.0.1:{found.getsockname()[1]}"
+def address(server: socket.socket) -> str:
+    return f"127.0.0.1:{server.getsockname()[1]}"
 
 
 def test_a_port_that_nobody_listens_at(listening: socket.socket, tmp_path: Path) -> None:
@@ -56,11 +56,11 @@ def test_a_port_where_something_else_listens(
     monkeypatch.setattr(ray_executor, "REACH", 0.3)
 
     def serve() -> None:
-        found, _ = listening.accept()
-        with found, contextlib.suppress(ConnectionError):
-            found.recv(100)
-            found.sendall(answer)
-            found.recv(100)
+        connection, _ = listening.accept()
+        with connection, contextlib.suppress(ConnectionError):
+            connection.recv(100)
+            connection.sendall(answer)
+            connection.recv(100)
 
     thread = threading.Thread(target=serve)
     thread.start()
@@ -115,14 +115,14 @@ def test_an_interrupt_ends_the_wait_for_a_cluster(listening: socket.socket, tmp_
     ) as process:
         try:
             listening.settimeout(60)
-            found, _ = listening.accept()  # so Ray asks
+            connection, _ = listening.accept()  # so Ray asks
             time.sleep(1)
             process.send_signal(signal.SIGINT)
             began = time.monotonic()
-            _, said = process.communicate(timeout=60)
-            found.close()
+            _, stderr = process.communicate(timeout=60)
+            connection.close()
         finally:
             process.kill()
     assert time.monotonic() - began < 30
-    assert process.returncode == 130, said
-    assert "interrupted" in said
+    assert process.returncode == 130, stderr
+    assert "interrupted" in stderr

@@ -35,8 +35,8 @@ def test_a_task_that_eats_memory_is_ended_before_the_machine_is(
     limit = memory.total - memory.available + (3 << 30)
     glutton = {"use": "toys.mortal:Glutton", "label": "always", "params": {"megabytes": 5_000}}
     once = glutton["params"] | {"once": str(tmp_path / "once")}  # type: ignore[operator]
-    given = sweep(methods=[{"use": NEAR}, glutton, glutton | {"label": "once", "params": once}])
-    conf = written(tmp_path / "toy.yaml", given)
+    config = sweep(methods=[{"use": NEAR}, glutton, glutton | {"label": "once", "params": once}])
+    conf = written(tmp_path / "toy.yaml", config)
     words = ["run", conf, "--storage", tmp_path / "runs", "--mlflow", mlflow_uri, "--workers", "1"]
     variables = {
         "RAY_memory_usage_threshold": f"{limit / memory.total:.3f}",
@@ -59,10 +59,10 @@ def test_a_task_that_eats_memory_is_ended_before_the_machine_is(
     assert "memory" in failed["error"].lower()
     assert "always on Squares/bee, 2 shots, seed 0" in ended.stderr
     (tmp_path / "once").touch()
-    calm = sweep(methods=[given["methods"][0], given["methods"][2]])
+    calm = sweep(methods=[config["methods"][0], config["methods"][2]])
     assert run_sweep(calm, "calm") == 0
-    found = [r for r in rows(folder) if r["method"] != "always"]
-    assert found == rows(tmp_path / "calm" / "toy")
+    unharmed = [r for r in rows(folder) if r["method"] != "always"]
+    assert unharmed == rows(tmp_path / "calm" / "toy")
 
 
 #: In a mount namespace of its own: a small disk, a cluster, and the same sweep as room is made.
@@ -110,13 +110,13 @@ def test_a_full_disk_costs_cells_that_are_named_and_room_brings_them_back(
     tried = [*alone, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
     if subprocess.run(tried, capture_output=True, check=False).returncode:
         pytest.skip("needs the right to mount a small disk")
-    given = sweep(
+    config = sweep(
         datasets=[{"use": SQUARES, "params": {"masks": True}}],
         methods=[{"use": "toys.mortal:Bulky", "params": {"side": 40}}],
         seeds=[0, 1, 2],
     )
-    assert run_sweep(given, "calm") == 0
-    conf = written(tmp_path / "toy.yaml", given)
+    assert run_sweep(config, "calm") == 0
+    conf = written(tmp_path / "toy.yaml", config)
     disk, out = tmp_path / "disk", tmp_path / "out"
     disk.mkdir()
     out.mkdir()
@@ -139,11 +139,11 @@ def test_a_full_disk_costs_cells_that_are_named_and_room_brings_them_back(
     assert "Traceback" not in little
     assert "No space left on device" in little
     done = rows(out / "little") if (out / "little" / "results.csv").exists() else []
-    there = {(r["category"], r["seed"]) for r in done}
+    written_cells = {(r["category"], r["seed"]) for r in done}
     cells = {(c, str(s)) for c in ("ant", "bee") for s in range(3)}
-    for category, seed in cells - there:
+    for category, seed in cells - written_cells:
         assert f"Bulky on Squares/{category}, 2 shots, seed {seed}" in little
-    assert cells - there, "the disk was not full"
+    assert cells - written_cells, "the disk was not full"
     calm = published(tmp_path / "calm" / "toy")
     assert published(out / "enough") == calm
 
@@ -185,9 +185,9 @@ def logged(uri: str, name: str) -> tuple[list[Any], list[Any]]:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         return [], []
-    found = client.search_runs([experiment.experiment_id], f"tags.`harness.sweep` = '{name}'")
-    parents = [r for r in found if r.data.tags["harness.kind"] == "sweep"]
-    return parents, [r for r in found if r.data.tags["harness.kind"] == "cell"]
+    runs = client.search_runs([experiment.experiment_id], f"tags.`harness.sweep` = '{name}'")
+    parents = [r for r in runs if r.data.tags["harness.kind"] == "sweep"]
+    return parents, [r for r in runs if r.data.tags["harness.kind"] == "cell"]
 
 
 class Weather(threading.Thread):
@@ -236,15 +236,15 @@ def test_mlflow_goes_away_for_a_while(
     go, folder = tmp_path / "go", tmp_path / "runs" / "weather"
     waits = {"use": "toys.waits:Waits", "label": "waits", "params": {"word": str(go)}}
     config = sweep(name="weather", methods=[{"use": NEAR}, waits], seeds=[0, 1, 2])
-    given = {"runner": "ray", "workers": 2, "mlflow": f"http://127.0.0.1:{port}"}
+    options = {"runner": "ray", "workers": 2, "mlflow": f"http://127.0.0.1:{port}"}
     weather = Weather(mlflow_uri, port, folder, go)
     weather.start()
     try:
         with cluster(tmp_path, 2):
             assert weather.over.wait(120)
-            assert run_sweep(config, **given) == 0
+            assert run_sweep(config, **options) == 0
             assert not weather.over.is_set(), weather.error
-            assert run_sweep(config, **given) == 0  # nothing to do but to log what lacks
+            assert run_sweep(config, **options) == 0  # nothing to do but to log what lacks
     finally:
         go.touch()
         weather.over.set()

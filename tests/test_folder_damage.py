@@ -28,15 +28,15 @@ FILES = ("results.csv", "timings.csv", "failures.csv", "tasks.csv", "sweep.sha25
 @pytest.fixture
 def reopened(tmp_path: Path) -> Callable[[Callable[[Path], None]], ResultsWriter]:
     """Damages a fresh copy of a finished sweep's folder, and reads it as a resumed sweep does."""
-    made = config.load(written(tmp_path / "c.yaml", sweep(seeds=[*range(6)])))
+    loaded = config.load(written(tmp_path / "c.yaml", sweep(seeds=[*range(6)])))
     store = Store(str(tmp_path / "runs"))
-    writer = ResultsWriter(store, made, KEYS)
+    writer = ResultsWriter(store, loaded, KEYS)
     writer.begin({}, {}, [])
     for cell in CELLS[:-1]:
         row = {"n_normal": 5, "n_anomalous": 5, "image_auroc": 0.1 + cell.seed / 7, "status": "ok"}
         writer.finish(cell, KEYS[cell], row, {"fit_s": 0.5, "started": "2024-01-01T00:00:00"})
-    about = {"task": "t", "bad_data": False, "error": 'e, "f"', "traceback": "g\nh"}
-    writer.fail(FAILED, KEYS[FAILED], about)
+    failure = {"task": "t", "bad_data": False, "error": 'e, "f"', "traceback": "g\nh"}
+    writer.fail(FAILED, KEYS[FAILED], failure)
     writer.flush(final=True)
     shutil.copytree(tmp_path / "runs", tmp_path / "whole")
 
@@ -44,7 +44,7 @@ def reopened(tmp_path: Path) -> Callable[[Callable[[Path], None]], ResultsWriter
         shutil.rmtree(tmp_path / "runs")
         shutil.copytree(tmp_path / "whole", tmp_path / "runs")
         damage(tmp_path / "runs" / "toy")
-        return ResultsWriter(store, made, KEYS)
+        return ResultsWriter(store, loaded, KEYS)
 
     return go
 
@@ -184,8 +184,8 @@ def test_random_damages_change_no_result(reopened: Callable) -> None:
         except Exception as error:
             bad.append(f"seed {seed}: {type(error).__name__}: {error}")
             continue
-        if found := wrong(writer):
-            bad.append(f"seed {seed}: {found}")
+        if differing := wrong(writer):
+            bad.append(f"seed {seed}: {differing}")
     print(f"{cases - len(bad)} right of {cases}")
     assert not bad, f"{cases - len(bad)} right of {cases}; " + "\n".join(bad[:20])
 

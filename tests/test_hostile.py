@@ -55,14 +55,14 @@ def test_who_comes_after_a_hostile_method_gets_its_own_numbers(
     methods: list[dict[str, Any]] = []
     for i, how in enumerate(ENDS):
         label = how.replace(" ", "-")
-        about = {"use": "toys.hostile:Sensitive", "params": {"power": 1 + i / 100}}
+        entry = {"use": "toys.hostile:Sensitive", "params": {"power": 1 + i / 100}}
         methods.append({"use": "toys.hostile:Harms", "label": label, "params": {"how": how}})
-        methods.append(about | {"label": f"after-{label}"})
+        methods.append(entry | {"label": f"after-{label}"})
     ant = [{"use": SQUARES, "params": {"names": ["ant"]}}]
     calm = sweep(datasets=ant, methods=methods[1::2])
     assert run_sweep(calm, "calm") == 0
-    given = sweep(datasets=ant, methods=methods, time_limit=5.0, attempts=1)
-    assert run_sweep(given, quiet=False) == 1
+    config = sweep(datasets=ant, methods=methods, time_limit=5.0, attempts=1)
+    assert run_sweep(config, quiet=False) == 1
     folder = tmp_path / "runs" / "toy"
     failed = {r["method"]: r["error"] for r in rows(folder, "failures.csv")}
     assert set(failed) == {how.replace(" ", "-") for how, error in ENDS.items() if error}
@@ -72,12 +72,12 @@ def test_who_comes_after_a_hostile_method_gets_its_own_numbers(
         assert len(error) < MESSAGE + 100
     assert len(predictions(folder)) == len(ENDS)
     assert predictions(folder) == predictions(tmp_path / "calm" / "toy")
-    said = capfd.readouterr().err
-    assert "\x1b" not in said
-    assert "\x07" not in said
+    stderr = capfd.readouterr().err
+    assert "\x1b" not in stderr
+    assert "\x07" not in stderr
     for words in ("numpy.seterr", "get_default_dtype", "left a thread"):
-        assert f"{words}" in said, words
-    assert run_sweep(given) == 1, "the folder can be read again"
+        assert f"{words}" in stderr, words
+    assert run_sweep(config) == 1, "the folder can be read again"
 
 
 def test_names_that_would_move_a_terminal(
@@ -93,9 +93,9 @@ def test_names_that_would_move_a_terminal(
                 pixels = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
                 Picture.fromarray(pixels).save(folder / f"\x1b[5m{i}.png")
     os.truncate(tmp_path / "data" / "bad\x1b[31m" / "test/hole/\x1b[5m0.png", 60)
-    given = sweep(datasets=[{"use": "folder"}], methods=[{"use": NEAR}])
+    config = sweep(datasets=[{"use": "folder"}], methods=[{"use": NEAR}])
     for _ in range(2):
-        assert run_sweep(given, data_root=str(tmp_path / "data"), quiet=False) == 2
+        assert run_sweep(config, data_root=str(tmp_path / "data"), quiet=False) == 2
         shown = "".join(capfd.readouterr())
         assert "Traceback" not in shown
         assert "\x1b" not in shown

@@ -91,10 +91,10 @@ def naive(
         return (tensors["adapter.fc.2.weight"] @ hidden).clamp(min=0)
 
     def encode(image: Image) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        found = model.visual.forward_intermediates(
+        outputs = model.visual.forward_intermediates(
             pixels_of(image), indices=[n - 1 for n in LEVELS], output_fmt="NLC"
         )
-        return found["image_features"][0], [level[0] for level in found["image_intermediates"]]
+        return outputs["image_features"][0], [level[0] for level in outputs["image_intermediates"]]
 
     image, levels = encode(query)
     others = [encode(reference) for reference in references]
@@ -132,16 +132,16 @@ def test_scores_equal_the_published_forward(tiny: str, name: str, shots: int) ->
     state, queries, references = random_state(), pictures(2), pictures(shots, seed=1)
     method = made(tiny, crop=False)
     method.load(state)
-    found = predict(method, references, queries, name)
+    prediction = predict(method, references, queries, name)
     for i, query in enumerate(queries):
         expected = naive(state, references, query, name)
-        assert found.scores[i] == pytest.approx(expected["final"], rel=1e-4)
+        assert prediction.scores[i] == pytest.approx(expected["final"], rel=1e-4)
         for part in ("image", "text", "patch", "holistic"):
-            assert found.parts[part][i] == pytest.approx(expected[part], rel=1e-4), part
-        centres = found.maps[i].reshape(6, 8, 6, 8)[:, 3:5, :, 3:5].mean(axis=(1, 3))
+            assert prediction.parts[part][i] == pytest.approx(expected[part], rel=1e-4), part
+        centres = prediction.maps[i].reshape(6, 8, 6, 8)[:, 3:5, :, 3:5].mean(axis=(1, 3))
         np.testing.assert_allclose(centres, expected["residual"], rtol=0.05)
     for part in ("image", "patch", "holistic"):
-        assert np.ptp(found.parts[part]) > 5e-3, part
+        assert np.ptp(prediction.parts[part]) > 5e-3, part
 
 
 def test_order_of_references_and_batch_change_nothing(tiny: str) -> None:
@@ -161,9 +161,9 @@ def test_a_query_among_the_references_has_no_residual(tiny: str) -> None:
     queries = pictures(2)
     method = made(tiny)
     method.load(random_state())
-    found = predict(method, queries[:1], queries)
-    assert found.parts["patch"][0] < 1e-6
-    assert found.parts["patch"][1] > 1e-3
+    prediction = predict(method, queries[:1], queries)
+    assert prediction.parts["patch"][0] < 1e-6
+    assert prediction.parts["patch"][1] > 1e-3
 
 
 def test_training_learns_and_repeats(tiny: str) -> None:
@@ -184,9 +184,12 @@ def test_training_learns_and_repeats(tiny: str) -> None:
 
     method.load(state)
     category = data.categories[0]
-    found = predict(method, category.train[:2], category.train[2:] + category.test)
+    prediction = predict(method, category.train[:2], category.train[2:] + category.test)
     labels = np.concatenate([np.zeros(len(category.train) - 2, int), category.labels])
-    assert found.parts["image"][labels == 1].mean() > found.parts["image"][labels == 0].mean() + 0.1
+    assert (
+        prediction.parts["image"][labels == 1].mean()
+        > prediction.parts["image"][labels == 0].mean() + 0.1
+    )
 
 
 def test_a_step_gives_each_image_its_own_references(tiny: str) -> None:
@@ -197,8 +200,8 @@ def test_a_step_gives_each_image_its_own_references(tiny: str) -> None:
     assert references.shape == (8, 3, 24)
     for i, trial in enumerate(batch):
         one = method._compared([trial])
-        for found, alone in zip((images, references, residuals), one, strict=True):
-            torch.testing.assert_close(found[i], alone[0], atol=1e-6, rtol=1e-6)
+        for batched, alone in zip((images, references, residuals), one, strict=True):
+            torch.testing.assert_close(batched[i], alone[0], atol=1e-6, rtol=1e-6)
 
 
 def test_batches_are_balanced_and_references_are_others() -> None:

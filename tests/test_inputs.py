@@ -25,16 +25,16 @@ pytestmark = pytest.mark.usefixtures("toys")
 
 @pytest.fixture
 def collect_inputs(tmp_path: Path) -> Callable[..., SweepInputs]:
-    def go(given: dict[str, Any], root: Path | None = None) -> SweepInputs:
-        path = written(tmp_path / "conf.yaml", given)
+    def go(entries: dict[str, Any], root: Path | None = None) -> SweepInputs:
+        path = written(tmp_path / "conf.yaml", entries)
         return inputs.collect_inputs(config.load(path), path, None if root is None else str(root))
 
     return go
 
 
-def mistakes(collect_inputs: Callable[..., SweepInputs], *given: Any) -> list[str]:
+def mistakes(collect_inputs: Callable[..., SweepInputs], *sources: Any) -> list[str]:
     with pytest.raises(InputError) as caught:
-        collect_inputs(*given)
+        collect_inputs(*sources)
     return [str(problem) for problem in caught.value.problems]
 
 
@@ -148,8 +148,8 @@ def test_image_keys_follow_contents_and_folder_not_the_data_root(
     collect_inputs: Callable[..., SweepInputs], tmp_path: Path
 ) -> None:
     def of(data_root: Path, **params: Any) -> set[str]:
-        found = collect_inputs(sweep(datasets=[{"use": "folder", "params": params}]), data_root)
-        return {r.key for c in found.plan_inputs.categories for r in c.queries}
+        collected = collect_inputs(sweep(datasets=[{"use": "folder", "params": params}]), data_root)
+        return {r.key for c in collected.plan_inputs.categories for r in c.queries}
 
     first = tree(tmp_path / "one")
     moved = shutil.copytree(first, tmp_path / "elsewhere")
@@ -173,8 +173,8 @@ def test_supports_do_not_depend_on_how_a_file_is_spelled(
 
 
 def digest(collect_inputs: Callable[..., SweepInputs], use: str = NEAR, **params: Any) -> str:
-    found = collect_inputs(sweep(methods=[{"use": use, "params": params}]))
-    return found.plan_inputs.methods[0].digest
+    collected = collect_inputs(sweep(methods=[{"use": use, "params": params}]))
+    return collected.plan_inputs.methods[0].digest
 
 
 def test_a_methods_key_follows_parameters_and_weights(
@@ -182,16 +182,16 @@ def test_a_methods_key_follows_parameters_and_weights(
 ) -> None:
     weights = tmp_path / "weights.txt"
     weights.write_text("2.0")
-    found = {
+    digests = {
         digest(collect_inputs),
         digest(collect_inputs, power=3),
         digest(collect_inputs, file=str(weights)),
     }
     weights.write_text("3.0")  # of the same size
-    found.add(digest(collect_inputs, file=str(weights)))
-    assert len(found) == 4
+    digests.add(digest(collect_inputs, file=str(weights)))
+    assert len(digests) == 4
     weights.write_text("2.0")
-    assert digest(collect_inputs, file=str(weights)) in found
+    assert digest(collect_inputs, file=str(weights)) in digests
 
 
 def test_a_methods_key_follows_its_source_and_its_helpers(
@@ -202,7 +202,7 @@ def test_a_methods_key_follows_its_source_and_its_helpers(
     shutil.copytree(FAKES / "toys", package, ignore=shutil.ignore_patterns("__pycache__"))
     for path in package.glob("*.py"):
         path.write_text(path.read_text().replace("from toys", "from copied"))
-    found = {}
+    digests = {}
     for what, file in {
         "nothing": None,
         "its module": "methods.py",
@@ -216,9 +216,9 @@ def test_a_methods_key_follows_its_source_and_its_helpers(
             del sys.modules[name]
         importlib.invalidate_caches()
         plugins.source.cache_clear()
-        found[what] = digest(collect_inputs, "copied.methods:Near")
-    assert len({found["nothing"], found["its module"], found["a helper"]}) == 3
-    assert found["a module it does not import"] == found["a helper"]
+        digests[what] = digest(collect_inputs, "copied.methods:Near")
+    assert len({digests["nothing"], digests["its module"], digests["a helper"]}) == 3
+    assert digests["a module it does not import"] == digests["a helper"]
 
 
 def test_the_code_of_metrics_counts_for_results_only(
@@ -239,8 +239,8 @@ def test_duplicates_of_a_query_are_never_drawn(
 ) -> None:
     root = tree(tmp_path / "data")
     shutil.copy(root / "pen/test/good/0.png", root / "pen/train/good/2.png")
-    found = collect_inputs(sweep(**FOLDER, shots=[3], seeds=list(range(20))), root)
-    drawn = found.supports["folder"]["pen"]
+    collected = collect_inputs(sweep(**FOLDER, shots=[3], seeds=list(range(20))), root)
+    drawn = collected.supports["folder"]["pen"]
     assert all("pen/train/good/2.png" not in names for names in drawn.values())
     (line,) = mistakes(collect_inputs, sweep(**FOLDER, shots=[4]), root)
     assert "3 normal training images can be drawn" in line
@@ -250,9 +250,11 @@ def test_duplicates_of_a_query_are_never_drawn(
 def test_recorded_supports_are_nested_and_the_same_for_every_method(
     collect_inputs: Callable[..., SweepInputs],
 ) -> None:
-    found = collect_inputs(sweep(shots=[1, 2, 4], methods=[{"use": NEAR}, {"use": "mean_color"}]))
-    (category, *_) = found.plan_inputs.categories
-    names = found.supports["Squares"]["ant"]["0"]
+    collected = collect_inputs(
+        sweep(shots=[1, 2, 4], methods=[{"use": NEAR}, {"use": "mean_color"}])
+    )
+    (category, *_) = collected.plan_inputs.categories
+    names = collected.supports["Squares"]["ant"]["0"]
     assert [r.sample.name for r in category.supports[0]] == names
     assert len(set(names)) == 4
 
@@ -262,8 +264,8 @@ def test_notes_of_methods_are_kept(
 ) -> None:
     path = tmp_path / "noted.py"
     path.write_text("from toys.methods import Near\nclass Noted(Near):\n    note = 'tiny models'\n")
-    found = collect_inputs(sweep(methods=[{"use": str(path), "label": "a"}]))
-    assert found.notes == [{"method": "a", "note": "tiny models"}]
+    collected = collect_inputs(sweep(methods=[{"use": str(path), "label": "a"}]))
+    assert collected.notes == [{"method": "a", "note": "tiny models"}]
 
 
 def test_weights_that_saw_the_tested_data_are_refused(tmp_path: Path) -> None:

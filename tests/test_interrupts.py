@@ -78,9 +78,9 @@ def test_a_run_that_is_interrupted_is_gone_on_with(
         time.sleep(wait)
         process.send_signal(signal.SIGINT)
         began = time.monotonic()
-        said = process.communicate(timeout=60)[1]
+        stderr = process.communicate(timeout=60)[1]
     assert time.monotonic() - began < 8  # on a busy machine
-    assert process.returncode in (0, 130, -signal.SIGINT), said
+    assert process.returncode in (0, 130, -signal.SIGINT), stderr
     again = subprocess.run(command, cwd=HOME, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     assert len(rows(tmp_path / "runs" / "toy")) == 4

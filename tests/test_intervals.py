@@ -62,39 +62,39 @@ def test_weighted_metrics_are_those_of_repeated_queries(decimals: int) -> None:
 
 def test_without_predictions_it_is_students_t() -> None:
     values = np.array([0.1, 0.14, 0.12, 0.2])
-    found = intervals.interval(values, EMPTY)
+    interval = intervals.interval(values, EMPTY)
     test = stats.ttest_1samp(values, 0)
-    assert (found.low, found.high) == pytest.approx(tuple(test.confidence_interval(0.95)))
-    assert found.p == pytest.approx(test.pvalue)
+    assert (interval.low, interval.high) == pytest.approx(tuple(test.confidence_interval(0.95)))
+    assert interval.p == pytest.approx(test.pvalue)
 
 
 def test_queries_widen_it_and_seeds_that_agree_do_not_make_it_sure() -> None:
     rng = np.random.default_rng(2)
     values = np.array([0.8, 0.8, 0.8])
     redrawn = values + rng.normal(size=(4000, 1)) * 0.03  # the same for every seed
-    found = intervals.interval(values, redrawn)
-    assert found.high - found.mean == pytest.approx(1.96 * 0.03, rel=0.03)
+    interval = intervals.interval(values, redrawn)
+    assert interval.high - interval.mean == pytest.approx(1.96 * 0.03, rel=0.03)
     alone = redrawn + rng.normal(size=(4000, 3)) * 0.05  # and what one seed alone has of it
     wider = intervals.interval(values, alone)
-    assert wider.high - wider.low == pytest.approx(found.high - found.low, rel=0.05)
+    assert wider.high - wider.low == pytest.approx(interval.high - interval.low, rel=0.05)
 
 
 def test_nothing_is_claimed_where_nothing_varies() -> None:
     for values in ([0.5], [1.0, 1.0, 1.0]):
         redrawn = np.tile(values, (10, 1))
-        found = intervals.interval(np.array(values), redrawn)
-        assert math.isnan(found.low)
-        assert math.isnan(found.high)
-        assert math.isnan(found.p)
+        interval = intervals.interval(np.array(values), redrawn)
+        assert math.isnan(interval.low)
+        assert math.isnan(interval.high)
+        assert math.isnan(interval.p)
     nothing = intervals.interval(np.array([]), np.zeros((10, 0)))
     assert math.isnan(nothing.mean)
 
 
 def test_an_interval_of_a_share_stays_within_its_bounds() -> None:
     values = np.array([0.99, 0.999, 0.94])
-    found = intervals.of_share(intervals.interval(values, np.full((5, 3), np.nan)))
-    assert 0 < found.low < values.mean() < found.high < 1
-    assert found.mean - found.low > found.high - found.mean
+    interval = intervals.of_share(intervals.interval(values, np.full((5, 3), np.nan)))
+    assert 0 < interval.low < values.mean() < interval.high < 1
+    assert interval.mean - interval.low > interval.high - interval.mean
 
 
 def test_runs_reads_a_sweep_and_pairs_the_queries(tmp_path: Path) -> None:
@@ -106,9 +106,9 @@ def test_runs_reads_a_sweep_and_pairs_the_queries(tmp_path: Path) -> None:
     np.testing.assert_array_equal(runs.redrawn, again.redrawn)  # drawn by the queries' names
     same = runs.difference("a", "a", "toys", 2)
     assert (same.mean, math.isnan(same.low)) == (0, True)  # one draw for both
-    there = runs.difference("a", "b", "toys", 2)
+    forth = runs.difference("a", "b", "toys", 2)
     back = runs.difference("b", "a", "toys", 2)
-    assert (there.low, there.high, there.p) == pytest.approx((-back.high, -back.low, back.p))
+    assert (forth.low, forth.high, forth.p) == pytest.approx((-back.high, -back.low, back.p))
     mean = runs.mean("a", "toys", 2)
     assert mean.low < mean.mean < mean.high
 

@@ -20,13 +20,13 @@ ENGINE = sorted((HOME / "harness").rglob("*.py"))
 
 def imported(path: Path) -> set[str]:
     """Top-level names a file imports, wherever the statement stands."""
-    found = set()
+    packages = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            packages |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
-            found.add(str(node.module).split(".")[0])
-    return found
+            packages.add(str(node.module).split(".")[0])
+    return packages
 
 
 @pytest.mark.parametrize(
@@ -107,8 +107,8 @@ def test_planning_loads_nothing_heavy(tmp_path: Path) -> None:
         "methods: [{use: patchcore}, {use: padim}, {use: mean_color}]\n"
     )
     code = "import sys; from harness.__main__ import main; assert main(sys.argv[1:]) == 0"
-    found = loaded(code, "plan", str(conf), "--storage", str(tmp_path / "runs"))
-    assert not found & {*HEAVY, "ray", "mlflow", "matplotlib"}
+    modules = loaded(code, "plan", str(conf), "--storage", str(tmp_path / "runs"))
+    assert not modules & {*HEAVY, "ray", "mlflow", "matplotlib"}
 
 
 def test_the_declarations_of_every_built_in_are_read_without_loading() -> None:
@@ -129,24 +129,26 @@ def test_no_dependency_imports_the_other_package_of_that_name() -> None:
     names = [d.split(">")[0].split("[")[0] for d in _dependencies()]
     modules = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
     modules |= {"open_clip_torch": "open_clip", "elpv-dataset": "elpv_dataset"}
-    wanted = [modules.get(n, n.replace("-", "_")) for n in names]
+    packages = [modules.get(n, n.replace("-", "_")) for n in names]
     code = (
         "import importlib, sys\nfor name in sys.argv[1:]:\n    importlib.import_module(name)\n"
         "assert 'datasets' not in sys.modules, sys.modules['datasets']"
     )
-    assert "datasets" not in loaded(code, *wanted)
+    assert "datasets" not in loaded(code, *packages)
 
 
 def _dependencies() -> list[str]:
     import tomllib
 
     with (HOME / "pyproject.toml").open("rb") as file:
-        found: list[str] = tomllib.load(file)["project"]["dependencies"]
+        dependencies: list[str] = tomllib.load(file)["project"]["dependencies"]
     installed = {
         d.metadata["Name"].lower().replace("_", "-") for d in importlib.metadata.distributions()
     }
     return [
-        d for d in found if d.split(">")[0].split("[")[0].lower().replace("_", "-") in installed
+        d
+        for d in dependencies
+        if d.split(">")[0].split("[")[0].lower().replace("_", "-") in installed
     ]
 
 

@@ -140,16 +140,16 @@ def test_nothing_hinders_anybody(browser: Any, storage: Path, scheme: str, width
     """axe-core finds no violation on either page, and nothing sticks out sideways."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     assert main(["leaderboard", str(storage)]) == 0
-    found = comparison.compare([storage / "one", storage / "two&more"], 0)
-    (storage / "compare.html").write_text(compare.render(found, "html"))
+    compared = comparison.compare([storage / "one", storage / "two&more"], 0)
+    (storage / "compare.html").write_text(compare.render(compared, "html"))
     for name in (leaderboard.PAGE, "compare.html"):
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        said: list[str] = []
-        page.on("console", lambda message, said=said: said.append(message.text))
-        page.on("pageerror", lambda error, said=said: said.append(str(error)))
+        messages: list[str] = []
+        page.on("console", lambda message, messages=messages: messages.append(message.text))
+        page.on("pageerror", lambda error, messages=messages: messages.append(str(error)))
         page.goto((storage / name).as_uri())
         violations = axe.Axe().run(page).response["violations"]
         assert not [(v["id"], n["html"][:200]) for v in violations for n in v["nodes"]]
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert not said
+        assert not messages
         page.close()

@@ -62,16 +62,16 @@ def config_of(eyes: Path, shots: int, **entry: object) -> dict[str, object]:
     return sweep(datasets=[dataset], methods=[{"use": "mean_color"}], shots=[shots], seeds=[0, 1])
 
 
-def patients(found: SweepInputs) -> set[str]:
-    seeds = found.supports["eyes"]["eye"]
+def patients(collected: SweepInputs) -> set[str]:
+    seeds = collected.supports["eyes"]["eye"]
     return {name.split("/")[1].split("-")[0] for names in seeds.values() for name in names}
 
 
 def test_patients_that_are_tested_are_never_drawn(eyes: Path) -> None:
-    found = inputs(eyes)
-    assert patients(found) == {"3", "4", "5"}
-    assert found.support_leaks(Cell("mean_color", "eyes", "eye", 6, 0)) == 0
-    assert found.remarks == []
+    collected = inputs(eyes)
+    assert patients(collected) == {"3", "4", "5"}
+    assert collected.support_leaks(Cell("mean_color", "eyes", "eye", 6, 0)) == 0
+    assert collected.remarks == []
 
 
 def test_where_too_few_are_left_it_is_said(eyes: Path) -> None:
@@ -80,28 +80,28 @@ def test_where_too_few_are_left_it_is_said(eyes: Path) -> None:
 
 
 def test_a_published_partition_keeps_them_and_counts_them(eyes: Path) -> None:
-    found = inputs(eyes, 12, params={"shared": True})
-    assert patients(found) == set("012345")
-    assert found.support_leaks(Cell("mean_color", "eyes", "eye", 12, 0)) == 6
-    few = [found.support_leaks(Cell("mean_color", "eyes", "eye", k, 1)) for k in range(1, 13)]
+    collected = inputs(eyes, 12, params={"shared": True})
+    assert patients(collected) == set("012345")
+    assert collected.support_leaks(Cell("mean_color", "eyes", "eye", 12, 0)) == 6
+    few = [collected.support_leaks(Cell("mean_color", "eyes", "eye", k, 1)) for k in range(1, 13)]
     assert few == sorted(few)
-    (note,) = found.remarks
+    (note,) = collected.remarks
     assert note["method"] == "eyes"
     assert "2 of 2 supports leak: up to 6 of 12 images" in note["note"]
 
 
 def test_only_queries_that_are_asked_for_are_touched(eyes: Path) -> None:
     entry = {"params": {"shared": True}, "queries": ["test/7-good.png", "test/2-bad.png"]}
-    found = inputs(eyes, 12, **entry)
-    assert found.support_leaks(Cell("mean_color", "eyes", "eye", 12, 0)) == 2
+    collected = inputs(eyes, 12, **entry)
+    assert collected.support_leaks(Cell("mean_color", "eyes", "eye", 12, 0)) == 2
 
 
 def test_a_support_of_somebody_else_is_kept_and_counted(eyes: Path) -> None:
     names = ["train/0-0.png", "train/4-0.png"]
     theirs = {"eyes": {"eye": {"0": names, "1": names}}}
     (eyes / "theirs.json").write_text(json.dumps(theirs))
-    found = inputs(eyes, 2, support="theirs.json")
-    assert found.support_leaks(Cell("mean_color", "eyes", "eye", 2, 0)) == 1
+    collected = inputs(eyes, 2, support="theirs.json")
+    assert collected.support_leaks(Cell("mean_color", "eyes", "eye", 2, 0)) == 1
 
 
 def test_the_count_stands_beside_the_result(

@@ -77,13 +77,13 @@ class Log:
 def tasks(gpus: Sequence[float] = (0.0, 0.0)) -> dict[str, Task]:
     """As many predictions, and the evaluation that needs them all."""
     cell: dict[str, Any] = {"category": 0, "shots": 1, "seed": 0, "generated": 0, "method": 0}
-    made: list[Task] = [
+    listed: list[Task] = [
         Predict(key=f"p{i}", affinity=f"d/c/{i}", gpus=each, shard=i, support="s", **cell)
         for i, each in enumerate(gpus)
     ]
-    keys = tuple(task.key for task in made)
-    made.append(Evaluate(key="e", affinity="d/c", predictions=keys, **cell))
-    return {task.key: task for task in made}
+    keys = tuple(task.key for task in listed)
+    listed.append(Evaluate(key="e", affinity="d/c", predictions=keys, **cell))
+    return {task.key: task for task in listed}
 
 
 def run(

@@ -101,9 +101,9 @@ def naive_aupro(masks: np.ndarray, maps: np.ndarray, limit: float) -> float:
         components += [(index, regions == region) for region in range(1, count + 1)]
     curve = [(0.0, 0.0)]
     for threshold in np.unique(maps)[::-1]:
-        found = maps >= threshold
-        overlaps = [found[index][region].mean() for index, region in components]
-        curve.append((found[~masks].mean(), float(np.mean(overlaps))))
+        called = maps >= threshold
+        overlaps = [called[index][region].mean() for index, region in components]
+        curve.append((called[~masks].mean(), float(np.mean(overlaps))))
     area = 0.0
     for (x0, y0), (x1, y1) in pairwise(curve):
         if x0 >= limit:

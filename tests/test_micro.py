@@ -35,9 +35,9 @@ DIFFUSION = HOME / "diffusion"
 
 @pytest.fixture(scope="module")
 def pipe():
-    made = diffusers.StableDiffusionPipeline.from_pretrained(DIFFUSION)
-    made.set_progress_bar_config(disable=True)
-    return made
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(DIFFUSION)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def judge():
 
 def draw(pipe, sentences, seeds, steps=4):
     noise = [torch.Generator().manual_seed(seed) for seed in seeds]
-    made = pipe(
+    drawn = pipe(
         sentences,
         height=128,
         width=128,
@@ -56,7 +56,7 @@ def draw(pipe, sentences, seeds, steps=4):
         generator=noise,
         output_type="np",
     )
-    return made.images
+    return drawn.images
 
 
 def test_a_plain_pipeline_loads_it_and_draws_what_the_seed_says(pipe):
@@ -222,8 +222,8 @@ def test_the_denoiser_listens_to_the_text(pipe):
         noisy = pipe.scheduler.add_noise(z, noise, t)
         errors = []
         for sentences in (right, right[7:] + right[:7]):
-            told = pipe.text_encoder(models.ids(pipe.tokenizer, sentences)).last_hidden_state
-            predicted = pipe.unet(noisy, t, told).sample
+            condition = pipe.text_encoder(models.ids(pipe.tokenizer, sentences)).last_hidden_state
+            predicted = pipe.unet(noisy, t, condition).sample
             errors.append((predicted - noise).square().mean((1, 2, 3)))
     # the best guess of who knows only that latents have deviation 1
     kept = (1 - pipe.scheduler.alphas_cumprod[700]).sqrt()
@@ -303,20 +303,20 @@ def test_training_from_nothing_survives_a_kill_and_exports_what_loads(tmp_path, 
     killed.wait()
     rendered = int(ready.read_text())
     assert 0 < rendered < 4000
-    made = tmp_path / "made"
+    exported = tmp_path / "made"
     options = ["--out", str(tmp_path), "--pairs", str(rendered), "--minutes", "0.02"]
     main([*options, "--stage", "autoencoder"])
     first = torch.load(tmp_path / "autoencoder.pt", weights_only=True)
-    main([*options, "--resume", "--target", str(made)])  # all stages; one has no time left
+    main([*options, "--resume", "--target", str(exported)])  # all stages; one has no time left
     again = torch.load(tmp_path / "autoencoder.pt", weights_only=True)
     assert again["step"] == first["step"] > 0
     assert all(torch.equal(again["model"][k], first["model"][k]) for k in first["model"])
-    assert sum(f.stat().st_size for f in made.rglob("*.safetensors")) <= 30e6
+    assert sum(f.stat().st_size for f in exported.rglob("*.safetensors")) <= 30e6
     assert "clip/model.safetensors" in capsys.readouterr().out
-    pipe = diffusers.StableDiffusionPipeline.from_pretrained(made / "diffusion")
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(exported / "diffusion")
     pipe.set_progress_bar_config(disable=True)
     assert draw(pipe, ["a photo of a gear"], [0], steps=2).shape == (1, 128, 128, 3)
-    clip = MicroClip.load(made / "clip", made / "diffusion")
+    clip = MicroClip.load(exported / "clip", exported / "diffusion")
     assert clip.text_features(open_clip.tokenize(["x"])).shape == (1, models.JOINT)
 
 

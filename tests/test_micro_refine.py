@@ -22,8 +22,8 @@ def vae() -> diffusers.AutoencoderKL:
 def test_the_shipped_encoder_is_one_matrix(vae: diffusers.AutoencoderKL) -> None:
     x = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.inference_mode():
-        wanted = vae.encode(x).latent_dist.mode()
-    torch.testing.assert_close(refine.LinearEncoder(vae)(x), wanted, atol=2e-3, rtol=0)
+        expected = vae.encode(x).latent_dist.mode()
+    torch.testing.assert_close(refine.LinearEncoder(vae)(x), expected, atol=2e-3, rtol=0)
 
 
 def test_distances_are_those_that_s_p_is_made_of() -> None:

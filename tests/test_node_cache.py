@@ -33,7 +33,7 @@ assert NodeCache("s3://x").read(sys.argv[3], fetch) == b"contents"
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
 
@@ -42,11 +42,11 @@ def never() -> bytes:
     raise AssertionError("fetched")
 
 
-def test_processes_of_a_machine_fetch_a_thing_once(here: Path) -> None:
-    log = here / "log.txt"
+def test_processes_of_a_machine_fetch_a_thing_once(temporary: Path) -> None:
+    log = temporary / "log.txt"
     readers = [
         subprocess.Popen(
-            [sys.executable, "-c", READER, str(here), str(log), NAME],
+            [sys.executable, "-c", READER, str(temporary), str(log), NAME],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -62,7 +62,7 @@ def test_processes_of_a_machine_fetch_a_thing_once(here: Path) -> None:
     assert log.read_text() == "fetched\n"
 
 
-def test_what_was_written_here_is_not_fetched_and_what_was_dropped_is(here: Path) -> None:
+def test_what_was_written_here_is_not_fetched_and_what_was_dropped_is(temporary: Path) -> None:
     cache = NodeCache("s3://x")
     cache.put(NAME, b"a")
     assert cache.read(NAME, never) == b"a"
@@ -70,24 +70,24 @@ def test_what_was_written_here_is_not_fetched_and_what_was_dropped_is(here: Path
     assert cache.drop(NAME)
     assert not cache.drop(NAME)
     assert cache.read(NAME, lambda: b"b") == b"b"
-    assert not list(here.rglob("*.tmp"))
+    assert not list(temporary.rglob("*.tmp"))
 
 
-def test_the_longest_unread_goes_first(here: Path) -> None:
+def test_the_longest_unread_goes_first(temporary: Path) -> None:
     cache = NodeCache("s3://x", limit=100)
     for i, name in enumerate("abc"):
         cache.put(f"{name}.safetensors", bytes(30))
-        (path,) = here.rglob(f"{name}.safetensors")
+        (path,) = temporary.rglob(f"{name}.safetensors")
         os.utime(path, (time.time() - 100 + i,) * 2)
     cache.read("a.safetensors", never)
     cache.put("d.safetensors", bytes(30))
-    assert {p.stem for p in here.rglob("*.safetensors")} == {"a", "c", "d"}
+    assert {p.stem for p in temporary.rglob("*.safetensors")} == {"a", "c", "d"}
     cache.put("e.safetensors", bytes(101))
-    assert not list(here.rglob("e.safetensors")), "larger than all that may be kept"
+    assert not list(temporary.rglob("e.safetensors")), "larger than all that may be kept"
 
 
-def test_where_no_copy_can_be_kept_things_are_fetched_each_time(here: Path) -> None:
-    (here / f"harness-{os.getuid()}").write_text("a file is in the way")
+def test_where_no_copy_can_be_kept_things_are_fetched_each_time(temporary: Path) -> None:
+    (temporary / f"harness-{os.getuid()}").write_text("a file is in the way")
     cache, fetched = NodeCache("s3://x"), []
     for _ in range(2):
         assert cache.read(NAME, lambda: fetched.append(1) or b"a") == b"a"  # type: ignore[func-returns-value]

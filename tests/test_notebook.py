@@ -77,9 +77,9 @@ def test_figures_show_what_the_frames_say(folder: Path) -> None:
 
 def test_sweeps_are_compared(folder: Path, tmp_path: Path) -> None:
     worse = folder_of_a_sweep(tmp_path / "worse", {"good": 1.0}, shots=(2,))
-    found = results.compare(folder, worse)
-    assert found.shared == 6
-    frame = found.frame
+    compared = results.compare(folder, worse)
+    assert compared.shared == 6
+    frame = compared.frame
     assert isinstance(frame, pd.DataFrame)
     assert (frame["difference"] < 0).all()
     assert set(frame["metric"]) == {"image_auroc", "image_auprc"}

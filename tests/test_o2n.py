@@ -70,12 +70,12 @@ class Naive:
         return float(anomalous / (normal + anomalous))
 
     def s_text(self, query: list) -> list[list[float]]:
-        found = []
+        levels = []
         for level, patches in enumerate(query):
             weight = torch.from_numpy(STATE[f"weight.{level}"]).double()
             bias = torch.from_numpy(STATE[f"bias.{level}"]).double()
-            found.append([self.probability(weight @ patch + bias) for patch in patches])
-        return found
+            levels.append([self.probability(weight @ patch + bias) for patch in patches])
+        return levels
 
     def class_token(self, image: Image) -> float:
         return self.probability(self.model.encode_image(pixels_of(image))[0])
@@ -125,32 +125,32 @@ def expected() -> dict:
 
 @pytest.mark.parametrize("sigma", [0.0, 4.0])
 def test_scores_and_maps_equal_the_equations(tiny: str, expected: dict, sigma: float) -> None:
-    found = predict(o2n(tiny, sigma=sigma))
+    prediction = predict(o2n(tiny, sigma=sigma))
     for i in range(len(QUERIES)):
         cells = {name: expected[name][i] for name in ("S_P", "S_N", "S_text")}
         branch = {name: per_level(levels) for name, levels in cells.items()}
         for name, value in branch.items():
-            assert found.parts[name][i] == pytest.approx(value, abs=1e-5)
+            assert prediction.parts[name][i] == pytest.approx(value, abs=1e-5)
             hand = by_hand(cells[name], sigma)
-            np.testing.assert_allclose(found.part_maps[name][i], hand, atol=1e-5)
+            np.testing.assert_allclose(prediction.part_maps[name][i], hand, atol=1e-5)
         total = branch["S_P"] + branch["S_N"] + 0.5 * branch["S_text"]
-        assert found.scores[i] == pytest.approx(total, abs=1e-5)
+        assert prediction.scores[i] == pytest.approx(total, abs=1e-5)
         whole = sum(w * by_hand(cells[n], sigma) for n, w in zip(cells, (1, 1, 0.5), strict=True))
-        np.testing.assert_allclose(found.maps[i], whole, atol=1e-5)
-    assert set(found.parts) == set(found.part_maps) == {"S_P", "S_N", "S_text"}
-    assert found.scores.dtype == found.maps.dtype == np.float32
-    assert found.maps.shape == (3, SIZE, SIZE)
+        np.testing.assert_allclose(prediction.maps[i], whole, atol=1e-5)
+    assert set(prediction.parts) == set(prediction.part_maps) == {"S_P", "S_N", "S_text"}
+    assert prediction.scores.dtype == prediction.maps.dtype == np.float32
+    assert prediction.maps.shape == (3, SIZE, SIZE)
 
 
 def test_class_token_reading_equals_its_definition(tiny: str, expected: dict) -> None:
     method = o2n(tiny, text="class-token")
     assert not method.auxiliary
-    found = predict(method)
+    prediction = predict(method)
     for i, image in enumerate(QUERIES):
         value = expected["naive"].class_token(image)
-        assert found.parts["S_text"][i] == pytest.approx(value, abs=1e-5)
-        np.testing.assert_allclose(found.part_maps["S_text"][i], value, atol=1e-5)
-        assert found.parts["S_N"][i] == pytest.approx(per_level(expected["S_N"][i]), abs=1e-5)
+        assert prediction.parts["S_text"][i] == pytest.approx(value, abs=1e-5)
+        np.testing.assert_allclose(prediction.part_maps["S_text"][i], value, atol=1e-5)
+        assert prediction.parts["S_N"][i] == pytest.approx(per_level(expected["S_N"][i]), abs=1e-5)
 
 
 def test_weights_only_weigh(tiny: str) -> None:
@@ -165,24 +165,24 @@ def test_weights_only_weigh(tiny: str) -> None:
 
 
 def test_maximum_of_the_mean_over_levels(tiny: str, expected: dict) -> None:
-    found = predict(o2n(tiny, maximum="of-mean"))
-    for name in found.parts:
+    prediction = predict(o2n(tiny, maximum="of-mean"))
+    for name in prediction.parts:
         values = [of_mean(cells) for cells in expected[name]]
-        np.testing.assert_allclose(found.parts[name], values, atol=1e-5)
+        np.testing.assert_allclose(prediction.parts[name], values, atol=1e-5)
         assert all(of_mean(cells) <= per_level(cells) for cells in expected[name])
 
 
 def test_levels_are_those_asked_for(tiny: str, expected: dict) -> None:
     state = {"weight.0": STATE["weight.1"], "bias.0": STATE["bias.1"]}
-    found = predict(o2n(tiny, levels=[2], state=state))
-    for name in found.parts:
+    prediction = predict(o2n(tiny, levels=[2], state=state))
+    for name in prediction.parts:
         values = [per_level([cells[1]]) for cells in expected[name]]
-        np.testing.assert_allclose(found.parts[name], values, atol=1e-5)
+        np.testing.assert_allclose(prediction.parts[name], values, atol=1e-5)
 
 
 def test_bank_of_the_same_cell_and_of_the_support(tiny: str, expected: dict) -> None:
     naive, queries, bank = expected["naive"], expected["queries"], expected["bank"]
-    found = predict(o2n(tiny, scope="same-cell"))
+    prediction = predict(o2n(tiny, scope="same-cell"))
     for i, query in enumerate(queries):
         cells = [
             [
@@ -191,15 +191,15 @@ def test_bank_of_the_same_cell_and_of_the_support(tiny: str, expected: dict) -> 
             ]
             for level in range(3)
         ]
-        assert found.parts["S_N"][i] == pytest.approx(per_level(cells), abs=1e-5)
-    found = predict(o2n(tiny, bank="support"))
+        assert prediction.parts["S_N"][i] == pytest.approx(per_level(cells), abs=1e-5)
+    prediction = predict(o2n(tiny, bank="support"))
     values = [per_level(naive.s_n(query, bank[:2])) for query in queries]
-    np.testing.assert_allclose(found.parts["S_N"], values, atol=1e-5)
+    np.testing.assert_allclose(prediction.parts["S_N"], values, atol=1e-5)
 
 
 def test_search_takes_the_nearest_of_the_surroundings(tiny: str, expected: dict) -> None:
     naive = expected["naive"]
-    found = predict(o2n(tiny, search=3))
+    prediction = predict(o2n(tiny, search=3))
     for i, (query, image) in enumerate(zip(expected["queries"], PERSONALIZED, strict=True)):
         other = naive.encode(image)
         cells = []
@@ -213,7 +213,7 @@ def test_search_takes_the_nearest_of_the_surroundings(tiny: str, expected: dict)
                         for u in range(max(0, x - 1), min(GRID, x + 2))
                     ]
                     cells[-1].append(min(around))
-        assert found.parts["S_P"][i] == pytest.approx(per_level(cells), abs=1e-5)
+        assert prediction.parts["S_P"][i] == pytest.approx(per_level(cells), abs=1e-5)
 
 
 def stacks(order: tuple[int, ...]) -> list[Image]:
@@ -230,13 +230,13 @@ def test_several_prompts_images_without_selection(
     tiny: str, expected: dict, selection: str, join
 ) -> None:
     naive, method = expected["naive"], o2n(tiny, selection=selection)
-    found = predict(method, personalized=stacks((0, 1, 2)))
+    prediction = predict(method, personalized=stacks((0, 1, 2)))
     for i, query in enumerate(expected["queries"]):
         others = [naive.encode(pictures(3, seed=20 + number)[i]) for number in range(3)]
         cells = join([naive.s_p(query, other) for other in others], axis=0)
-        assert found.parts["S_P"][i] == pytest.approx(per_level(cells.tolist()), abs=1e-5)
+        assert prediction.parts["S_P"][i] == pytest.approx(per_level(cells.tolist()), abs=1e-5)
     again = predict(method, personalized=stacks((2, 0, 1)))
-    np.testing.assert_allclose(again.scores, found.scores, rtol=1e-6)
+    np.testing.assert_allclose(again.scores, prediction.scores, rtol=1e-6)
 
 
 def test_a_stack_where_one_image_was_expected_is_refused(tiny: str) -> None:

@@ -35,12 +35,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_an_unchanged_query_scores_0(tiny: str) -> None:
     for parameters in ({}, {"scope": "same-cell"}, {"search": 3}, {"maximum": "of-mean"}):
-        found = predict(o2n(tiny, **parameters), POOL[1:4], POOL[1:4])
-        assert not found.parts["S_P"].any()
-        assert not found.parts["S_N"].any()
-        assert not found.part_maps["S_P"].any()
-        assert not found.part_maps["S_N"].any()
-        assert (found.parts["S_text"] > 0).all()
+        prediction = predict(o2n(tiny, **parameters), POOL[1:4], POOL[1:4])
+        assert not prediction.parts["S_P"].any()
+        assert not prediction.parts["S_N"].any()
+        assert not prediction.part_maps["S_P"].any()
+        assert not prediction.part_maps["S_N"].any()
+        assert (prediction.parts["S_text"] > 0).all()
 
 
 @settings(max_examples=25, deadline=None)
@@ -74,13 +74,13 @@ def test_a_bank_larger_than_the_memory_for_it_gives_the_same(
 def test_no_query_or_order_changes_a_score(tiny: str, text: str) -> None:
     method = o2n(tiny, text=text)
     queries, personalized = pictures(35, seed=5), pictures(35, seed=6)  # more than one block
-    found = predict(method, queries, personalized)
+    prediction = predict(method, queries, personalized)
     mixed = support(REFERENCES[::-1], (*POOL[3:], *POOL[:3]))
     for place in (0, 7, 34):
         alone = predict(method, queries[place : place + 1], personalized[place : place + 1], mixed)
-        for name, values in found.parts.items():
+        for name, values in prediction.parts.items():
             assert np.array_equal(alone.parts[name], values[place : place + 1])
-        assert np.array_equal(alone.maps, found.maps[place : place + 1])
+        assert np.array_equal(alone.maps, prediction.maps[place : place + 1])
 
 
 def test_branches_see_what_is_theirs(tiny: str) -> None:
@@ -97,18 +97,18 @@ def test_branches_see_what_is_theirs(tiny: str) -> None:
 
 def test_text_scores_are_probabilities(tiny: str) -> None:
     for text in ("adapter", "class-token"):
-        found = predict(o2n(tiny, text=text))
-        for values in (found.parts["S_text"], found.part_maps["S_text"]):
+        prediction = predict(o2n(tiny, text=text))
+        for values in (prediction.parts["S_text"], prediction.part_maps["S_text"]):
             assert 0 <= values.min() <= values.max() <= 1
 
 
 def test_maps_only_where_they_are_wanted(tiny: str) -> None:
     method = o2n(tiny)
     method.fit(support())
-    found = method.predict(Queries(QUERIES, PERSONALIZED, maps=False))
-    assert found.maps is None
-    assert not found.part_maps
-    assert np.array_equal(found.scores, predict(method).scores)
+    prediction = method.predict(Queries(QUERIES, PERSONALIZED, maps=False))
+    assert prediction.maps is None
+    assert not prediction.part_maps
+    assert np.array_equal(prediction.scores, predict(method).scores)
 
 
 def test_a_second_support_costs_its_own_images_only(tiny: str) -> None:
@@ -124,13 +124,13 @@ def test_crop_looks_at_the_centre_of_query_and_personalized_image_alike(tiny: st
     wide = pictures(2, height=48, width=96, seed=40)
     squeezed = [Image(f"{i.key}s", np.ascontiguousarray(i.pixels[:, ::2])) for i in wide]
     method = o2n(tiny, crop=True)
-    found = predict(method, wide, squeezed)
+    prediction = predict(method, wide, squeezed)
     centre = [Image(f"{i.key}c", np.ascontiguousarray(i.pixels[:, 24:72])) for i in wide]
     direct = predict(o2n(tiny), centre, PERSONALIZED[:2])
-    np.testing.assert_allclose(found.parts["S_N"], direct.parts["S_N"], rtol=1e-6)
-    np.testing.assert_allclose(found.parts["S_text"], direct.parts["S_text"], rtol=1e-6)
-    assert found.maps.shape == (2, SIZE, SIZE)
-    for cut, whole in zip(found.part_maps["S_N"], direct.part_maps["S_N"], strict=True):
+    np.testing.assert_allclose(prediction.parts["S_N"], direct.parts["S_N"], rtol=1e-6)
+    np.testing.assert_allclose(prediction.parts["S_text"], direct.parts["S_text"], rtol=1e-6)
+    assert prediction.maps.shape == (2, SIZE, SIZE)
+    for cut, whole in zip(prediction.part_maps["S_N"], direct.part_maps["S_N"], strict=True):
         assert (cut[:, :10] == whole.min()).all()  # what was not looked at
         assert (cut[:, -10:] == whole.min()).all()
         np.testing.assert_allclose(
@@ -149,16 +149,16 @@ def test_floor_is_what_the_autoencoder_alone_changes(tiny: str, base: str) -> No
     generator.setup("cpu", features)
     cell = support()
     generator.load(generator.customize(cell, {}), cell)
-    made = generator.personalize(QUERIES, 0).images
-    personalized = [Image(f"made-{i}", pixels) for i, pixels in enumerate(made)]
-    found = predict(
+    rebuilt = generator.personalize(QUERIES, 0).images
+    personalized = [Image(f"made-{i}", pixels) for i, pixels in enumerate(rebuilt)]
+    prediction = predict(
         o2n(tiny, features, autoencoder=base, autoencoder_size=32), QUERIES, personalized
     )
-    assert np.array_equal(found.parts["S_P"], found.parts["floor"])
-    assert (found.parts["floor"] > 0.01).all()
-    assert "floor" not in found.part_maps
+    assert np.array_equal(prediction.parts["S_P"], prediction.parts["floor"])
+    assert (prediction.parts["floor"] > 0.01).all()
+    assert "floor" not in prediction.part_maps
     plain = predict(o2n(tiny, features), QUERIES, personalized)
-    assert np.array_equal(plain.scores, found.scores)
+    assert np.array_equal(plain.scores, prediction.scores)
     against = o2n(tiny, features, autoencoder=base, against="reconstruction")
     assert not predict(against, QUERIES, personalized).parts["S_P"].any()
 
@@ -266,14 +266,14 @@ def test_the_embedded_models_keep_the_promises() -> None:
     method = O2n(encoder=spec, size=128, text="class-token")
     assert "micro" in method.note
     method.setup("cpu", features)
-    found = predict(method)
-    assert ((found.parts["S_P"] > 0) & (found.parts["S_N"] > 0)).all()
-    for values in (found.parts["S_text"], found.part_maps["S_text"]):
+    prediction = predict(method)
+    assert ((prediction.parts["S_P"] > 0) & (prediction.parts["S_N"] > 0)).all()
+    for values in (prediction.parts["S_text"], prediction.part_maps["S_text"]):
         assert 0 <= values.min() <= values.max() <= 1
     same = predict(method, POOL[1:4], POOL[1:4])
     assert not same.parts["S_P"].any()
     assert not same.parts["S_N"].any()
     alone = predict(method, QUERIES[1:2], PERSONALIZED[1:2], support(REFERENCES, POOL[::-1]))
-    assert np.array_equal(alone.scores, found.scores[1:2])
+    assert np.array_equal(alone.scores, prediction.scores[1:2])
     fewer = predict(method, cell=support(pool=POOL[:3]))
-    assert (found.parts["S_N"] <= fewer.parts["S_N"] + 1e-6).all()
+    assert (prediction.parts["S_N"] <= fewer.parts["S_N"] + 1e-6).all()

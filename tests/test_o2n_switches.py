@@ -43,39 +43,44 @@ def nearest(patch: torch.Tensor, bank: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("against", ["query", "reconstruction", "excess", "bank"])
 def test_every_comparison_equals_its_definition(against: str) -> None:
-    queries, rebuilt, made, bank = (levels(seed, n) for seed, n in enumerate((2, 2, 2, 3)))
-    found = Comparison(against, "min").branches(queries, rebuilt, [made], bank)
-    for level, (q, r, p, b) in enumerate(zip(queries, rebuilt, made, bank, strict=True)):
+    queries, rebuilt, personalized, bank = (levels(seed, n) for seed, n in enumerate((2, 2, 2, 3)))
+    branches = Comparison(against, "min").branches(queries, rebuilt, [personalized], bank)
+    for level, (q, r, p, b) in enumerate(zip(queries, rebuilt, personalized, bank, strict=True)):
         for n, y, x in itertools.product(*map(range, q.shape[:3])):
-            here, floor = apart(q[n, y, x], p[n, y, x]), apart(q[n, y, x], r[n, y, x])
+            distance, floor = apart(q[n, y, x], p[n, y, x]), apart(q[n, y, x], r[n, y, x])
             normal = nearest(q[n, y, x], b)
             personal = {
-                "query": here,
+                "query": distance,
                 "reconstruction": apart(r[n, y, x], p[n, y, x]),
-                "excess": here - floor,
+                "excess": distance - floor,
                 "bank": normal - nearest(p[n, y, x], b),
             }[against]
-            values = {"S_P": personal, "S_N": normal, "floor": floor, "S_min": min(here, normal)}
+            values = {
+                "S_P": personal,
+                "S_N": normal,
+                "floor": floor,
+                "S_min": min(distance, normal),
+            }
             for name, value in values.items():
-                assert float(found[name][level][n, y, x]) == pytest.approx(value, abs=1e-9)
+                assert float(branches[name][level][n, y, x]) == pytest.approx(value, abs=1e-9)
 
 
 def test_min_is_a_bank_with_one_more_aligned_reference() -> None:
     """Where the bank looks at its own cell only, the personalized image is one more image of it."""
-    queries, made, bank = levels(0, 1), levels(1, 1), levels(2, 3)
+    queries, personalized, bank = levels(0, 1), levels(1, 1), levels(2, 3)
     comparison = Comparison(fusion="min", scope="same-cell")
-    found = comparison.branches(queries, None, [made], bank)["S_min"]
-    more = [torch.cat([b, p]) for b, p in zip(bank, made, strict=True)]
-    wanted = comparison.branches(queries, None, [made], more)["S_N"]
-    for a, b in zip(found, wanted, strict=True):
+    nearest = comparison.branches(queries, None, [personalized], bank)["S_min"]
+    more = [torch.cat([b, p]) for b, p in zip(bank, personalized, strict=True)]
+    expected = comparison.branches(queries, None, [personalized], more)["S_N"]
+    for a, b in zip(nearest, expected, strict=True):
         torch.testing.assert_close(a, b)
 
 
 def test_an_unchanged_query_has_no_excess_and_comes_no_nearer() -> None:
     queries, bank = levels(0, 2), levels(1, 3)
     for against in ("reconstruction", "excess", "bank"):
-        found = Comparison(against).branches(queries, queries, [queries], bank)["S_P"]
-        assert not any(level.any() for level in found)
+        excess = Comparison(against).branches(queries, queries, [queries], bank)["S_P"]
+        assert not any(level.any() for level in excess)
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +94,14 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_min_takes_the_place_of_both_in_scores_and_maps(tiny: str) -> None:
-    found = predict(o2n(tiny, fusion="min", alpha=2.0, beta=0.25))
-    for whole, parts in ((found.scores, found.parts), (found.maps, found.part_maps)):
+    prediction = predict(o2n(tiny, fusion="min", alpha=2.0, beta=0.25))
+    for whole, parts in (
+        (prediction.scores, prediction.parts),
+        (prediction.maps, prediction.part_maps),
+    ):
         total = 2 * parts["S_min"] + 0.25 * parts["S_text"]
         np.testing.assert_allclose(whole, total, rtol=1e-6)
-    assert (found.parts["S_min"] <= found.parts["S_N"] + 1e-6).all()
+    assert (prediction.parts["S_min"] <= prediction.parts["S_N"] + 1e-6).all()
 
 
 @settings(max_examples=40, deadline=None)
@@ -136,14 +144,14 @@ def test_a_branch_that_sees_nothing_gets_no_weight() -> None:
 def test_defects_change_what_their_mask_says_and_no_more(kind: str, shape: tuple) -> None:
     clean = np.random.default_rng(0).integers(60, 190, shape).astype(np.uint8)
     for seed in range(8):
-        found, mask = damaged(clean, kind, np.random.default_rng(seed))
+        defective, mask = damaged(clean, kind, np.random.default_rng(seed))
         again, _ = damaged(clean, kind, np.random.default_rng(seed))
-        assert np.array_equal(found, again)
-        assert found.dtype == np.uint8
-        assert found.shape == shape
+        assert np.array_equal(defective, again)
+        assert defective.dtype == np.uint8
+        assert defective.shape == shape
         assert mask.shape == shape[:2]
         assert 0 < mask.mean() < 0.4
-        changed = (found != clean).any(2)
+        changed = (defective != clean).any(2)
         assert changed[mask].mean() > 0.5
         if kind != "blob":  # whose rim fades out
             assert not changed[~mask].any()
@@ -179,14 +187,14 @@ def test_synthetic_weights_are_those_of_a_loop_over_the_support(tiny: str, base:
     cell = support(references=images, pool=images)
     generator, cell = customized(base, features, cell)
     method = o2n(tiny, features, weights="synthetic", personalizer=params, rehearsals=6)
-    found = predict(method, cell=cell)
+    prediction = predict(method, cell=cell)
 
     ordered = sorted(images, key=lambda image: image.key)
     played = acts(ordered, 6)
-    made = generator.personalize([act.image for act in played], cell.seed).images
+    rebuilt = generator.personalize([act.image for act in played], cell.seed).images
     plain = o2n(tiny, features)
     parts: dict[str, list[float]] = {}
-    for act, pixels in zip(played, made, strict=True):
+    for act, pixels in zip(played, rebuilt, strict=True):
         others = tuple(image for image in ordered if image is not ordered[act.source])
         alone = predict(
             plain,
@@ -198,16 +206,22 @@ def test_synthetic_weights_are_those_of_a_loop_over_the_support(tiny: str, base:
             parts.setdefault(name, []).append(float(values[0]))
     branches = {name: np.array(values, np.float32) for name, values in parts.items()}
     weights = best_weights(branches, np.array([act.damaged for act in played]), "sum", 0.05)
-    np.testing.assert_allclose(found.scores, fused(found.parts, weights, "sum"), rtol=1e-5)
+    np.testing.assert_allclose(
+        prediction.scores, fused(prediction.parts, weights, "sum"), rtol=1e-5
+    )
 
 
 def test_one_shot_and_plain_supports(tiny: str, base: str) -> None:
     params = {"base": base, "tune": "lora", "rank": 2, "prompts": 1, "steps": 4}
     method = o2n(tiny, weights="synthetic", personalizer=params, alpha=0.5, beta=0.25)
     single = support(references=REFERENCES[:1])
-    found = predict(method, QUERIES, PERSONALIZED, single)  # nothing to leave out: fixed weights
-    total = found.parts["S_P"] + 0.5 * found.parts["S_N"] + 0.25 * found.parts["S_text"]
-    np.testing.assert_allclose(found.scores, total, rtol=1e-6)
+    prediction = predict(
+        method, QUERIES, PERSONALIZED, single
+    )  # nothing to leave out: fixed weights
+    total = (
+        prediction.parts["S_P"] + 0.5 * prediction.parts["S_N"] + 0.25 * prediction.parts["S_text"]
+    )
+    np.testing.assert_allclose(prediction.scores, total, rtol=1e-6)
     with pytest.raises(ValueError, match="customizes a model"):
         predict(method)
 
@@ -259,11 +273,11 @@ def test_checking_a_config_that_names_it_loads_no_torch(tmp_path: Path) -> None:
 def test_every_comparison_at_the_papers_size(against: str, scope: str) -> None:
     """ViT-L/14 at 240 px, four levels, a bank of 30 images, three prompts; no memory behind it."""
     with FakeTensorMode():
-        queries, rebuilt, bank, *made = (
+        queries, rebuilt, bank, *personalized = (
             [torch.empty(count, 17, 17, 1024) for _ in range(4)] for count in (8, 8, 30, 8, 8, 8)
         )
         comparison = Comparison(against, "min", scope, "mean", 3)
-        found = comparison.branches(queries, rebuilt, made, bank)
-        assert set(found) == {"S_P", "S_N", "S_min", "floor"}
-        for maps in found.values():
+        branches = comparison.branches(queries, rebuilt, personalized, bank)
+        assert set(branches) == {"S_P", "S_N", "S_min", "floor"}
+        for maps in branches.values():
             assert [tuple(level.shape) for level in maps] == [(8, 17, 17)] * 4

@@ -103,14 +103,14 @@ def test_probabilities_lie_in_0_to_1_whatever_the_features(
     levels = [torch.randn(3, s, s, d, generator=random) * scale for s, d in ((4, 5), (2, 9))]
     text = unit(torch.randn(2, 6, generator=random))
     layers = TextLayers.of(TextLayers.fresh([5, 9], 6, seed, "cpu").arrays(), "cpu")
-    found = layers.probabilities(levels, text, temperature)
-    assert [tuple(level.shape) for level in found] == [(3, 4, 4), (3, 2, 2)]
-    for level in found:
+    probabilities = layers.probabilities(levels, text, temperature)
+    assert [tuple(level.shape) for level in probabilities] == [(3, 4, 4), (3, 2, 2)]
+    for level in probabilities:
         assert 0 <= float(level.min()) <= float(level.max()) <= 1
     swapped = layers.probabilities(levels, text.flip(0), temperature)
-    torch.testing.assert_close(swapped[0], 1 - found[0])
+    torch.testing.assert_close(swapped[0], 1 - probabilities[0])
     alone = layers.probabilities([level[1:2] for level in levels], text, temperature)
-    assert torch.equal(alone[0], found[0][1:2])
+    assert torch.equal(alone[0], probabilities[0][1:2])
 
 
 def test_recipe_is_that_of_the_auxiliary_dataset() -> None:
@@ -133,12 +133,12 @@ class Encoded:
 
 
 def encode(images) -> list:
-    found = []
+    encoded = []
     for image in images:
         pixels = torch.from_numpy(image.pixels.astype(np.float32)) / 255
         blocks = pixels.unflatten(0, (4, -1)).unflatten(2, (4, -1)).mean(dim=(1, 3))
-        found.append(Encoded((blocks, blocks.repeat(1, 1, 2))))
-    return found
+        encoded.append(Encoded((blocks, blocks.repeat(1, 1, 2))))
+    return encoded
 
 
 def toy(n: int, masked: bool = True, name: str = "toy", seed: int = 0) -> AuxiliaryCategory:
@@ -207,11 +207,11 @@ def test_anomalous_images_without_a_mask_teach_nothing() -> None:
     both = AuxiliaryCategory(
         "toy", "toy", (), images, labels, lambda i: marked.masks(i) if i < 8 else None
     )
-    found = [
+    learned = [
         train(Auxiliary((category,), None, 0), encode, TEXTS, RECIPE, "cpu").arrays()
         for category in (marked, both)
     ]
-    assert all(np.array_equal(found[0][name], found[1][name]) for name in found[0])
+    assert all(np.array_equal(learned[0][name], learned[1][name]) for name in learned[0])
 
 
 def test_mosaic_puts_images_and_masks_in_the_same_quarters() -> None:
@@ -232,15 +232,15 @@ def test_mosaic_puts_images_and_masks_in_the_same_quarters() -> None:
 
 def auxiliary_surfaces(n_test: int, categories: list[str], size: int = SIZE) -> Auxiliary:
     dataset = Surfaces(n_train=2, n_test=n_test, size=size, categories=categories)
-    found = []
+    surfaces = []
     for name in dataset.categories():
         samples = dataset.test(name)
         images = tuple(Image(s.name, dataset.open(s.image)) for s in samples)
         masks = [None if s.mask is None else decode_mask(dataset.open(s.mask)) for s in samples]
         labels = np.array([s.label for s in samples])
         words = dataset.object_name(name)
-        found.append(AuxiliaryCategory(name, words, (), images, labels, masks.__getitem__))
-    return Auxiliary(tuple(found), None, 0)
+        surfaces.append(AuxiliaryCategory(name, words, (), images, labels, masks.__getitem__))
+    return Auxiliary(tuple(surfaces), None, 0)
 
 
 def test_trained_layers_mark_defects_better_than_untrained_ones(tmp_path: Path) -> None:
@@ -263,8 +263,8 @@ def test_trained_layers_mark_defects_better_than_untrained_ones(tmp_path: Path) 
             levels = [torch.stack(x) for x in zip(*(e.levels for e in encodings), strict=True)]
             with torch.no_grad():
                 text = method._prototypes(category.object_name)
-                found = torch.stack(layers.probabilities(levels, text, 0.01)).mean(dim=0)
-            maps.append(torch.nn.functional.interpolate(found[None], (SIZE, SIZE))[0].numpy())
+                mean_map = torch.stack(layers.probabilities(levels, text, 0.01)).mean(dim=0)
+            maps.append(torch.nn.functional.interpolate(mean_map[None], (SIZE, SIZE))[0].numpy())
             found_masks = [category.masks(i) for i in range(len(category.test))]
             masks += [np.zeros((SIZE, SIZE), bool) if m is None else m for m in found_masks]
         return pixel_auroc(np.stack(masks), np.concatenate(maps))

@@ -28,9 +28,9 @@ def method():
     memory = FeatureMemory(1 << 28)  # one network for all tests
 
     def make(**parameters):
-        made = Padim(encoder=RANDOM, size=64, **parameters)
-        made.setup("cpu", memory)
-        return made
+        padim = Padim(encoder=RANDOM, size=64, **parameters)
+        padim.setup("cpu", memory)
+        return padim
 
     return make
 

@@ -45,16 +45,18 @@ def test_nothing_hinders_anybody(browser: Any, url: str, scheme: str, width: int
     """axe-core finds no violation, with all details open, and nothing sticks out sideways."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
+    messages: list[str] = []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
     page.goto(url)
     page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
-    found = axe.Axe().run(page).response["violations"]
-    nodes = [(v["id"], n["html"][:200], n.get("failureSummary")) for v in found for n in v["nodes"]]
+    violations = axe.Axe().run(page).response["violations"]
+    nodes = [
+        (v["id"], n["html"][:200], n.get("failureSummary")) for v in violations for n in v["nodes"]
+    ]
     assert not nodes
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert not said
+    assert not messages
     page.close()
 
 

@@ -37,9 +37,9 @@ def memory():
 @pytest.fixture(scope="module")
 def method(memory):
     def make(**parameters):
-        made = Patchcore(encoder=RANDOM, size=64, **parameters)
-        made.setup("cpu", memory)
-        return made
+        patchcore = Patchcore(encoder=RANDOM, size=64, **parameters)
+        patchcore.setup("cpu", memory)
+        return patchcore
 
     return make
 
@@ -115,8 +115,8 @@ def test_pruned_search_finds_the_farthest_patch_exactly(spread):
     assert len(bank) >= _bank._WORTH_PRUNING
     distances = NearestNeighbors(n_neighbors=1).fit(points).kneighbors(rows.reshape(-1, 12))[0]
     distances = distances.reshape(6, 200)
-    found = bank.farthest(bank.centred(torch.from_numpy(rows)))
-    np.testing.assert_allclose(distances[np.arange(6), found], distances.max(1), rtol=1e-5)
+    farthest = bank.farthest(bank.centred(torch.from_numpy(rows)))
+    np.testing.assert_allclose(distances[np.arange(6), farthest], distances.max(1), rtol=1e-5)
 
 
 def test_pruning_saves_most_of_the_work(monkeypatch):
@@ -287,8 +287,8 @@ def test_broken_solar_cells_stand_out_with_real_weights():
     data = Path(pytest.importorskip("elpv_dataset").__file__).parent / "data"
     rows = [line.split() for line in (data / "labels.csv").read_text().splitlines()]
     sound, broken = (
-        [picture(data / name) for name, grade, kind in rows if (float(grade), kind) == wanted][::20]
-        for wanted in ((0.0, "mono"), (1.0, "mono"))
+        [picture(data / name) for name, grade, kind in rows if (float(grade), kind) == label][::20]
+        for label in ((0.0, "mono"), (1.0, "mono"))
     )
     ours = Patchcore(size=160)
     ours.setup("cpu", FeatureMemory(1 << 28))

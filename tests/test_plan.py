@@ -61,10 +61,10 @@ def test_of_equal_images_one_is_drawn(n: int, seed: int) -> None:
 
 def test_draws_differ_by_seed_category_dataset_and_sweep() -> None:
     def of(**changes: Any) -> tuple[str, ...]:
-        given = {"seed": 0, "dataset": "d", "category": "c", "base": 0} | changes
-        return tuple(s.name for s in draw_support(samples(500), 8, **given))
+        arguments = {"seed": 0, "dataset": "d", "category": "c", "base": 0} | changes
+        return tuple(s.name for s in draw_support(samples(500), 8, **arguments))
 
-    found = {
+    draws = {
         of(),
         of(seed=1),
         of(category="e"),
@@ -72,7 +72,7 @@ def test_draws_differ_by_seed_category_dataset_and_sweep() -> None:
         of(base=1),
         of(dataset="c", category="d"),
     }
-    assert len(found) == 6
+    assert len(draws) == 6
 
 
 def test_every_image_is_drawn_equally_often() -> None:
@@ -129,20 +129,20 @@ def planned(tmp_path: Path) -> Callable[..., Plan]:
         path.parent.mkdir(parents=True, exist_ok=True)
         Picture.new("RGB", (8, 8), (len(name), 3, 7)).save(path)
 
-    def go(given: dict[str, Any]) -> Plan:
-        path = written(tmp_path / "conf.yaml", given)
-        made = config.load(path)
-        return plan(made, inputs.collect_inputs(made, path, str(tmp_path)).plan_inputs)
+    def go(sweep_config: dict[str, Any]) -> Plan:
+        path = written(tmp_path / "conf.yaml", sweep_config)
+        loaded = config.load(path)
+        return plan(loaded, inputs.collect_inputs(loaded, path, str(tmp_path)).plan_inputs)
 
     return go
 
 
 def keys(graph: Plan) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {kind: set() for kind in KINDS}
+    by_kind: dict[str, set[str]] = {kind: set() for kind in KINDS}
     for key, task in graph.tasks.items():
         assert key == task.key
-        found[task.kind].add(key)
-    return found
+        by_kind[task.kind].add(key)
+    return by_kind
 
 
 def test_tasks_come_after_their_needs_and_every_kind_is_there(
@@ -153,7 +153,7 @@ def test_tasks_come_after_their_needs_and_every_kind_is_there(
     for key, task in graph.tasks.items():
         assert set(task.needs) <= seen
         seen.add(key)
-    count = {kind: len(found) for kind, found in keys(graph).items()}
+    count = {kind: len(of_kind) for kind, of_kind in keys(graph).items()}
     # 2 categories, 2 shots, 2 seeds, 7 methods of which 2 are the same, 10 queries in shards of 4.
     assert count == {
         # for each seed: one on the folder, one for each shots on it, one for each category
@@ -258,12 +258,12 @@ def test_more_shots_seeds_methods_or_categories_keep_every_key(
 
 
 def test_the_order_of_the_config_is_no_matter(planned: Callable[..., Plan]) -> None:
-    there = planned(everything())
+    first = planned(everything())
     data = [{"use": SQUARES, "params": {"masks": True}, "categories": ["bee", "ant"]}]
     back = everything(datasets=data, methods=GENERATED[::-1], shots=[2, 1], seeds=[1, 0])
     again = planned(back)
-    assert dict(again.cells) == dict(there.cells)
-    assert set(again.tasks) == set(there.tasks)
+    assert dict(again.cells) == dict(first.cells)
+    assert set(again.tasks) == set(first.tasks)
 
 
 def test_training_is_per_seed_or_once_for_all(planned: Callable[..., Plan]) -> None:
@@ -271,12 +271,12 @@ def test_training_is_per_seed_or_once_for_all(planned: Callable[..., Plan]) -> N
         """State that predictions rest on -> seeds of the cells that do."""
         taught = {"use": "toys.methods:Taught", **method}
         graph = planned(everything(methods=[taught], shots=[1], seeds=[0, 1, 2]))
-        found: dict[str, set[int]] = defaultdict(set)
+        seeds_of: dict[str, set[int]] = defaultdict(set)
         for cell, key in graph.cells.items():
             for predict in graph.tasks[key].needs:
                 (train,) = graph.tasks[predict].needs
-                found[train].add(cell.seed)
-        return found
+                seeds_of[train].add(cell.seed)
+        return seeds_of
 
     assert list(seeds_of_states().values()) == [{0}, {1}, {2}]
     assert list(seeds_of_states(training="once").values()) == [{0, 1, 2}]
@@ -292,10 +292,10 @@ def test_zero_shot_is_one_result_for_all_seeds(planned: Callable[..., Plan]) -> 
 
 def test_only_some_cells(tmp_path: Path, planned: Callable[..., Plan]) -> None:
     path = written(tmp_path / "conf.yaml", everything())
-    made = config.load(path)
-    plan_inputs = inputs.collect_inputs(made, path, str(tmp_path)).plan_inputs
-    some = plan(made, plan_inputs, {"shots": {"2"}, "category": {"bee"}})
-    whole = plan(made, plan_inputs)
+    loaded = config.load(path)
+    plan_inputs = inputs.collect_inputs(loaded, path, str(tmp_path)).plan_inputs
+    some = plan(loaded, plan_inputs, {"shots": {"2"}, "category": {"bee"}})
+    whole = plan(loaded, plan_inputs)
     assert {(c.shots, c.category) for c in some.cells} == {(2, "bee")}
     assert dict(some.cells).items() <= dict(whole.cells).items()
     assert set(some.tasks) < set(whole.tasks)
@@ -304,8 +304,8 @@ def test_only_some_cells(tmp_path: Path, planned: Callable[..., Plan]) -> None:
 def test_queries_are_in_an_order_that_says_nothing_of_labels(tmp_path: Path) -> None:
     data = [{"use": SQUARES, "params": {"queries": 400}}]
     path = written(tmp_path / "conf.yaml", sweep(datasets=data, shard=50))
-    made = config.load(path)
-    plan_inputs = inputs.collect_inputs(made, path, None).plan_inputs
+    loaded = config.load(path)
+    plan_inputs = inputs.collect_inputs(loaded, path, None).plan_inputs
     for category in plan_inputs.categories:
         labels = [r.sample.label for part in shard_queries(category, 50) for r in part]
         assert sum(labels) == 200
@@ -318,13 +318,13 @@ def test_queries_are_in_an_order_that_says_nothing_of_labels(tmp_path: Path) -> 
 def test_keys_say_nothing_of_labels(tmp_path: Path) -> None:
     """Same data with the labels turned round: the same images have the same keys."""
     path = written(tmp_path / "conf.yaml", sweep())
-    made = config.load(path)
-    for category in inputs.collect_inputs(made, path, None).plan_inputs.categories:
+    loaded = config.load(path)
+    for category in inputs.collect_inputs(loaded, path, None).plan_inputs.categories:
         for r in category.queries:
             assert len(r.key) == 32
             assert set(r.key) <= set("0123456789abcdef")
             turned = Sample(r.sample.image, 1 - r.sample.label, defect="other")
-            entry = made.datasets[0]
+            entry = loaded.datasets[0]
             stamps = Stamps(listing.open_entry(entry, None, ""))
             identity = listing.identity_of(entry, stamps)
             assert listing.key_of(stamps, identity, turned) == r.key
@@ -333,6 +333,6 @@ def test_keys_say_nothing_of_labels(tmp_path: Path) -> None:
 @settings(max_examples=5, deadline=None)
 @given(st.permutations(["ant", "bee", "cat"]))
 def test_supports_do_not_depend_on_other_categories(order: list[str]) -> None:
-    made = [draw_support(samples(30), 4, 0, dataset="d", category=c) for c in order]
-    by_name = dict(zip(order, made, strict=True))
+    drawn = [draw_support(samples(30), 4, 0, dataset="d", category=c) for c in order]
+    by_name = dict(zip(order, drawn, strict=True))
     assert by_name["bee"] == draw_support(samples(30), 4, 0, dataset="d", category="bee")

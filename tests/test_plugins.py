@@ -118,13 +118,13 @@ def test_source_covers_helpers_however_they_are_imported(package: Callable[..., 
     inner = {"out_pack__dot__inner": "from out_help import value"}
     for way in ways:
         text = f"{way}\n{METHOD}"
-        found = {
+        digests = {
             value: digest(package, out_a=text, out_help=f"value = {value}", **helpers, **inner)
             for value in (1, 2)
         }
-        assert found[1] != found[2], way
+        assert digests[1] != digests[2], way
         again = digest(package, out_a=text, out_help="value = 1", **helpers, **inner)
-        assert again == found[1], way
+        assert again == digests[1], way
 
 
 def test_source_leaves_out_what_is_not_imported(package: Callable[..., Path]) -> None:
@@ -144,13 +144,13 @@ def test_source_follows_relative_imports(package: Callable[..., Path]) -> None:
 
 
 def test_source_does_not_depend_on_where_it_lies(tmp_path: Path) -> None:
-    found = set()
+    digests = set()
     for folder in ("a", "b"):
         path = tmp_path / folder / "mine.py"
         path.parent.mkdir()
         path.write_text(METHOD)
-        found.add(plugins.source(plugins.find("method", str(path))).digest)
-    assert len(found) == 1
+        digests.add(plugins.source(plugins.find("method", str(path))).digest)
+    assert len(digests) == 1
 
 
 def test_an_installed_plugin_does_not_drag_its_neighbours_in(

@@ -75,19 +75,19 @@ def test_inctrl_asks_differently_of_natural_images() -> None:
 def test_prototypes_are_normalised_means_and_computed_once() -> None:
     encoder, features = Letters(), memory()
     sentences = (["a wagon", "an eggplant"], ["wg"])
-    found = prototypes(encoder, features, sentences)
+    first = prototypes(encoder, features, sentences)
     each = [torch.nn.functional.normalize(encoder.encode_text([s])[0], dim=0) for s in sentences[0]]
     expected = torch.nn.functional.normalize((each[0] + each[1]) / 2, dim=0)
-    torch.testing.assert_close(found[0], expected)
-    torch.testing.assert_close(found.norm(dim=1), torch.ones(2))
+    torch.testing.assert_close(first[0], expected)
+    torch.testing.assert_close(first.norm(dim=1), torch.ones(2))
 
     raw = prototypes(encoder, features, sentences, normalize=False)
     mean = encoder.encode_text(sentences[0]).mean(dim=0)
     torch.testing.assert_close(raw[0], torch.nn.functional.normalize(mean, dim=0))
-    assert not torch.allclose(raw, found)
+    assert not torch.allclose(raw, first)
 
     asked = encoder.asked
-    assert prototypes(encoder, features, sentences) is found
+    assert prototypes(encoder, features, sentences) is first
     assert encoder.asked == asked
     # Other groups of the same words are other prototypes.
     prototypes(encoder, features, (["a wagon"], ["an eggplant", "wg"]))
@@ -98,10 +98,10 @@ def test_probability_is_the_softmax_over_two() -> None:
     generator = torch.Generator().manual_seed(0)
     embeddings = torch.randn((2, 3, 4, 8), generator=generator) * 7
     text = torch.nn.functional.normalize(torch.randn((2, 8), generator=generator), dim=1)
-    found = anomalous_probability(embeddings, text, 0.07)
-    assert found.shape == (2, 3, 4)
+    probability = anomalous_probability(embeddings, text, 0.07)
+    assert probability.shape == (2, 3, 4)
     cosines = torch.nn.functional.cosine_similarity(embeddings[..., None, :], text, dim=-1)
     expected = (cosines[..., 1] / 0.07).exp() / (cosines / 0.07).exp().sum(dim=-1)
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(probability, expected)
     alone = anomalous_probability(embeddings[1:], text, 0.07)
-    assert torch.equal(alone[0], found[1])
+    assert torch.equal(alone[0], probability[1])

@@ -38,9 +38,9 @@ def test_published_tables_are_whole() -> None:
     assert frame.groupby("table").size().to_dict() == sizes
     assert not frame.duplicated(["table", "method", "dataset", "shots", "metric"]).any()
     assert frame["mean"].between(0.1, 1).all()
-    found = frame.set_index(["table", "method", "dataset", "shots", "metric"])
+    by_key = frame.set_index(["table", "method", "dataset", "shots", "metric"])
     for *key, mean, std in PRINTED:
-        row = found.loc[tuple(key)]
+        row = by_key.loc[tuple(key)]
         assert row["mean"] == pytest.approx(mean / 100)
         assert np.isnan(row["std"]) if std is None else row["std"] == pytest.approx(std / 100)
 

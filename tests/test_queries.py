@@ -21,19 +21,19 @@ def test_confusion_is_what_auroc_lacks() -> None:
     labels = rng.random(300) < 0.4
     for digits in (8, 0):  # without and with many ties
         scores = np.round(rng.normal(size=300) + labels, digits)
-        found = queries.Scored([], [], labels, scores).confusion()
+        confusion = queries.Scored([], [], labels, scores).confusion()
         expected = pytest.approx(1 - image_auroc(labels, scores))
-        assert found[labels].mean() == expected
-        assert found[~labels].mean() == expected
+        assert confusion[labels].mean() == expected
+        assert confusion[~labels].mean() == expected
 
 
 def test_telling_queries_are_mistakes_and_successes_of_each_kind() -> None:
     scores = np.array([9, 1, 2, 3, 4, 5, 6, 7, 8, 0, np.nan], np.float32)
     labels = np.array([0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0])
-    lists = [found.tolist() for found in evaluation.telling(scores, labels, 2)]
+    lists = [indices.tolist() for indices in evaluation.telling(scores, labels, 2)]
     assert lists == [[0, 8], [9, 1], [7, 5], [2, 4]]
     few = evaluation.telling(scores[:3], labels[:3], 4)
-    shown = [i for found in few for i in found]
+    shown = [i for indices in few for i in indices]
     assert sorted(shown) == [0, 1, 2], "each once"
 
 
@@ -48,15 +48,15 @@ def evaluated() -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
     for i in np.flatnonzero(labels):
         masks[i, 4:12, 20:32] = True
         maps[i, 3, 13] = 9.0
-    given = Prediction(rng.random(12).astype(np.float32), maps, {}, {"S_P": maps[:, :6, :6]})
-    made = pictures[:, ::2, ::2]
-    parts = [evaluation.predicted(given, made, 4, masks=False)]
+    prediction = Prediction(rng.random(12).astype(np.float32), maps, {}, {"S_P": maps[:, :6, :6]})
+    rebuilt = pictures[:, ::2, ::2]
+    parts = [evaluation.predicted(prediction, rebuilt, 4, masks=False)]
     samples = [Sample(f"{i}", int(label), None, "x") for i, label in enumerate(labels)]
     images = [Image(str(i), p) for i, p in enumerate(pictures)]
     arrays, _ = evaluation.evaluate(
         parts, samples, images, lambda s: masks[int(s.image)], 32, 4, images[:2]
     )
-    return arrays, given.scores, labels
+    return arrays, prediction.scores, labels
 
 
 def test_a_gallery_has_what_a_report_shows(evaluated: Any) -> None:
@@ -79,9 +79,9 @@ def test_a_gallery_has_what_a_report_shows(evaluated: Any) -> None:
 
 
 def test_nothing_is_kept_where_no_gallery_is_wanted() -> None:
-    given = Prediction(np.ones(2, np.float32), np.ones((2, 9, 9), np.float32))
-    assert set(evaluation.predicted(given, None, 0, masks=False)) == {"scores"}
-    assert set(evaluation.predicted(given, None, 0, masks=True)) == {"scores", "maps"}
+    prediction = Prediction(np.ones(2, np.float32), np.ones((2, 9, 9), np.float32))
+    assert set(evaluation.predicted(prediction, None, 0, masks=False)) == {"scores"}
+    assert set(evaluation.predicted(prediction, None, 0, masks=True)) == {"scores", "maps"}
 
 
 def test_a_panel_shows_the_same_queries_for_all_methods(tmp_path: Path) -> None:

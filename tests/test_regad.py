@@ -31,12 +31,12 @@ def surfaces():
 
 
 def images(dataset, samples):
-    made = ((sample.image, dataset.open(sample.image)) for sample in samples)
-    return tuple(Image(name, pixels) for name, pixels in made)
+    opened = ((sample.image, dataset.open(sample.image)) for sample in samples)
+    return tuple(Image(name, pixels) for name, pixels in opened)
 
 
 def auxiliary(dataset, categories, shots=2, seed=0):
-    made = (
+    worlds = (
         AuxiliaryCategory(
             name,
             name,
@@ -47,14 +47,14 @@ def auxiliary(dataset, categories, shots=2, seed=0):
         )
         for name in categories
     )
-    return Auxiliary(tuple(made), shots, seed)
+    return Auxiliary(tuple(worlds), shots, seed)
 
 
 def method(**parameters):
     plain = {"encoder": SMALL, "size": 64, "epochs": 0, "batch": 6, "checkpointing": False}
-    made = Regad(**{**plain, **parameters})
-    made.setup("cpu", FeatureMemory(1 << 28))
-    return made
+    regad = Regad(**{**plain, **parameters})
+    regad.setup("cpu", FeatureMemory(1 << 28))
+    return regad
 
 
 def blobs(count=2, side=48):
@@ -69,11 +69,11 @@ def blobs(count=2, side=48):
 def test_a_warp_and_its_inverse_are_the_identity_inside(parameters):
     matrix = rotation_scale(torch.tensor([parameters])).expand(2, 2, 2)
     maps = blobs()
-    there = warped(maps, matrix)
-    back = warped(there, torch.linalg.inv(matrix))
+    forth = warped(maps, matrix)
+    back = warped(forth, torch.linalg.inv(matrix))
     inside = slice(14, 34)
     kept = (back - maps)[..., inside, inside].abs().max()
-    moved = (there - maps)[..., inside, inside].abs().max()
+    moved = (forth - maps)[..., inside, inside].abs().max()
     assert kept < 0.03 < 5 * 0.03 < moved
 
 
@@ -224,15 +224,15 @@ def test_maps_are_dense_mahalanobis_distances_to_the_augmented_support(surfaces)
 
 
 def test_training_lowers_the_loss_and_repeats(surfaces):
-    made = auxiliary(surfaces, ["bolt", "wood"])
+    training = auxiliary(surfaces, ["bolt", "wood"])
     trained = method(epochs=4, learning_rate=0.02, batch=5)
-    state = trained.train(made)
+    state = trained.train(training)
     losses = state["losses"]
     assert losses.shape == (4,)
     assert losses[-1] < losses[0] - 0.1
-    again = method(epochs=4, learning_rate=0.02, batch=5).train(made)
+    again = method(epochs=4, learning_rate=0.02, batch=5).train(training)
     assert all(np.array_equal(state[name], again[name]) for name in state)
-    start = method().train(made)  # the stages are trained, not the transformers alone
+    start = method().train(training)  # the stages are trained, not the transformers alone
     name = "network.stages.1.0.0.downsample.1.weight"
     assert np.abs(state[name] - start[name]).max() > 1e-3
     assert np.abs(state["network.straighten.0.fc.2.weight"]).max() > 0
@@ -244,7 +244,7 @@ def test_training_beats_no_training_on_categories_never_seen():
     differences = []
     for seed in range(60, 65):
         world = World(Surfaces(n_train=16, n_test=40, size=64, seed=seed), shots=1)
-        given = world.auxiliary(["bolt", "bottle_top", "circuit"])
+        training = world.auxiliary(["bolt", "bottle_top", "circuit"])
         aurocs = []
         for epochs in (0, 4):
             ours = method(
@@ -255,16 +255,16 @@ def test_training_beats_no_training_on_categories_never_seen():
                 batch=8,
                 sigma=1.0,
             )
-            ours.load(ours.train(given))
+            ours.load(ours.train(training))
             aurocs.append(np.mean(world.aurocs(ours, ["capsule", "washer", "wood"])))
         differences.append(aurocs[1] - aurocs[0])
     assert np.mean(differences) > 0.02, differences
 
 
 def test_transformers_learn_at_their_own_rate(surfaces):
-    made = auxiliary(surfaces, ["bolt"])
-    start = method().train(made)
-    still = method(epochs=2, learning_rate=0.02, transformers=0.0).train(made)
+    training = auxiliary(surfaces, ["bolt"])
+    start = method().train(training)
+    still = method(epochs=2, learning_rate=0.02, transformers=0.0).train(training)
     # Their statistics follow the features, their weights stay, and the stages' do not.
     for name, tensor in start.items():
         if name.startswith("network.straighten") and name.endswith((".weight", ".bias")):
@@ -289,10 +289,10 @@ def test_training_that_diverges_says_so(surfaces):
 
 def test_a_picture_is_never_among_its_own_supports(surfaces):
     ours = method(batch=4)
-    made = auxiliary(surfaces, ["bolt", "wood"], shots=9)
+    training = auxiliary(surfaces, ["bolt", "wood"], shots=9)
     rng = np.random.default_rng(0)
     sizes = []
-    for queries, supports in ours._batches(made, rng):
+    for queries, supports in ours._batches(training, rng):
         same = (queries[:, None] - supports).abs().flatten(2).amax(2) == 0
         assert not same.any()
         sizes.append(len(queries))
@@ -300,7 +300,7 @@ def test_a_picture_is_never_among_its_own_supports(surfaces):
     few = list(ours._batches(auxiliary(surfaces, ["bolt"], shots=12), rng))
     assert few[0][1].shape[1] == 12
     ours.steps = 2
-    assert len(list(ours._batches(made, rng))) == 2
+    assert len(list(ours._batches(training, rng))) == 2
 
 
 def test_a_saved_state_scores_the_same_elsewhere_without_the_weights(surfaces):

@@ -26,8 +26,8 @@ KEYS = {A: "ka", B: "kb"}
 @pytest.fixture
 def opened(tmp_path: Path) -> Any:
     def go(keys: dict[Cell, str] | None = None, **changes: Any) -> ResultsWriter:
-        made = config.load(written(tmp_path / "conf.yaml", sweep(**changes)))
-        return ResultsWriter(Store(str(tmp_path / "runs")), made, KEYS if keys is None else keys)
+        loaded = config.load(written(tmp_path / "conf.yaml", sweep(**changes)))
+        return ResultsWriter(Store(str(tmp_path / "runs")), loaded, KEYS if keys is None else keys)
 
     return go
 

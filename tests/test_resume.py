@@ -53,7 +53,7 @@ def test_a_driver_killed_at_random_moments(
     rng = random.Random(runner)
     kills = 0
     at = sorted(rng.sample(range(1, len(everything)), 2))
-    said = tmp_path / "stderr.txt"
+    stderr = tmp_path / "stderr.txt"
     for few in at:
         for _ in range(3):
             with start(conf, storage, mlflow_uri, runner) as driver:
@@ -62,18 +62,18 @@ def test_a_driver_killed_at_random_moments(
                 time.sleep(rng.random() * 0.05)
                 alive = driver.poll() is None
                 driver.send_signal(signal.SIGKILL)
-            if alive or SLOW not in said.read_text():
+            if alive or SLOW not in stderr.read_text():
                 break
         kills += alive
         wait_until_quiet(storage)
         assert artifacts(storage) <= everything
-    assert kills == 2, f"the sweep ended before it could be killed: {said.read_text()}"
+    assert kills == 2, f"the sweep ended before it could be killed: {stderr.read_text()}"
     for _ in range(3):
         with start(conf, storage, mlflow_uri, runner) as driver:
             status = driver.wait()
-        if status == 0 or SLOW not in said.read_text():
+        if status == 0 or SLOW not in stderr.read_text():
             break
-    assert status == 0, said.read_text()
+    assert status == 0, stderr.read_text()
     assert (storage / "long/results.csv").read_bytes() == expected
     assert artifacts(storage) == everything
     counts = tally.counts()

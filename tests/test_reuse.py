@@ -34,9 +34,9 @@ def shared() -> dict[str, Any]:
 
 def totals(table: list[dict[str, str]], what: str) -> list[int]:
     """Made, again, reused, over all workers."""
-    found = [r for r in table if r["what"] == what]
-    assert found, f"no row says {what}"
-    return [sum(int(r[name]) for r in found) for name in ("misses", "recomputed", "hits")]
+    matching = [r for r in table if r["what"] == what]
+    assert matching, f"no row says {what}"
+    return [sum(int(r[name]) for r in matching) for name in ("misses", "recomputed", "hits")]
 
 
 def test_each_image_once_per_worker_that_holds_it(run_sweep: Runner, tmp_path: Path) -> None:
@@ -55,14 +55,14 @@ def test_each_image_once_per_worker_that_holds_it(run_sweep: Runner, tmp_path: P
     assert max(latents.values()) == 1, "a worker made a latent twice"
     # And what the engine counted.
     images = sum(kind == "image" for kind, _, _ in opened)
-    for what, made in (
+    for what, misses in (
         ("decode", images),
         ("mask", len(opened) - images),
         ("pixels", sum(encoded.values())),
         ("vae:toy", len(latents)),
     ):
-        assert totals(table, what)[:2] == [made, 0], what
-        assert totals(table, what)[2] > made, f"{what}: nothing was shared"
+        assert totals(table, what)[:2] == [misses, 0], what
+        assert totals(table, what)[2] > misses, f"{what}: nothing was shared"
     # A customized model is read by each worker that needs it, once.
     read = totals(table, "read customize")
     assert read[1] == 0
@@ -89,13 +89,13 @@ def test_a_counter_knows_what_it_saw() -> None:
 
 
 def test_counts_of_tasks_are_added_by_worker() -> None:
-    found = reuse.Sharing()
-    assert not found
-    found.add("w1", {"decode": [2, 0, 1]})
-    found.add("w0", {"decode": [1, 0, 0], "a,b": [1, 1, 1]})
-    found.add("w1", {"decode": [1, 1, 0]})
-    assert found
-    assert found.text().splitlines() == [
+    sharing = reuse.Sharing()
+    assert not sharing
+    sharing.add("w1", {"decode": [2, 0, 1]})
+    sharing.add("w0", {"decode": [1, 0, 0], "a,b": [1, 1, 1]})
+    sharing.add("w1", {"decode": [1, 1, 0]})
+    assert sharing
+    assert sharing.text().splitlines() == [
         "worker,what,misses,recomputed,hits",
         'w0,"a,b",1,1,1',
         "w0,decode,1,0,0",

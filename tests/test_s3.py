@@ -46,12 +46,12 @@ class Bucket:
         pages = self.client.get_paginator("list_objects_v2").paginate(
             Bucket=self.name, Prefix=f"runs/{prefix}"
         )
-        found = (o["Key"] for page in pages for o in page.get("Contents", ()))
-        return [name.removeprefix("runs/") for name in found]
+        keys = (o["Key"] for page in pages for o in page.get("Contents", ()))
+        return [name.removeprefix("runs/") for name in keys]
 
     def read(self, name: str) -> bytes:
-        found = self.client.get_object(Bucket=self.name, Key=f"runs/{name}")["Body"].read()
-        return bytes(found)
+        body = self.client.get_object(Bucket=self.name, Key=f"runs/{name}")["Body"].read()
+        return bytes(body)
 
     def write(self, name: str, contents: bytes) -> None:
         self.client.put_object(Bucket=self.name, Key=f"runs/{name}", Body=contents)
@@ -61,8 +61,8 @@ class Bucket:
             self.client.delete_object(Bucket=self.name, Key=f"runs/{name}")
 
     def published(self, folder: str) -> dict[str, bytes]:
-        wanted = re.compile(rf"{folder}/(results.csv|summary.csv|predictions/.*\.csv)")
-        names = filter(wanted.fullmatch, self.names(f"{folder}/"))
+        pattern = re.compile(rf"{folder}/(results.csv|summary.csv|predictions/.*\.csv)")
+        names = filter(pattern.fullmatch, self.names(f"{folder}/"))
         return {name.removeprefix(f"{folder}/"): self.read(name) for name in names}
 
     def fetched(self, kind: str) -> list[str]:
@@ -115,8 +115,8 @@ def bucket(toys: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buc
 def go(bucket: Bucket, conf: Path, uri: str, **changes: Any) -> int:
     from harness.run import Options, run
 
-    given = {"runner": "ray", "workers": 2, "quiet": True, "mlflow": uri} | changes
-    return run(Options(conf, storage=bucket.uri, **given))
+    options = {"runner": "ray", "workers": 2, "quiet": True, "mlflow": uri} | changes
+    return run(Options(conf, storage=bucket.uri, **options))
 
 
 def test_a_store_sees_what_others_wrote(bucket: Bucket) -> None:
@@ -128,9 +128,9 @@ def test_a_store_sees_what_others_wrote(bucket: Bucket) -> None:
     Store(f"{bucket.uri}/store").put("predict", KEY, arrays, [1])
     assert store.has("predict", KEY)
     assert store.keys("predict") == {KEY}
-    found, meta = store.get("predict", KEY)
+    stored, meta = store.get("predict", KEY)
     assert meta == [1]
-    np.testing.assert_array_equal(found["scores"], arrays["scores"])
+    np.testing.assert_array_equal(stored["scores"], arrays["scores"])
     bucket.delete("store/.artifacts")
     assert not store.has("predict", KEY)
     assert store.keys("predict") == set()

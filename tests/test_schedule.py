@@ -87,15 +87,15 @@ class Log:
 
 
 def ancestors(tasks: Mapping[str, Task], key: str) -> set[str]:
-    found = set(tasks[key].needs)
+    above = set(tasks[key].needs)
     for need in tasks[key].needs:
-        found |= ancestors(tasks, need)
-    return found
+        above |= ancestors(tasks, need)
+    return above
 
 
 def simulate(
     tasks: dict[str, Task],
-    there: set[str],
+    stored: set[str],
     workers: int,
     rng: random.Random,
     failing: frozenset[str] = frozenset(),
@@ -104,10 +104,10 @@ def simulate(
 ) -> tuple[Log, Counter[str], set[str]]:
     """Run a schedule with workers that end in any order; log, times started, what exists."""
     targets = [k for k, t in tasks.items() if t.kind == "evaluate"]
-    schedule = Schedule(tasks, targets, there)
+    schedule = Schedule(tasks, targets, stored)
     log = Log()
     attempts = Attempts(schedule, log, most=1_000)
-    exists = set(there)
+    exists = set(stored)
     started: Counter[str] = Counter()
     busy: dict[str, Task] = {}
     for _ in range(10_000):
@@ -146,15 +146,15 @@ def test_every_task_once_and_after_what_it_needs(
     tasks: dict[str, Task], workers: int, seed: int, data: st.DataObject
 ) -> None:
     middle = sorted(k for k, t in tasks.items() if t.kind != "evaluate")
-    there = data.draw(st.sets(st.sampled_from(middle)))
-    log, started, _ = simulate(tasks, set(there), workers, random.Random(seed))
+    stored = data.draw(st.sets(st.sampled_from(middle)))
+    log, started, _ = simulate(tasks, set(stored), workers, random.Random(seed))
     targets = {k for k, t in tasks.items() if t.kind == "evaluate"}
-    wanted, front = set(), list(targets)  # what is needed and not there, walked independently
+    needed, front = set(), list(targets)  # what is needed and not there, walked independently
     while front:
-        if (key := front.pop()) not in there and key not in wanted:
-            wanted.add(key)
+        if (key := front.pop()) not in stored and key not in needed:
+            needed.add(key)
             front += tasks[key].needs
-    assert started == Counter(wanted)
+    assert started == Counter(needed)
     assert log.done == started
     assert log.dropped == []
 

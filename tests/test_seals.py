@@ -229,9 +229,9 @@ def test_what_left_the_memory_is_nobodys() -> None:
 
 def test_features_are_handed_out_as_they_were_made() -> None:
     features = FeatureMemory(1000)
-    made = itertools.count()
-    first = features.get_or_create("model", lambda: [next(made)])
-    assert features.get_or_create("model", lambda: [next(made)]) is first
+    counter = itertools.count()
+    first = features.get_or_create("model", lambda: [next(counter)])
+    assert features.get_or_create("model", lambda: [next(counter)]) is first
 
 
 def test_a_library_that_completes_itself_is_no_harm() -> None:

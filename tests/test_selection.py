@@ -18,10 +18,10 @@ from harness.sweep import DatasetEntry, Subset
 
 
 def images_of(normal: int = 20, **defects: int) -> list[Sample]:
-    found = [Sample(f"good/{i}") for i in range(normal)]
+    samples = [Sample(f"good/{i}") for i in range(normal)]
     for kind, n in defects.items():
-        found += [Sample(f"{kind}/{i}", 1, defect=kind) for i in range(n)]
-    return found
+        samples += [Sample(f"{kind}/{i}", 1, defect=kind) for i in range(n)]
+    return samples
 
 
 @given(st.integers(0, 22), st.integers(1, 22), st.integers(0, 100))
@@ -58,22 +58,22 @@ def test_named_queries_by_name_or_unambiguous_stem() -> None:
     assert selection.queries(entry, every, "c") == [every[0], every[2]], "'1' could be either"
 
 
-def entry_with(tmp_path: Path, given: Any) -> tuple[DatasetEntry, Path]:
-    (tmp_path / "refs.json").write_text(json.dumps(given))
+def entry_with(tmp_path: Path, supports: Any) -> tuple[DatasetEntry, Path]:
+    (tmp_path / "refs.json").write_text(json.dumps(supports))
     return DatasetEntry(use="x", label="d", support="refs.json"), tmp_path / "conf.yaml"
 
 
 def test_support_of_somebody_else(tmp_path: Path) -> None:
     entry, conf = entry_with(tmp_path, {"d": {"c": {"0": ["good/3", "good/1"]}}})
-    given = selection.support_file(entry, conf, "here")
-    assert given is not None
-    names = [s.name for s in selection.given_support(given, images_of(), "c", 0, 2, "here")]
+    supports = selection.support_file(entry, conf, "here")
+    assert supports is not None
+    names = [s.name for s in selection.given_support(supports, images_of(), "c", 0, 2, "here")]
     assert names == ["good/3", "good/1"]
-    assert len(selection.given_support(given, images_of(), "c", 0, 1, "here")) == 1
+    assert len(selection.given_support(supports, images_of(), "c", 0, 1, "here")) == 1
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("supports", "words"),
     [
         ({"other": {}}, "expected d: category: seed"),
         ([], "expected d: category: seed"),
@@ -84,12 +84,12 @@ def test_support_of_somebody_else(tmp_path: Path) -> None:
         ({"d": {"c": {"0": [1, None]}}}, "2 different image names"),
     ],
 )
-def test_supports_that_are_mistakes(tmp_path: Path, given: Any, words: str) -> None:
-    entry, conf = entry_with(tmp_path, given)
+def test_supports_that_are_mistakes(tmp_path: Path, supports: Any, words: str) -> None:
+    entry, conf = entry_with(tmp_path, supports)
 
     def read() -> None:
-        found = selection.support_file(entry, conf, "here") or {}
-        selection.given_support(found, images_of(), "c", 0, 2, "here")
+        of_dataset = selection.support_file(entry, conf, "here") or {}
+        selection.given_support(of_dataset, images_of(), "c", 0, 2, "here")
 
     with pytest.raises(InputError, match=words) as caught:
         read()

@@ -37,16 +37,16 @@ shared_folder = settings(
 
 @shared_folder
 @given(arrays, metas)
-def test_round_trip(tmp_path: Path, given: dict[str, np.ndarray], meta: object) -> None:
+def test_round_trip(tmp_path: Path, stored: dict[str, np.ndarray], meta: object) -> None:
     store = Store(str(tmp_path))
-    store.put("predict", KEY, given, meta)
-    found, about = store.get("predict", KEY)
-    assert about == meta
-    assert list(found) == sorted(given), "in the same order each time"
-    for name, array in given.items():
-        assert found[name].shape == array.shape
-        assert found[name].dtype == array.dtype.newbyteorder("=")
-        np.testing.assert_array_equal(found[name], array)
+    store.put("predict", KEY, stored, meta)
+    read_arrays, read_meta = store.get("predict", KEY)
+    assert read_meta == meta
+    assert list(read_arrays) == sorted(stored), "in the same order each time"
+    for name, array in stored.items():
+        assert read_arrays[name].shape == array.shape
+        assert read_arrays[name].dtype == array.dtype.newbyteorder("=")
+        np.testing.assert_array_equal(read_arrays[name], array)
 
 
 def _example(store: Store) -> tuple[Path, bytes]:
@@ -79,11 +79,11 @@ def test_altered_at_any_byte_is_found_out(tmp_path: Path) -> None:
         for bit in (1, 8, 64):
             path.write_bytes(whole[:i] + bytes([whole[i] ^ bit]) + whole[i + 1 :])
             try:
-                arrays, about = store.get("predict", KEY)
+                arrays, read_meta = store.get("predict", KEY)
             except Damaged:
                 found_out += 1
                 continue
-            assert about == meta
+            assert read_meta == meta
             assert {n: (a.dtype, a.shape, a.tobytes()) for n, a in arrays.items()} == {
                 n: (a.dtype, a.shape, a.tobytes()) for n, a in expected.items()
             }
@@ -132,9 +132,9 @@ def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
     store.write("f", b"A" * 100_000)
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) as writer:
         while writer.poll() is None:
-            found = store.read("f")
-            assert len(found) == 100_000
-            assert len(set(found)) == 1
+            contents = store.read("f")
+            assert len(contents) == 100_000
+            assert len(set(contents)) == 1
     assert writer.returncode == 0
 
 

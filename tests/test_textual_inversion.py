@@ -42,12 +42,12 @@ def test_a_concept_of_a_words_own_vector_is_that_word(pair: Pair) -> None:
         concept = torch.stack([inversion.word_of(parts, word) for word in words.split()])
         patterns = ["a photo of a {}", "{} with damage", "a photo", "the {}, alone"]
         captions = inversion.Captions(parts, patterns, len(concept))
-        found = captions(concept, torch.tensor([2, 0, 1, 3, 0]))
-        said = [patterns[i].format(words) for i in (2, 0, 1, 3, 0)]
-        assert torch.allclose(found, diffusion.embed(parts, said), atol=1e-5)
+        embedded = captions(concept, torch.tensor([2, 0, 1, 3, 0]))
+        filled = [patterns[i].format(words) for i in (2, 0, 1, 3, 0)]
+        assert torch.allclose(embedded, diffusion.embed(parts, filled), atol=1e-5)
         sentences = concepts.Sentences(tower, patterns[:2], len(concept))(concept)
-        wanted = generator._encoder.encode_text([p.format(words) for p in patterns[:2]])
-        assert torch.allclose(sentences, wanted / wanted.norm(dim=1, keepdim=True), atol=1e-5)
+        expected = generator._encoder.encode_text([p.format(words) for p in patterns[:2]])
+        assert torch.allclose(sentences, expected / expected.norm(dim=1, keepdim=True), atol=1e-5)
         other = captions(concept.flip(1), torch.arange(4))
         plain = diffusion.embed(parts, [p.format(words) for p in patterns])
         assert torch.allclose(other[2], plain[2], atol=1e-5)  # it has no place for a concept
@@ -62,9 +62,9 @@ def test_the_micro_models_share_their_words() -> None:
         assert concepts.alike(concepts.word_vector(tower, word), inversion.word_of(parts, word))
     assert not concepts.alike(concepts.word_vector(tower), inversion.word_of(parts, "surface"))
     words = torch.stack([concepts.word_vector(tower, word) for word in ("wire", "grid")])
-    wanted = concepts.states_of(tower, "wire grid")
-    assert torch.allclose(concepts.states_of(tower, words), wanted, atol=1e-5)
-    assert wanted.shape == (2, 22, 128)
+    expected = concepts.states_of(tower, "wire grid")
+    assert torch.allclose(concepts.states_of(tower, words), expected, atol=1e-5)
+    assert expected.shape == (2, 22, 128)
     assert generator._tau == pytest.approx(0.065, abs=0.001)
 
 
@@ -145,20 +145,22 @@ def test_the_error_is_that_of_a_loop(pair: Pair, tmp_path: Path, prediction: str
     random = torch.Generator().manual_seed(0)
     z, noise = torch.randn(2, 3, 4, 8, 8, generator=random)
     t, text = torch.tensor([10, 400, 990]), torch.randn(3, 77, 16, generator=random)
-    found = inversion.denoising_error(parts, unet, z, noise, t, text)
+    errors = inversion.denoising_error(parts, unet, z, noise, t, text)
     unet.double()
     for i in range(3):
         abar = float(np.prod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000)[: int(t[i]) + 1] ** 2))
         clean, added = z[i].double(), noise[i].double()
         noisy = abar**0.5 * clean + (1 - abar) ** 0.5 * added
         with torch.no_grad():
-            said = unet(noisy[None], t[i], encoder_hidden_states=text[i : i + 1].double()).sample[0]
-        wanted = added
+            predicted = unet(
+                noisy[None], t[i], encoder_hidden_states=text[i : i + 1].double()
+            ).sample[0]
+        target = added
         if prediction == "v_prediction":
-            wanted = abar**0.5 * added - (1 - abar) ** 0.5 * clean
-        pairs = zip(said.flatten().tolist(), wanted.flatten().tolist(), strict=True)
+            target = abar**0.5 * added - (1 - abar) ** 0.5 * clean
+        pairs = zip(predicted.flatten().tolist(), target.flatten().tolist(), strict=True)
         squares = [(a - b) ** 2 for a, b in pairs]
-        assert float(found[i]) == pytest.approx(sum(squares) / len(squares), rel=1e-4)
+        assert float(errors[i]) == pytest.approx(sum(squares) / len(squares), rel=1e-4)
 
 
 def test_learning_lowers_the_error_and_raises_the_gain(pair: Pair) -> None:
@@ -220,9 +222,9 @@ def test_a_step_too_large_for_the_memory_goes_in_turns(pair: Pair) -> None:
     for room in (100, 2):
         generator = pair.generator(train_batch=5, objective="inversion", train_steps=3)
 
-        def tight(module: Any, given: Any, made: torch.Tensor, room: int = room) -> None:
-            seen.append(len(made))
-            if len(made) > room:
+        def tight(module: Any, inputs: Any, output: torch.Tensor, room: int = room) -> None:
+            seen.append(len(output))
+            if len(output) > room:
                 raise torch.OutOfMemoryError("out of memory")
 
         hook = generator._unet.conv_in.register_forward_hook(tight)
@@ -263,12 +265,14 @@ def test_pseudo_anomalies_are_edits_of_the_support_in_turn(pair: Pair) -> None:
     state = generator.customize(SUPPORT, {})
     assert state["validation"].shape == (7, 32, 32, 3)
     assert state["validation"].dtype == np.uint8
-    wanted = reconstructions(pair.base, SUPPORT.images)
-    near = [np.abs(made - wanted.astype(float)).mean((1, 2, 3)) for made in state["validation"]]
+    rebuilt = reconstructions(pair.base, SUPPORT.images)
+    near = [
+        np.abs(pixels - rebuilt.astype(float)).mean((1, 2, 3)) for pixels in state["validation"]
+    ]
     assert [int(gaps.argmin()) for gaps in near] == [0, 1, 2, 0, 1, 2, 0]
     edited = pair.generator(strength=0.6, crop=1.0, encoder_size=32).customize(SUPPORT, {})
-    assert len({made.tobytes() for made in edited["validation"]}) == 5
-    moved = np.abs(edited["validation"][:3] - wanted.astype(float)).mean()
+    assert len({pixels.tobytes() for pixels in edited["validation"]}) == 5
+    moved = np.abs(edited["validation"][:3] - rebuilt.astype(float)).mean()
     assert moved > 2 * np.mean([gaps.min() for gaps in near])
 
 
@@ -284,22 +288,22 @@ def test_both_sentences_of_damage_are_used(pair: Pair, monkeypatch: pytest.Monke
     generator = pair.generator(anomalies=7)
     state = generator.customize(SUPPORT, {})
     first, second = asked
-    said = ["a photo with damage", "a photo of an object with damage"]
-    wanted = diffusion.embed(generator._parts, said)
-    assert torch.allclose(first, wanted[[0, 0, 0, 1, 1, 1, 0]], atol=1e-5)
+    damage = ["a photo with damage", "a photo of an object with damage"]
+    expected = diffusion.embed(generator._parts, damage)
+    assert torch.allclose(first, expected[[0, 0, 0, 1, 1, 1, 0]], atol=1e-5)
     concept = torch.from_numpy(state["anomalous"])
     patterns = ["a photo of a damaged {}", "a photo of a {} with damage"]
-    wanted = inversion.Captions(generator._parts, patterns, 1)(concept, torch.arange(2))
-    assert torch.allclose(second, wanted[[0, 0, 0, 1, 1]], atol=1e-5)
+    expected = inversion.Captions(generator._parts, patterns, 1)(concept, torch.arange(2))
+    assert torch.allclose(second, expected[[0, 0, 0, 1, 1]], atol=1e-5)
 
 
 def test_crops_show_their_share_of_the_image() -> None:
     y, x = np.mgrid[0:64, 0:80] / 255
     ramps = torch.from_numpy(np.stack([y, x, 0 * x]).astype(np.float32))[None].repeat(60, 1, 1, 1)
     random = torch.Generator().manual_seed(0)
-    made = _edit.crops(ramps, 0.4, 32, random).astype(float)
-    assert made.shape == (60, 32, 32, 3)
-    spans = [np.ptp(made[..., c].mean(2 - c), axis=1) * 32 / 31 for c in (0, 1)]
+    cropped = _edit.crops(ramps, 0.4, 32, random).astype(float)
+    assert cropped.shape == (60, 32, 32, 3)
+    spans = [np.ptp(cropped[..., c].mean(2 - c), axis=1) * 32 / 31 for c in (0, 1)]
     shares = spans[0] * spans[1] / (64 * 80)
     assert 0.34 < shares.min() < 0.55 < 0.8 < shares.max() <= 1.06
     ratios = spans[1] / spans[0] / (80 / 64)
@@ -315,26 +319,26 @@ def test_a_state_saved_and_loaded_gives_the_same_images(pair: Pair, learned: Any
     with pytest.raises(RuntimeError, match="load a state first"):
         other.generate(1, 0)
     other.load(stored(state), SUPPORT)
-    made = generator.personalize(QUERIES, 5).images
-    assert np.array_equal(other.personalize(QUERIES, 5).images, made)
+    images = generator.personalize(QUERIES, 5).images
+    assert np.array_equal(other.personalize(QUERIES, 5).images, images)
     pool = generator.generate(4, 2)
     assert all(map(np.array_equal, other.generate(4, 2), pool))
     assert [p.shape for p in pool] == [(32, 32, 3)] * 4
     assert generator.generate(0, 2) == []
     plain = {**state, "normal": state["object"][None]}
     other.load(plain, SUPPORT)
-    assert not np.array_equal(other.personalize(QUERIES, 5).images, made)
+    assert not np.array_equal(other.personalize(QUERIES, 5).images, images)
     alone = [generator.personalize((query,), 5).images[0] for query in QUERIES[::-1]]
-    assert np.array_equal(np.stack(alone)[::-1], made)
+    assert np.array_equal(np.stack(alone)[::-1], images)
     assert generator.personalize((), 5).images.shape == (0, 32, 32, 3)
-    assert not np.array_equal(generator.personalize(QUERIES, 6).images, made)
+    assert not np.array_equal(generator.personalize(QUERIES, 6).images, images)
 
 
 def test_strength_zero_is_the_reconstruction(pair: Pair, learned: Any) -> None:
     generator = pair.generator(normal_strength=0.0)
     generator.load(learned[1], SUPPORT)
-    made = generator.personalize(QUERIES, 0).images
-    assert apart(made, reconstructions(pair.base, QUERIES)) <= 1
+    images = generator.personalize(QUERIES, 0).images
+    assert apart(images, reconstructions(pair.base, QUERIES)) <= 1
 
 
 # ------------------------------------------------------------------------------------------ limits

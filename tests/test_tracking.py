@@ -61,9 +61,9 @@ def logged(uri: str, name: str) -> tuple[list[Any], list[Any]]:
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
-    found = client.search_runs([experiment.experiment_id], f"tags.`harness.sweep` = '{name}'")
-    parents = [r for r in found if r.data.tags["harness.kind"] == "sweep"]
-    return parents, [r for r in found if r.data.tags["harness.kind"] == "cell"]
+    runs = client.search_runs([experiment.experiment_id], f"tags.`harness.sweep` = '{name}'")
+    parents = [r for r in runs if r.data.tags["harness.kind"] == "sweep"]
+    return parents, [r for r in runs if r.data.tags["harness.kind"] == "cell"]
 
 
 def grouped(uri: str, name: str) -> list[Any]:
@@ -73,9 +73,9 @@ def grouped(uri: str, name: str) -> list[Any]:
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
-    wanted = f"tags.`harness.sweep` = '{name}' AND tags.`harness.kind` = 'group'"
-    found = client.search_runs([experiment.experiment_id], wanted)
-    return sorted(found, key=lambda r: int(r.data.tags["shots"]))
+    condition = f"tags.`harness.sweep` = '{name}' AND tags.`harness.kind` = 'group'"
+    groups = client.search_runs([experiment.experiment_id], condition)
+    return sorted(groups, key=lambda r: int(r.data.tags["shots"]))
 
 
 def history(uri: str, run: Any, metric: str) -> list[Any]:
@@ -120,7 +120,7 @@ def test_a_sweep_is_a_parent_and_a_child_for_each_cell(
     assert means["image_auroc/Near/Squares"] == pytest.approx(mean)
     whole_group(group, parent, mean)
     assert run_sweep(config) == 0
-    assert [len(found) for found in logged(mlflow_uri, "tracked")] == [1, 4], "logged twice"
+    assert [len(runs) for runs in logged(mlflow_uri, "tracked")] == [1, 4], "logged twice"
     assert len(history(mlflow_uri, group, "image_auroc")) == 1
 
 
@@ -171,11 +171,11 @@ def test_a_server_that_fails_in_the_middle_leaves_no_half_runs(
 
     whole, calls = MlflowClient.log_batch, []
 
-    def flaky(self: Any, *given: Any, **named: Any) -> None:
+    def flaky(self: Any, *arguments: Any, **named: Any) -> None:
         calls.append(1)
         if len(calls) in (1, 3):
             raise ConnectionError("gone for a moment")
-        whole(self, *given, **named)
+        whole(self, *arguments, **named)
 
     monkeypatch.setattr(MlflowClient, "log_batch", flaky)
     assert log(Store(str(tmp_path)), "flaky", mlflow_uri, 2).problem == ""
@@ -199,11 +199,11 @@ def test_a_server_that_is_away_costs_no_result(
     config = sweep(name="away")
     assert run_sweep(config, mlflow=away) == 0
     assert len(rows(tmp_path / "runs" / "away")) == 2
-    said = [x for x in capsys.readouterr().err.splitlines() if "not everything was logged" in x]
-    assert len(said) == 1
-    assert away in said[0]
+    warnings = [x for x in capsys.readouterr().err.splitlines() if "not everything was logged" in x]
+    assert len(warnings) == 1
+    assert away in warnings[0]
     assert run_sweep(config) == 0, "with a server, the next run logs what is missing"
-    assert [len(found) for found in logged(mlflow_uri, "away")] == [1, 2]
+    assert [len(runs) for runs in logged(mlflow_uri, "away")] == [1, 2]
 
 
 def test_labels_of_generators_and_grids_are_logged(tmp_path: Path, mlflow_uri: str) -> None:
@@ -237,11 +237,11 @@ def test_a_group_has_a_point_for_each_number_of_shots_up_to_its_own(
         summary.append({**SUMMARY[0], "shots": key.shots, "image_auroc_mean": key.shots / 10})
     tracker.close(summary, [], True, {})
     assert tracker.problem == ""
-    found = [
+    histories = [
         [(m.step, m.value) for m in sorted(history(mlflow_uri, run, "image_auroc"), key=str)]
         for run in grouped(mlflow_uri, "lines")
     ]
-    assert [sorted(points) for points in found] == [
+    assert [sorted(points) for points in histories] == [
         [(2, 0.2)],
         [(2, 0.2), (4, 0.4)],
         [(2, 0.2), (4, 0.4), (8, 0.8)],
@@ -257,13 +257,16 @@ def test_a_group_has_a_point_for_each_number_of_shots_up_to_its_own(
 def test_changed_code_is_a_new_group_and_the_old_one_stays(tmp_path: Path, mlflow_uri: str) -> None:
     store = Store(str(tmp_path))
     for commit in ("old", "new"):
-        about = Lineage(tags={"commit": commit}, groups={GROUP: Group(commit, {"shots": "2"})})
-        tracker = Tracker(store, "changed", about, mlflow_uri)
+        lineage = Lineage(tags={"commit": commit}, groups={GROUP: Group(commit, {"shots": "2"})})
+        tracker = Tracker(store, "changed", lineage, mlflow_uri)
         tracker.cell(cells(1)[0], f"key-{commit}", ROW, TIMING)
         value = {"old": 0.5, "new": 0.75}[commit]
         tracker.close([{**SUMMARY[0], "image_auroc_mean": value}], COSTS, True, {})
-    found = {r.data.tags["commit"]: r for r in grouped(mlflow_uri, "changed")}
-    assert {c: r.data.metrics["image_auroc"] for c, r in found.items()} == {"old": 0.5, "new": 0.75}
+    groups = {r.data.tags["commit"]: r for r in grouped(mlflow_uri, "changed")}
+    assert {c: r.data.metrics["image_auroc"] for c, r in groups.items()} == {
+        "old": 0.5,
+        "new": 0.75,
+    }
 
 
 def test_a_failed_cell_is_logged_until_it_has_a_result(tmp_path: Path, mlflow_uri: str) -> None:

@@ -35,8 +35,8 @@ def test_trap_1_scores_of_any_range_are_ranked_raw(change: Callable[..., Any]) -
     scores = np.array([0.1, 0.4, 0.35, 0.8, 1.7, 2.5, 3.0])
     pairs = [(a, b) for a in scores[labels == 1] for b in scores[labels == 0]]
     expected = np.mean([(a > b) + 0.5 * (a == b) for a, b in pairs])
-    found = metrics.image_auroc(labels, change(scores))
-    assert found == pytest.approx(expected)
+    auroc = metrics.image_auroc(labels, change(scores))
+    assert auroc == pytest.approx(expected)
 
 
 def test_trap_2_no_query_is_set_aside_and_none_changes_anothers_score(
@@ -47,16 +47,16 @@ def test_trap_2_no_query_is_set_aside_and_none_changes_anothers_score(
     few = {**many, "queries": {"normal": 3, "anomalous": 3}}
     assert run_sweep(sweep(name="many", datasets=[many])) == 0
     assert run_sweep(sweep(name="few", datasets=[few])) == 0
-    found = {}
+    tables = {}
     for name in ("many", "few"):
         folder = tmp_path / "runs" / name
         (row,) = rows(folder)
         table = rows(folder / "predictions/Near/Squares/ant", "k2_s0.csv")
         assert int(row["n_normal"]) + int(row["n_anomalous"]) == len(table)
-        found[name] = {r["query"]: r["score"] for r in table}
-    assert len(found["many"]) == 20
-    assert len(found["few"]) == 6
-    assert found["few"].items() <= found["many"].items()
+        tables[name] = {r["query"]: r["score"] for r in table}
+    assert len(tables["many"]) == 20
+    assert len(tables["few"]) == 6
+    assert tables["few"].items() <= tables["many"].items()
 
 
 def test_trap_3_the_same_config_gives_the_same_numbers(
@@ -93,9 +93,9 @@ def test_trap_5_references_and_queries_go_through_one_door(
     )
     # The engine refuses to draw what is tested; so the references are given.
     names = [f"ant/train/{i:03}" for i in range(3)]
-    given = {"d": {"ant": {"0": names}}}
+    support = {"d": {"ant": {"0": names}}}
     (tmp_path / "conf").mkdir()
-    (tmp_path / "conf" / "refs.json").write_text(json.dumps(given))
+    (tmp_path / "conf" / "refs.json").write_text(json.dumps(support))
     data = {"use": str(path), "label": "d", "categories": ["ant"], "support": "refs.json"}
     assert run_sweep(sweep(datasets=[data], shots=[3])) == 0
     table = rows(tmp_path / "runs/toy/predictions/Near/d/ant", "k3_s0.csv")
@@ -128,8 +128,8 @@ def test_trap_7_a_perfect_map_has_an_aupro_of_one_and_none_has_more() -> None:
     for _ in range(5):
         assert 0 <= metrics.aupro(masks, rng.random(masks.shape).astype(np.float32)) <= 1
     # Two anomalies at ranks 1 and 3: precision 1/1 and 2/3 at each; a trapezoid gives 0.708.
-    found = metrics.image_auprc(np.array([1, 0, 1, 0]), np.array([4.0, 3, 2, 1]))
-    assert found == pytest.approx((1 + 2 / 3) / 2)
+    auprc = metrics.image_auprc(np.array([1, 0, 1, 0]), np.array([4.0, 3, 2, 1]))
+    assert auprc == pytest.approx((1 + 2 / 3) / 2)
 
 
 def test_trap_9_malloc_is_told_before_python_starts(tmp_path: Path) -> None:
@@ -182,8 +182,8 @@ def test_trap_11_a_sweep_runs_where_there_is_no_network(tmp_path: Path) -> None:
 
 def test_labels_never_reach_a_method(run_sweep: Runner, tally: Tally, tmp_path: Path) -> None:
     data = [{"use": SQUARES, "params": {"queries": 60}, "categories": ["ant"]}]
-    given = sweep(datasets=data, methods=[{"use": "toys.methods:Spy"}], shard=60)
-    assert run_sweep(given) == 0
+    entries = sweep(datasets=data, methods=[{"use": "toys.methods:Spy"}], shard=60)
+    assert run_sweep(entries) == 0
     seen = [line.split() for line in tally.new()]
     queries = [words for words in seen if words[0] == "query"]
     assert len(queries) == 60
@@ -191,9 +191,9 @@ def test_labels_never_reach_a_method(run_sweep: Runner, tally: Tally, tmp_path: 
         assert set(words[2:]) == {"_pixels", "key", "pixels"}
         assert len(words[1]) == 32
         assert not {"good", "square", "ant"} & set(words[1].split("/"))
-    path = written(tmp_path / "conf.yaml", given)
-    made = config.load(path)
-    (category,) = inputs.collect_inputs(made, path, None).plan_inputs.categories
+    path = written(tmp_path / "conf.yaml", entries)
+    loaded = config.load(path)
+    (category,) = inputs.collect_inputs(loaded, path, None).plan_inputs.categories
     label = {r.key: r.sample.label for r in category.queries}
     order = np.array([label[words[1]] for words in queries])
     assert order.sum() == 30

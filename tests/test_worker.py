@@ -26,7 +26,7 @@ F = np.float32
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("prediction", "words"),
     [
         (Prediction(np.zeros(2, F)), "scores of shape (2,), expected (3,)"),
         (Prediction(np.zeros((3, 1), F)), "scores of shape (3, 1)"),
@@ -39,15 +39,15 @@ F = np.float32
         ),
     ],
 )
-def test_shapes_that_were_not_promised(given: Prediction, words: str) -> None:
+def test_shapes_that_were_not_promised(prediction: Prediction, words: str) -> None:
     with pytest.raises(ValueError, match="predict returned") as caught:
-        checked(given, 3)
+        checked(prediction, 3)
     assert words in str(caught.value)
 
 
 def test_other_types_of_numbers_become_float32() -> None:
-    found = checked(Prediction([1, 2], parts={"p": np.arange(2)}), 2)  # type: ignore[arg-type]
-    assert found.scores.dtype == found.parts["p"].dtype == np.float32
+    prediction = checked(Prediction([1, 2], parts={"p": np.arange(2)}), 2)  # type: ignore[arg-type]
+    assert prediction.scores.dtype == prediction.parts["p"].dtype == np.float32
 
 
 def test_the_root_of_a_dataset(tmp_path: Path) -> None:
@@ -101,9 +101,9 @@ def test_a_worker_never_raises(tmp_path: Path) -> None:
 
 @pytest.fixture
 def fork_server(tmp_path: Path) -> Any:
-    made = ForkServer({}, ("no_such_library",), {"storage": str(tmp_path)})
-    yield made
-    made.close()
+    server = ForkServer({}, ("no_such_library",), {"storage": str(tmp_path)})
+    yield server
+    server.close()
 
 
 def forked(fork_server: ForkServer) -> WorkerProcess:

@@ -23,7 +23,7 @@ class Known(Protocol):
 
     name: str
     where: str  # a path when found, else the source
-    found: bool
+    complete: bool
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _where(role: str, name: str, weights: str, known: Callable[[], Iterable[Know
         return f"found: {path}"
     for entry in known():
         if entry.name == f"{name} / {weights}" or (role == "base" and name in entry.where):
-            return f"found: {entry.where}" if entry.found else f"needed: {entry.where}"
+            return f"found: {entry.where}" if entry.complete else f"needed: {entry.where}"
     return "needed: not among the models that the project knows; a local file or hub has them"
 
 

@@ -42,7 +42,7 @@ class Entry:
     name: str
     what: str
     where: str  # a path when found, else the source and what to do
-    found: bool
+    complete: bool
     size: int  # bytes; of the files found, or about what the source holds
     licence: str
 

@@ -64,10 +64,10 @@ class Blend(Generator):
         self._call("personalize", names(images))
         rng = np.random.default_rng(seed)
         noise = rng.normal(0, 2, self.mean.shape)
-        made = [self.share * (self.mean + noise) + (1 - self.share) * i.pixels for i in images]
+        blended = [self.share * (self.mean + noise) + (1 - self.share) * i.pixels for i in images]
         picked = np.zeros(len(images), dtype=np.int64)
         similar = np.zeros((len(images), 1), dtype=np.float32)
-        stacked = np.clip(np.stack(made) * self.light, 0, 255).astype(np.uint8)
+        stacked = np.clip(np.stack(blended) * self.light, 0, 255).astype(np.uint8)
         return Personalized(stacked, ("a thing",), picked, similar)
 
     def _call(self, what: str, *words: object) -> None:

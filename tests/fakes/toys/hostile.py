@@ -54,7 +54,7 @@ class Writes(Near):
     def predict(self, queries: Queries) -> Prediction:
         for array in self.kept:
             zero(array)
-        given = super().predict(queries)
+        prediction = super().predict(queries)
         self.model(torch.zeros(1, 3))
         targets: dict[str, Callable[[], Any]] = {
             "query": lambda: queries.images[0].pixels,
@@ -72,7 +72,7 @@ class Writes(Near):
             self.kept = [target]
         else:
             zero(target)
-        return given
+        return prediction
 
 
 def shared_model(features: Features) -> torch.nn.Linear:
@@ -106,13 +106,13 @@ class Reads(Near):
         self.extra += float(support.customized["mean"].mean())
 
     def predict(self, queries: Queries) -> Prediction:
-        given = super().predict(queries)
+        prediction = super().predict(queries)
         own = np.array([i.pixels.mean() for i in queries.personalized])
-        found = tensors(self.features, queries.images)
-        own += [float(record["x"].mean()) for record in found]
+        records = tensors(self.features, queries.images)
+        own += [float(record["x"].mean()) for record in records]
         own += np.argsort([i.pixels.std() for i in queries.images])
         own += float(self.model(torch.ones(1, 3)).detach()) * 0 + self.extra
-        return Prediction((given.scores * own).astype(np.float32), given.maps)
+        return Prediction((prediction.scores * own).astype(np.float32), prediction.maps)
 
 
 class Sensitive(Near):
@@ -121,17 +121,17 @@ class Sensitive(Near):
     preload = ("torch",)
 
     def predict(self, queries: Queries) -> Prediction:
-        given = super().predict(queries)
-        weights = torch.full((len(given.scores),), 1 / 3, requires_grad=True)
+        prediction = super().predict(queries)
+        weights = torch.full((len(prediction.scores),), 1 / 3, requires_grad=True)
         (weights * weights).sum().backward()
         warnings.warn("nobody minds", stacklevel=1)
         with np.errstate(invalid="ignore"):
-            ranks = np.argsort(given.scores)
+            ranks = np.argsort(prediction.scores)
         np.array([1e300]) * 1e300
         print("a word", file=sys.stderr)
         extra = ranks + weights.detach().numpy().astype(np.float64) + float(weights.grad.sum())
         extra += len(os.environ.get("OMP_NUM_THREADS", "")) + (os.getcwd() == "/")
-        return Prediction((given.scores + extra).astype(np.float64), given.maps)  # type: ignore[arg-type]
+        return Prediction((prediction.scores + extra).astype(np.float64), prediction.maps)  # type: ignore[arg-type]
 
 
 class Harms(Near):
@@ -149,9 +149,9 @@ class Harms(Near):
         self.how = how
 
     def predict(self, queries: Queries) -> Prediction:
-        given = super().predict(queries)
+        prediction = super().predict(queries)
         HARMS[self.how]()
-        return given
+        return prediction
 
 
 def _thread() -> None:

@@ -89,11 +89,11 @@ class Taught(Near):
         self.auxiliary_per_seed = random
 
     def train(self, auxiliary: Auxiliary) -> Arrays:
-        about = [
+        seen = [
             (c.name, c.object_name, len(c.train), len(c.test), int(c.labels.sum()))
             for c in auxiliary.categories
         ]
-        tally("train", type(self).__name__, auxiliary.shots, *(n for n, *_ in about))
+        tally("train", type(self).__name__, auxiliary.shots, *(n for n, *_ in seen))
         first = auxiliary.categories[0]
         mean = np.mean([image.pixels.mean() for image in first.train])
         masked = sum(first.masks(i) is not None for i in range(len(first.test)))
@@ -151,9 +151,9 @@ class Dice(Near):
         self.thrown = np.random.random()  # noqa: NPY002 - the engine seeds it
 
     def predict(self, queries: Queries) -> Prediction:
-        given = super().predict(queries)
-        noise = np.random.random(len(given.scores))  # noqa: NPY002 - the engine seeds it
-        return Prediction((given.scores * 0.01 + noise + self.thrown).astype(np.float32))
+        prediction = super().predict(queries)
+        noise = np.random.random(len(prediction.scores))  # noqa: NPY002 - the engine seeds it
+        return Prediction((prediction.scores * 0.01 + noise + self.thrown).astype(np.float32))
 
 
 class Spy(Near):

@@ -25,12 +25,12 @@ from toys.methods import Compared, Near
 def strike(payloads: str, what: str, where: str = "") -> None:
     """End this process at once if that is ordered: nothing is closed, nobody is told."""
     file = os.path.join(payloads, what)
-    wanted = os.path.exists(f"{file}.always") or os.path.exists(f"{file}.{where}.always")
-    if not wanted:
+    due = os.path.exists(f"{file}.always") or os.path.exists(f"{file}.{where}.always")
+    if not due:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(file)
-            wanted = True
-    if wanted:
+            due = True
+    if due:
         tally("killed", what, os.getpid())
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -87,16 +87,16 @@ class Mortal(Compared):
 
     def train(self, auxiliary: Auxiliary) -> Arrays:
         strike(self.payloads, "train")
-        found = [image.pixels.mean() for c in auxiliary.categories for image in c.train]
-        return {"factor": np.mean(found) * np.random.random(1)}  # noqa: NPY002 - seeded
+        means = [image.pixels.mean() for c in auxiliary.categories for image in c.train]
+        return {"factor": np.mean(means) * np.random.random(1)}  # noqa: NPY002 - seeded
 
     def load(self, state: Arrays) -> None:
         self.factor = float(state["factor"][0])
 
     def predict(self, queries: Queries) -> Prediction:
         strike(self.payloads, "predict")
-        given = super().predict(queries)
-        return Prediction(given.scores * np.float32(self.factor), given.maps)
+        prediction = super().predict(queries)
+        return Prediction(prediction.scores * np.float32(self.factor), prediction.maps)
 
 
 class Glutton(Near):
@@ -141,7 +141,7 @@ class Bulky(Near):
         self.side = side
 
     def predict(self, queries: Queries) -> Prediction:
-        given = super().predict(queries)
+        prediction = super().predict(queries)
         grain = np.random.random((self.side, self.side))  # noqa: NPY002 - seeded
-        maps = given.scores[:, None, None] + grain[None]
-        return Prediction(given.scores, maps.astype(np.float32))
+        maps = prediction.scores[:, None, None] + grain[None]
+        return Prediction(prediction.scores, maps.astype(np.float32))

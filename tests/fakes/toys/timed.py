@@ -63,10 +63,10 @@ class Timed(Near):
 
     def vectors(self, images: Sequence[Image]) -> list[NDArray[np.float64]]:
         def compute(batch: Sequence[Image]) -> list[NDArray[np.float64]]:
-            found = [image.pixels.astype(np.float64) / 255 for image in batch]
+            vectors = [image.pixels.astype(np.float64) / 255 for image in batch]
             for _ in batch:
                 step("encode")
-            return found
+            return vectors
 
         return self.features.many("timed", images, compute)
 
