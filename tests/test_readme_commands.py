@@ -32,9 +32,9 @@ def commands(text: str) -> list[str]:
     shells = [block for language, block in blocks if not language]
     lines = [line for block in shells for line in re.sub(r"\\\n\s*", "", block).splitlines()]
     spans = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S))
-    found = [" ".join(each.split()) for each in [*lines, *spans]]
+    phrases = [" ".join(each.split()) for each in [*lines, *spans]]
     words = (PROGRAM, "make ", "ray job submit")
-    return [re.sub(r" #.*", "", each).strip() for each in found if each.startswith(words)]
+    return [re.sub(r" #.*", "", each).strip() for each in phrases if each.startswith(words)]
 
 
 def pages() -> Iterator[Path]:
@@ -98,9 +98,9 @@ def test_every_command_works(checkout: Checkout) -> None:
     rest = list(dict.fromkeys(each for each in typed if each not in begin))
     with ThreadPoolExecutor(3) as several:
         for command, done in zip(rest, several.map(checkout.type, rest), strict=True):
-            said = f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-            assert done.returncode == 0, said
-            assert "Traceback" not in said
+            output = f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+            assert done.returncode == 0, output
+            assert "Traceback" not in output
 
 
 def test_every_command_of_every_page_is_understood(capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,5 +51,10 @@ class Maker:
         ``plugin`` is empty where none ran; ``earlier`` has the plug-ins that this process ran
         before, each with the last moment at which it may have been at work.
         """
-        about = {"date": now(), "plugin": self._plugin, "needs": self.needs, "earlier": self._ran}
-        return self._process | about
+        artifact = {
+            "date": now(),
+            "plugin": self._plugin,
+            "needs": self.needs,
+            "earlier": self._ran,
+        }
+        return self._process | artifact

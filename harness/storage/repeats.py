@@ -40,10 +40,10 @@ class Repeats(Store):
     def put(self, kind: str, key: str, arrays: Mapping[str, np.ndarray], meta: Any = None) -> int:
         """Compare; ``differences`` has what is not the same."""
         if (kind, key) == self._target:
-            before, about = super().get(kind, key)
+            before, old_meta = super().get(kind, key)
             self.differences = differences(before, arrays)
-            if json.dumps(about, sort_keys=True) != json.dumps(meta, sort_keys=True):
-                self.differences.append(_words(about, meta))
+            if json.dumps(old_meta, sort_keys=True) != json.dumps(meta, sort_keys=True):
+                self.differences.append(_words(old_meta, meta))
         return 0
 
     def write(self, name: str, contents: bytes) -> None:

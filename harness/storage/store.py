@@ -214,8 +214,8 @@ class Store:
         text = json.dumps(meta, sort_keys=True)
         header = {"meta": text, "crc32": str(_checksum(ordered, text))}
         if self.author is not None:
-            made = json.dumps(self.author(), sort_keys=True)
-            header |= {"made": made, "made_crc32": str(zlib.crc32(made.encode()))}
+            author = json.dumps(self.author(), sort_keys=True)
+            header |= {"made": author, "made_crc32": str(zlib.crc32(author.encode()))}
         contents = save_tensors(ordered, metadata=header)
         self.write(artifact(kind, key), contents)
         if self._copies is not None and kind in self._copied:
@@ -268,10 +268,10 @@ def _unpacked(contents: bytes) -> tuple[Arrays, Any]:
 
 def _maker(header: Mapping[str, str]) -> dict[str, Any] | None:
     """Who made an artifact, by its metadata; empty where it does not say, None when altered."""
-    made = header.get("made", "{}")
-    if str(zlib.crc32(made.encode())) != header.get("made_crc32", str(zlib.crc32(b"{}"))):
+    author = header.get("made", "{}")
+    if str(zlib.crc32(author.encode())) != header.get("made_crc32", str(zlib.crc32(b"{}"))):
         return None
-    return dict(json.loads(made))
+    return dict(json.loads(author))
 
 
 def artifact(kind: str, key: str) -> str:
