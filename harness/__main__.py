@@ -16,6 +16,7 @@ from harness.commands import (  # noqa: E402
     data,
     interrupts,
     plugins,
+    purge,
     results,
     scaffold,
     sweep,
@@ -54,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
         "python -m harness", description="Few-shot anomaly detection, evaluated."
     )
     commands = command.add_subparsers(required=True, metavar="COMMAND")
-    for group in (sweep, results, plugins, scaffold, data, workbench):
+    for group in (sweep, results, purge, plugins, scaffold, data, workbench):
         group.register(commands)
     return command
 

@@ -24,6 +24,8 @@ class Options:
     retry_failed: bool = False
     quiet: bool = False
     mlflow: str | None = None
+    audit: float = 0.0  # share of the finished tasks that are repeated, 0..1
+    audit_seed: int = 0
 
 
 def reproduce(options: Options, cell: Cell) -> str:

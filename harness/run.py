@@ -13,6 +13,7 @@ from typing import Any
 
 from harness import config, plugins
 from harness.errors import described, one_line, printable, redacted
+from harness.execution.audit import audit
 from harness.execution.executor import Settings
 from harness.execution.keeping import Keeping
 from harness.execution.outcome import Outcome
@@ -33,8 +34,9 @@ from harness.reporting.lineage import lineage
 from harness.reporting.progress import Display
 from harness.reporting.time_left import estimate
 from harness.reporting.tracking import Tracker
-from harness.results import reader
+from harness.results import reader, repetition
 from harness.results.accounting import PER_QUERY, ended, moment
+from harness.results.repetition import Audit
 from harness.results.writer import ResultsWriter, numbers, written
 from harness.storage.lock import Lock
 from harness.storage.store import Store, relative
@@ -99,6 +101,7 @@ def _run(options: Options, ready: Prepared, workers: Workers, facts: dict[str, A
         store.tidy(".artifacts")
         store.tidy(sweep.name)
     schedule = Schedule(graph.tasks, targets, existing(store, kinds))
+    repetition.drop_outdated(store, sweep.name, graph.tasks)
     sweep_lineage = lineage(sweep, ready.inputs.plan_inputs, graph.cells, facts)
     facts["data"] = {label: each.digest for label, each in sweep_lineage.data.items()}
     keys = origins(sweep, ready.inputs.plan_inputs)
@@ -135,13 +138,33 @@ def _run(options: Options, ready: Prepared, workers: Workers, facts: dict[str, A
             whole = _tables(store, writer, driver.sharing, graph)
     for problem in sorted(driver.problems):
         print(f"not everything could be recorded: {problem}", file=sys.stderr)
+    saw: Audit | None = None
+    try:
+        if options.audit and not interrupted:
+            share = options.audit, options.audit_seed
+            saw = audit(graph.tasks, payloads, store, workers, *share)
+            store.write_text(f"{sweep.name}/{repetition.FILE}", saw.text())
+    except KeyboardInterrupt:
+        interrupted = workers.hurry = True
     missing = [c for c in graph.cells if c not in writer.rows]
     whole = _finish(store, sweep, writer, tracker, options, complete=not missing) and whole
     whole = whole and not driver.problems
     if interrupted:
         print("interrupted: run the same command to go on", file=sys.stderr)
         return 130
-    return _verdict(options, graph, writer, whole)
+    status = _verdict(options, graph, writer, whole)
+    return status or _doubtful(options, saw)
+
+
+def _doubtful(options: Options, saw: Audit | None) -> int:
+    """Name the tasks that did not do the same again; the exit status."""
+    if saw is None or saw.passed:
+        return 0
+    print(printable("\n".join(saw.lines()), "\n"), file=sys.stderr)
+    storage = shlex.quote(options.storage)
+    command = f"python -m harness purge --storage {storage} --method NAME"
+    print(f"'{command}' removes what a faulty method may have touched", file=sys.stderr)
+    return 1
 
 
 def _tables(store: Store, writer: ResultsWriter, sharing: Sharing, graph: Plan) -> bool:

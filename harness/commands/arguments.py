@@ -29,3 +29,11 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected 1 or more, got {text}")
     return value
+
+
+def share(text: str) -> float:
+    """A share above 0 and up to 1, as argparse's ``type``: "1%" or "0.01"."""
+    value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a share up to 100%, such as 1%, got {text}")
+    return value

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.commands.arguments import Subparsers, positive
+from harness.commands.arguments import Subparsers, positive, share
 
 if TYPE_CHECKING:
     from harness.options import Options
@@ -53,6 +53,17 @@ def register(commands: Subparsers) -> None:
     run.add_argument("--workers", type=positive, metavar="N", help="default: one per GPU or core")
     run.add_argument("--retry-failed", action="store_true", help="try cells again that failed")
     run.add_argument("--mlflow", metavar="URI", help="tracking server (default: in the storage)")
+    run.add_argument(
+        "--audit",
+        type=share,
+        default=0.0,
+        metavar="SHARE",
+        help="afterwards repeat a random share of the finished tasks, such as 1%%, each in a fresh "
+        "worker; exit status 1 unless all make the same again, to the last bit",
+    )
+    run.add_argument(
+        "--audit-seed", type=int, default=0, metavar="N", help="another one draws other tasks"
+    )
     run.add_argument("--quiet", action="store_true", help="print errors only")
     run.set_defaults(do=_run)
     plan.add_argument("--why", action="store_true", help="what made tasks new")

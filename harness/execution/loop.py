@@ -27,6 +27,7 @@ class _Slot:
     shares: Shares
     worker: str  # its name; whoever replaces it has another
     ready: bool = False
+    used: bool = False  # it has had a task
     task: Task | None = None
     began: float = 0.0
 
@@ -71,6 +72,12 @@ class Loop:
                 raise RuntimeError(f"{len(schedule.todo)} tasks left and none ready")
             listener.tick()
 
+    def renew(self) -> None:
+        """Have a fresh worker in the place of each that has had a task."""
+        for i, slot in enumerate(self._slots):
+            if slot.used:
+                self._restart(i)
+
     def _hear(self, event: Event, attempts: Attempts) -> None:
         slot = self._slots[event.slot]
         task = slot.task
@@ -111,7 +118,7 @@ class Loop:
             task = schedule.next(slot.worker, *slot.shares)
             if task is not None:
                 listener.started(task, slot.worker)
-                slot.task, slot.began = task, time.monotonic()
+                slot.task, slot.began, slot.used = task, time.monotonic(), True
                 self.executor.submit(i, write(task))
 
     def _restart(self, i: int) -> None:

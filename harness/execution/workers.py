@@ -42,6 +42,10 @@ class Workers:
         """Do everything the schedule holds."""
         self._loop.result().run(schedule, write, listener)
 
+    def renew(self) -> None:
+        """Have only workers that have not had a task yet."""
+        self._loop.result().renew()
+
     def _start(self) -> None:
         try:
             if self._name == "ray":

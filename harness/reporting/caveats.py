@@ -29,8 +29,9 @@ def _named(subject: str, words: set[str], title: str) -> bool:
 
 
 def every(sweep: SweepFolder) -> list[str]:
-    """All caveats of a sweep."""
-    return _few([f"{note['method']}: {note['note']}" for note in sweep.notes])
+    """All caveats of a sweep, and what an audit of it saw."""
+    audit = sweep.audit.lines() if sweep.audit else []
+    return audit + _few([f"{note['method']}: {note['note']}" for note in sweep.notes])
 
 
 def _few(lines: list[str]) -> list[str]:

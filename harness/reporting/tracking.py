@@ -216,7 +216,7 @@ class Tracker:
                 if tags.get("harness.kind") == "group":
                     name = "|".join(tags.get(k, "") for k in GroupKey._fields)
                     groups.setdefault(name, [run_id, tags.get("harness.key", "")])
-                elif run.info.status == "RUNNING":
+                elif run.info.status == "RUNNING" or run_id in self._known.get("purged", ()):
                     client.delete_run(run_id)
                 else:
                     name = "|".join(tags.get(k, "") for k in Cell._fields)

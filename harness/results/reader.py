@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.results import aggregate, intervals, significance
+from harness.results import aggregate, intervals, repetition, significance
 from harness.results.metrics import RECORDS
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class SweepFolder:
     config_text: str
     environment: dict[str, Any]
     notes: list[dict[str, str]]
+    audit: repetition.Audit | None = None
 
     @property
     def name(self) -> str:
@@ -178,7 +179,15 @@ def load(folder: Path) -> SweepFolder:
             for note in _json(folder / "notes.json", [])
             if isinstance(note, dict)
         ],
+        audit=_audit(folder / repetition.FILE),
     )
+
+
+def _audit(path: Path) -> repetition.Audit | None:
+    try:
+        return repetition.read(_read(path))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; to repeat the audit writes it anew") from error
 
 
 def supports(folder: Path) -> dict[str, list[str]]:

@@ -32,6 +32,7 @@ from harness.interface import Arrays
 from harness.storage.node_cache import NodeCache
 
 SCHEMES = ("file", "memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hdfs")
+PURGED = ".artifacts/purged"  # names the last purge
 HEAD, MANY = 16_384, 500  # bytes of an artifact read to know its maker, artifacts at a time
 STALE = 3600.0  # seconds after which a file that was not written to its end is nobody's
 
@@ -66,8 +67,8 @@ class Store:
         self._base = str(Path(base).absolute()) if self.local else base.rstrip("/")
         self.root = self._base if self.local else root  # the same from any working folder
         far = not self.local and not root.startswith("memory:")
-        self._copies = NodeCache(root) if far and copied else None
-        self._copied = frozenset(copied)
+        self._copies: NodeCache | None = None
+        self._copied = frozenset(copied if far else ())
         #: who makes what is put: recorded in each artifact, beside its contents
         self.author: Callable[[], Mapping[str, Any]] | None = None
 
@@ -155,6 +156,20 @@ class Store:
             if self._fs.exists(self.path(name)):
                 self._fs.rm_file(self.path(name))
 
+    def _cache(self) -> NodeCache:
+        """Copies on this machine; what was copied before a purge is none of them."""
+        if self._copies is None:
+            self._copies = NodeCache(self.root + (self.read_text(PURGED) or ""))
+        return self._copies
+
+    def kinds(self) -> list[str]:
+        """Kinds of which there are artifacts, sorted."""
+        folder = self.path(".artifacts")
+        with self._plain_errors():
+            entries = self._fs.ls(folder, detail=True) if self._fs.exists(folder) else ()
+        names = [str(entry["name"]) for entry in entries if entry["type"] == "directory"]
+        return sorted(name.rstrip("/").rpartition("/")[2] for name in names)
+
     def keys(self, kind: str) -> set[str]:
         """Keys of all artifacts of a kind."""
         folder = self.path(f".artifacts/{kind}")
@@ -218,8 +233,8 @@ class Store:
             header |= {"made": author, "made_crc32": str(zlib.crc32(author.encode()))}
         contents = save_tensors(ordered, metadata=header)
         self.write(artifact(kind, key), contents)
-        if self._copies is not None and kind in self._copied:
-            self._copies.put(artifact(kind, key), contents)
+        if kind in self._copied:
+            self._cache().put(artifact(kind, key), contents)
         return len(contents)
 
     def get(self, kind: str, key: str) -> tuple[Arrays, Any]:
@@ -233,12 +248,12 @@ class Store:
             It is truncated or altered; the file has been removed, so that it is made anew.
         """
         name = artifact(kind, key)
-        if self._copies is not None and kind in self._copied:
-            contents = self._copies.read(name, lambda: self.read(name))
+        if kind in self._copied:
+            contents = self._cache().read(name, lambda: self.read(name))
             try:
                 return _unpacked(contents)
             except (SafetensorError, ValueError, KeyError):
-                self._copies.drop(name)  # the copy may be damaged, and not what it is of
+                self._cache().drop(name)  # the copy may be damaged, and not what it is of
         try:
             return _unpacked(self.read(name))
         except (SafetensorError, ValueError, KeyError) as error:
