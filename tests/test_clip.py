@@ -15,6 +15,7 @@ from torchvision import transforms
 from harness.execution.cache import FeatureMemory
 from harness.interface import Image
 from methods._encoders import clip
+from methods._encoders.load import load_encoder
 from methods._encoders.pictures import encoder_files
 from methods._ops.windows import members
 
@@ -317,3 +318,34 @@ def test_trainable_features(tiny: str) -> None:
     weight = torch.ones(24, requires_grad=True)
     (encoding.image * weight).sum().backward()
     torch.testing.assert_close(weight.grad, encoding.image)
+
+
+def test_bfloat16_is_named_and_near(tiny: str) -> None:
+    """Products of 8 bits: near the same direction, never the same space of features."""
+    exact = clip.ClipEncoder(tiny, "random:0", "cpu", memory())
+    spec = {"model": tiny, "weights": "random:0", "precision": "bf16"}
+    half = load_encoder(spec, "cpu", memory())
+    assert half.name == f"{exact.name}/bf16"
+    kwargs = {"size": 48, "levels": (3,), "windows": (2,)}
+    ours, theirs = (e.encode(pictures(2), **kwargs)[1] for e in (half, exact))
+    pairs = (ours.windows[2], theirs.windows[2]), (ours.levels[0], theirs.levels[0])
+    for near, true in (*pairs, (ours.image, theirs.image)):
+        assert near.dtype == torch.float32
+        assert not torch.equal(near, true)
+        assert torch.cosine_similarity(near, true, dim=-1).min() > 0.999
+    with pytest.raises(ValueError, match="precision must be fp32 or bf16, got 'int8'"):
+        load_encoder(spec | {"precision": "int8"}, "cpu", memory())
+    with pytest.raises(ValueError, match="computes in fp32 only"):
+        load_encoder({"model": "micro", "precision": "bf16"}, "cpu", memory())
+
+
+def test_windows_of_blocks_of_another_kind(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be taken apart goes through whole, to the same end."""
+    encoder = clip.ClipEncoder(tiny, "random:0", "cpu", memory())
+    pixels = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        apart = encoder.vision(pixels, (), (1, 2, 3), 64).windows
+        monkeypatch.setattr("methods._encoders.window_pass.fits", lambda blocks: False)
+        whole = encoder.vision(pixels, (), (1, 2, 3), 64).windows
+    for side, windows in whole.items():
+        torch.testing.assert_close(apart[side], windows, atol=1e-5, rtol=1e-5)

@@ -23,6 +23,7 @@ from methods._encoders.towers import TextTower, VisionTower
 _TOKENS = {"cpu": 4096, "cuda": 131072}
 #: images encoded at a time on a GPU; on a CPU it is one, so that no image's bits depend on others
 _BATCH = 16
+_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 #: tags for which open_clip's table names the hub's copy of other weights
 _MISNAMED = {("ViT-B-16-plus-240", "laion400m_e32")}
 
@@ -44,6 +45,8 @@ class ClipEncoder:
     quick_gelu : bool, optional
         Which activation the weights were trained with. By default what the tag says; for a local
         file, what all tags of the model agree on, else plain GELU with a warning.
+    precision : str
+        ``fp32``, or ``bf16`` for the matrix products of the vision transformer's blocks.
 
     Attributes
     ----------
@@ -75,16 +78,19 @@ class ClipEncoder:
         device: str,
         features: Features,
         quick_gelu: bool | None = None,
+        precision: str = "fp32",
     ) -> None:
         config, tag = _config(model), _tag(model, weights)
         if quick_gelu is None:
             quick_gelu = _quick_gelu(model, weights, config, tag)
         network = build(model, weights, quick_gelu).to(device)
         self.name = f"{model}/{weights}{'/quickgelu' if quick_gelu else ''}"
+        if precision != "fp32":
+            self.name += f"/{precision}"
         self.device = torch.device(device)
         self._features = features
         try:
-            self.vision = VisionTower(network.visual)
+            self.vision = VisionTower(network.visual, _PRECISIONS[precision])
             self.text = TextTower(getattr(network, "text", network), _tokenizer(model, config))
         except ValueError as error:
             raise ValueError(f"encoder: {model}: {error}") from error

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from open_clip.transformer import VisionTransformer
 from torch import nn
 
+from methods._encoders import window_pass
 from methods._ops.windows import members
 
 
@@ -34,6 +35,8 @@ class VisionTower:
     ----------
     visual : VisionTransformer
         open_clip's, in eval mode.
+    precision : torch.dtype
+        Of the blocks' matrix products; the stream between them stays float32.
 
     Raises
     ------
@@ -41,7 +44,7 @@ class VisionTower:
         If the network pools anything but its class token.
     """
 
-    def __init__(self, visual: nn.Module) -> None:
+    def __init__(self, visual: nn.Module, precision: torch.dtype = torch.float32) -> None:
         pools_token = (
             isinstance(visual, VisionTransformer)
             and visual.attn_pool is None
@@ -52,6 +55,7 @@ class VisionTower:
             raise ValueError("expected a vision transformer that pools its class token")
         self.visual = visual
         self.blocks = list(visual.transformer.resblocks)
+        self._precision = precision
         self.width = int(visual.conv1.out_channels)
         self.patch: tuple[int, int] = tuple(visual.conv1.kernel_size)
         self._positions: dict[tuple[int, int], torch.Tensor] = {}
@@ -80,22 +84,27 @@ class VisionTower:
         ) + self.positions(grid[0], grid[1])
 
         stream, kept = visual.ln_pre(sequence), {}
-        for number, block in enumerate(self.blocks, start=1):
-            stream = block(stream)
-            if number in levels:
-                kept[number] = stream[:, 1:].unflatten(1, grid)
+        first = stream
+        with self._mixed(pixels.device):
+            for number, block in enumerate(self.blocks, start=1):
+                stream = block(stream)
+                if number in levels:
+                    kept[number] = stream[:, 1:].unflatten(1, grid)
+            seen = {side: self._windows(first, members(*grid, side), tokens) for side in windows}
         token = stream[:, 0]
         return VisionRecord(
             levels=tuple(kept[level] for level in levels),
             token=token,
             image=self._project(token),
             windows={
-                side: self._windows(sequence, members(*grid, side), tokens).unflatten(
-                    1, (grid[0] - side + 1, grid[1] - side + 1)
-                )
-                for side in windows
+                side: self._project(tokens).unflatten(1, (grid[0] - side + 1, grid[1] - side + 1))
+                for side, tokens in seen.items()
             },
         )
+
+    def _mixed(self, device: torch.device) -> torch.autocast:
+        mixed = self._precision != torch.float32
+        return torch.autocast(device.type, self._precision if mixed else None, enabled=mixed)
 
     def positions(self, height: int, width: int) -> torch.Tensor:
         """Position embedding of shape (1 + height * width, d) for a grid of that many patches."""
@@ -114,34 +123,24 @@ class VisionTower:
     def _project(self, token: torch.Tensor) -> torch.Tensor:
         return self.visual.ln_post(token) @ self.visual.proj
 
-    def _windows(self, sequence: torch.Tensor, index: torch.Tensor, tokens: int) -> torch.Tensor:
-        """Embeddings (b, n, e) of n windows, each seen as if its patches were all there is.
+    def _windows(self, stream: torch.Tensor, index: torch.Tensor, tokens: int) -> torch.Tensor:
+        """Class tokens (b, n, d) of n windows, each seen as if its patches were all there is.
 
         The window's patches keep their position embeddings and see the class token and each other
         only. All windows of one side have equally many patches, so they are one plain batch.
         """
-        index = index.to(sequence.device) + 1
+        index = index.to(stream.device) + 1
         index = torch.cat([torch.zeros_like(index[:, :1]), index], dim=1)  # (n, 1 + side * side)
-        selected = sequence[:, index].flatten(0, 1)  # (b * n, 1 + side * side, d)
-        parts = selected.split(max(1, tokens // index.shape[1]))
-        pooled = torch.cat([self._pooled(part) for part in parts])
-        return pooled.unflatten(0, (len(sequence), len(index)))
+        if window_pass.fits(self.blocks):
+            return window_pass.class_tokens(self.blocks, stream, index, tokens)
+        rows = stream[:, index].flatten(0, 1)  # (b * n, 1 + side * side, d)
+        parts = [self._class_token(part) for part in rows.split(max(1, tokens // index.shape[1]))]
+        return torch.cat(parts).unflatten(0, (len(stream), len(index)))
 
-    def _pooled(self, sequence: torch.Tensor) -> torch.Tensor:
-        stream = self.visual.ln_pre(sequence)
-        for block in self.blocks[:-1]:
+    def _class_token(self, stream: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
             stream = block(stream)
-        return self._project(_class_token(self.blocks[-1], stream))
-
-
-def _class_token(block: nn.Module, stream: torch.Tensor) -> torch.Tensor:
-    """Class token (b, d) after ``block``: the patches' own outputs are not worth computing."""
-    if type(block) is not ResidualAttentionBlock:
-        return block(stream)[:, 0]
-    normed = block.ln_1(stream)
-    attended = block.attn(normed[:, :1], normed, normed, need_weights=False)[0]
-    token = stream[:, :1] + block.ls_1(attended)
-    return (token + block.ls_2(block.mlp(block.ln_2(token))))[:, 0]
+        return stream[:, 0]
 
 
 class TextTower:
