@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick lint types check format bench
+.PHONY: help setup demo test quick lint types check format bench bench-peer
 
 help:
 	@echo "make setup   install everything into .venv (uv where it is installed, else pip)"
@@ -13,7 +13,7 @@ help:
 	@echo "make test    run the test suite;  make quick: its unit tests alone, no cluster, no training"
 	@echo "make lint    style and import contracts;  make types: static types"
 	@echo "make check   lint, types and tests;  make format: mend style in place"
-	@echo "make bench   measure the speed of a small sweep"
+	@echo "make bench   measure speed and memory, ten minutes;  make bench-peer: against anomalib, longer"
 
 setup: $(READY)
 
@@ -48,5 +48,9 @@ format: $(READY)
 
 check: lint types test
 
+# Both write benchmarks/results.md and results.json, and say in red what got worse on this machine.
 bench: $(READY)
-	$(RUN) -m benchmarks.sweep
+	$(RUN) -m benchmarks.suite $(BENCH)
+
+bench-peer: $(READY)
+	$(RUN) -m benchmarks.suite --peer $(BENCH)
