@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -173,6 +173,21 @@ def autocast(device: str, dtype: torch.dtype | None) -> AbstractContextManager[A
     """Mixed precision; none for float32 or None."""
     kind = torch.device(device).type
     return torch.autocast(kind, dtype=dtype, enabled=dtype not in (None, torch.float32))
+
+
+@contextmanager
+def casting_once(unet: Any, device: str, dtype: torch.dtype | None) -> Iterator[None]:
+    """Mixed precision that casts each of the UNet's weights once in here, not at every call.
+
+    Autocast remembers what it has cast of weights that ask for gradients, to the end of the
+    outermost context. Weights must not change in here; the bits are the same.
+    """
+    unet.requires_grad_(True)
+    try:
+        with torch.no_grad(), autocast(device, dtype):
+            yield
+    finally:
+        unet.requires_grad_(False)
 
 
 def embed(parts: Parts, prompts: Sequence[str]) -> torch.Tensor:

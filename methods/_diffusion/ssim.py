@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 #: side at which images are compared: the paper's inference resolution
@@ -33,10 +35,10 @@ def ssim(a: torch.Tensor, b: torch.Tensor, window: int = 11, sigma: float = 1.5)
     -------
     float tensor of the broadcast shape before C, in [-1, 1]; 1 for equal images
     """
-    rows, columns = (_smoothing(side, window, sigma).to(a) for side in a.shape[-2:])
+    bell = _bell(window, sigma)
 
     def smooth(x: torch.Tensor) -> torch.Tensor:
-        return rows @ x @ columns.T
+        return _along(_along(x, bell, -1), bell, -2)
 
     mean_a, mean_b = smooth(a), smooth(b)
     var_a = smooth(a * a) - mean_a**2
@@ -48,12 +50,20 @@ def ssim(a: torch.Tensor, b: torch.Tensor, window: int = 11, sigma: float = 1.5)
     return (light * structure).mean((-3, -2, -1))
 
 
-def _smoothing(side: int, window: int, sigma: float) -> torch.Tensor:
-    """The window along one axis as a matrix (side - window + 1, side), a row for each position.
+def _bell(window: int, sigma: float) -> list[float]:
+    """The window along one axis; its sum is 1."""
+    reach = torch.arange(window, dtype=torch.float64) - window // 2
+    bell = torch.exp(-(reach**2) / (2 * sigma**2))
+    return (bell / bell.sum()).tolist()
 
-    Products with it take a third of the time of a convolution of single channels.
+
+def _along(x: torch.Tensor, bell: Sequence[float], axis: int) -> torch.Tensor:
+    """Weighted means along an axis, where the window lies inside: shorter by window - 1.
+
+    Shifted sums take an eighth of the time of a convolution of single channels.
     """
-    start = torch.arange(side - window + 1, dtype=torch.float64)[:, None]
-    reach = torch.arange(side, dtype=torch.float64)[None] - start - window // 2
-    bell = torch.exp(-(reach**2) / (2 * sigma**2)) * (reach.abs() <= window // 2)
-    return bell / bell.sum(1, keepdim=True)
+    length = x.shape[axis] - len(bell) + 1
+    total = x.narrow(axis, 0, length) * bell[0]
+    for shift in range(1, len(bell)):
+        total.add_(x.narrow(axis, shift, length), alpha=bell[shift])
+    return total

@@ -12,8 +12,8 @@ import torch
 
 from methods._ops.maps import enlarging
 
-#: elements of the largest intermediate tensor
-_BUDGET = 1 << 25
+#: elements of the largest intermediate tensor; a CPU is twice as fast where it stays in its cache
+_BUDGET = {"cpu": 1 << 19, "cuda": 1 << 25}
 
 
 def default_levels(dims: Mapping[int, int]) -> tuple[int, ...]:
@@ -70,8 +70,9 @@ def bank_distance(queries: torch.Tensor, bank: torch.Tensor) -> torch.Tensor:
     tensor of shape (n, p)
         In 0..2.
     """
-    width = min(len(bank), max(1, _BUDGET // queries.shape[1]))
-    height = max(1, _BUDGET // (queries.shape[1] * width))
+    budget = _BUDGET[queries.device.type]
+    width = min(len(bank), max(1, budget // queries.shape[1]))
+    height = max(1, budget // (queries.shape[1] * width))
     distances = []
     for block in queries.split(height):
         best = index = None

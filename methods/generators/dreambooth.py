@@ -285,13 +285,19 @@ class DreamBooth(Generator):
         kept = np.zeros((len(images), side, self._side, 3), np.uint8)
         similarity = np.zeros((len(images), p), np.float32)
         chosen = np.zeros(len(images), np.int64)
-        for first in range(0, len(images), together):
-            some = images[first : first + together]
-            n, now = len(some), slice(first, first + len(some))
-            noise = torch.stack([self._noise("query", seed, image.key) for image in some])
-            z = torch.stack(self._latents(some)).repeat_interleave(p, 0)
-            rows = (noise.repeat_interleave(p, 0), conditions.repeat(n, 1, 1))
-            z = self._denoised(z, *rows, self.strength, self.steps, self.guidance, p)
+        latents = self._latents(images)
+        turns = [slice(i, min(i + together, len(images))) for i in range(0, len(images), together)]
+        edited = []
+        with model.casting_once(self._unet, self._device, self._dtype):
+            for now in turns:
+                noise = torch.stack([self._noise("query", seed, x.key) for x in images[now]])
+                z = torch.stack(latents[now]).repeat_interleave(p, 0)
+                rows = (noise.repeat_interleave(p, 0), conditions.repeat(len(noise), 1, 1))
+                how = (self.strength, self.steps, self.guidance, p)
+                edited.append(self._denoised(z, *rows, *how))
+        for now, z in zip(turns, edited, strict=True):
+            some = images[now]
+            n = len(some)
             candidates = np.stack(self._decoded(z, p))
             small = ssim.resized(torch.from_numpy(candidates).to(z).permute(0, 3, 1, 2) / 255)
             small = small.unflatten(0, (n, p))
@@ -315,8 +321,8 @@ class DreamBooth(Generator):
         self._shared.changed(self._state)  # another generator may have had the UNet meanwhile
         return self._support
 
-    def _noise(self, *parts: str | int) -> torch.Tensor:
-        return model.normal(self._shape, *parts)
+    def _noise(self, *turns: str | int) -> torch.Tensor:
+        return model.normal(self._shape, *turns)
 
     def _small(self, images: Sequence[Image]) -> torch.Tensor:
         """Images at the side where similarity is measured: (N, 3, 240, 240) in [0, 1]."""
