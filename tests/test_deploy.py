@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.__main__ import _parser
+from harness.__main__ import parser
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 CLUSTERS = ("raycluster", "rayjob")
@@ -31,7 +31,7 @@ def cluster(name: str) -> dict[str, Any]:
 def command(text: str) -> Any:
     """The words after ``python -m harness``, as the command line takes them."""
     words = shlex.split(text)
-    return _parser().parse_args(words[words.index("harness") + 1 :])
+    return parser().parse_args(words[words.index("harness") + 1 :])
 
 
 @pytest.mark.parametrize("name", CLUSTERS)
