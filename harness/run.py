@@ -325,6 +325,7 @@ def _settings(options: Options, sweep: Sweep, commit: str) -> Settings:
         relative=relative(options.storage),
         preload=tuple(name for name in plugins.HEAVY if name in imported),
         commit=commit,
+        memory=sweep.memory,
     )
 
 

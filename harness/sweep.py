@@ -106,6 +106,8 @@ class Sweep(Frozen):
     evaluation_size: Annotated[int, Field(ge=16, le=4096, strict=True)] = 256  # of pixel metrics
     shard: Annotated[int, Field(ge=1, strict=True)] = 100  # most queries in one task
     threads: Annotated[int, Field(ge=1, le=256, strict=True)] = 1  # per worker
+    #: gigabytes that the caches of a worker hold together; None: a share of what the machine has
+    memory: Annotated[float, Field(gt=0, le=10_000)] | None = None
     keep_models: bool = True  # False: a customized model goes when nothing needs it any more
     time_limit: Annotated[float, Field(gt=0, le=10_000_000)] = 3600.0  # seconds, of one task
     attempts: Annotated[int, Field(ge=1, le=10, strict=True)] = 2  # of a task whose worker died
@@ -113,7 +115,7 @@ class Sweep(Frozen):
 
     def digest(self) -> str:
         """Hash of all that decides results; neither description nor limits on effort count."""
-        idle = {"description", "time_limit", "attempts", "keep_models"}
+        idle = {"description", "time_limit", "attempts", "keep_models", "memory"}
         body = self.model_dump(mode="json", exclude=idle)
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import DataError
-from harness.execution.cache import Decoder, FeatureMemory, Memory, nbytes
+from harness.execution.allowance import caches_mb, machine_bytes
+from harness.execution.cache import Budget, Decoder, FeatureMemory, Memory, nbytes
+from harness.execution.worker import Worker
 from harness.interface import Dataset, Image, Sample
 
 
@@ -42,6 +45,67 @@ def test_the_longest_unused_goes_first() -> None:
     memory.get("a")
     memory.put("d", np.zeros(30, np.uint8))
     assert [key for key in "abcd" if memory.get(key) is not None] == ["a", "c", "d"]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2), st.integers(0, 6), st.integers(0, 90), st.booleans()),
+        max_size=60,
+    )
+)
+def test_memories_share_a_budget(steps: list[tuple[int, int, int, bool]]) -> None:
+    """Together they stay below it; what goes is what was longest unused in any of them."""
+    budget = Budget(200)
+    memories = [Memory(100, budget=budget), Memory(200, budget=budget), Memory(150, budget=budget)]
+    used: list[tuple[int, int]] = []  # the last use of each, the latest last
+    for which, key, size, asks in steps:
+        memory = memories[which]
+        if asks:
+            if memory.get(key) is not None:
+                used.remove((which, key))
+                used.append((which, key))
+            continue
+        memory.put(key, np.zeros(size, np.uint8))
+        used = [one for one in used if one != (which, key)] + [(which, key)]
+        used = [one for one in used if one[1] in memories[one[0]]]
+        assert budget.used == sum(one.used for one in memories) <= budget.limit
+        assert all(one.used <= one.limit for one in memories)
+        assert list(budget.order) == [(memories[w], k) for w, k in used]
+    memories[1].clear()
+    assert budget.used == memories[0].used + memories[2].used
+    assert len(memories[1]) == memories[1].used == 0
+
+
+def test_a_worker_s_caches_are_bounded_together(tmp_path: Path) -> None:
+    worker = Worker(str(tmp_path), memory_gb=0.001)
+    picture = np.zeros((100, 100, 3), np.uint8)  # 30,000 bytes
+    for i in range(40):
+        worker.features.get_or_compute("s", [Image(f"{i}", picture)], lambda images: [picture])
+        worker.decoder._pixels.put(i, picture)
+        worker._artifacts.put(i, {"a": picture})
+        assert worker.budget.used <= 1 << 20
+    assert len(worker.features._records) > len(worker.decoder._pixels) > 0
+    assert len(worker._artifacts) > 0
+
+
+def test_the_default_is_a_share_of_what_the_machine_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert machine_bytes(tmp_path) == machine_bytes(Path("/nowhere")) > 1 << 28
+    group = tmp_path / "sys/fs/cgroup/a"
+    (group / "b").mkdir(parents=True)
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("0::/a/b\n")
+    (group / "memory.max").write_text(f"{200 << 20}\n")
+    (group / "b/memory.max").write_text("max\n")
+    assert machine_bytes(tmp_path) == 200 << 20
+    monkeypatch.setattr("harness.execution.allowance.machine_bytes", lambda: 8 << 30)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    assert caches_mb(None, 2, 1) == int(0.3 * 8 * 1024 / 2)
+    assert caches_mb(None, None, 1) == caches_mb(None, 9, 1) == int(0.3 * 8 * 1024 / 4)
+    assert caches_mb(None, 1, 1) == int(0.3 * 8 * 1024)
+    assert caches_mb(None, None, 2) == caches_mb(None, 2, 2)
+    assert caches_mb(1.5, 9, 1) == 1500
 
 
 def test_sizes_of_containers() -> None:

@@ -257,7 +257,7 @@ def test_grids_make_one_method_per_combination(load: Any) -> None:
 
 def test_digest_is_of_what_decides_results(load: Any) -> None:
     base = load(sweep()).digest()
-    same = {"description": "words", "time_limit": 5, "attempts": 3}
+    same = {"description": "words", "time_limit": 5, "attempts": 3, "memory": 0.5}
     other = {"seeds": [1], "shard": 3, "threads": 2, "maps": False, "seed": 4, "gallery": 0}
     for key, value in same.items():
         assert load(sweep(**{key: value})).digest() == base, key

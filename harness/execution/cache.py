@@ -17,6 +17,23 @@ from harness.execution.stopwatch import ENCODE, Stopwatch
 from harness.interface import Dataset, Image, Pixels, Sample
 
 
+class Budget:
+    """Bytes that several memories share: what was longest unused in any of them goes first.
+
+    Parameters
+    ----------
+    limit : bytes
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        self.lock = threading.Lock()
+        self.order: OrderedDict[tuple[Memory, Hashable], None] = (
+            OrderedDict()
+        )  # longest unused first
+
+
 class Memory:
     """Values by key; when they exceed ``limit`` bytes those longest unused go. Safe for threads.
 
@@ -24,21 +41,25 @@ class Memory:
     ----------
     limit : bytes
     seals : told of each value that is handed out, when these are for plug-ins
+    budget : shared with other memories; its limit holds as well
     """
 
-    def __init__(self, limit: int, seals: Seals | None = None) -> None:
+    def __init__(
+        self, limit: int, seals: Seals | None = None, budget: Budget | None = None
+    ) -> None:
         self.limit = limit
         self.used = 0
         self._seals = seals
+        self._budget = budget or Budget(limit)
         self._values: OrderedDict[Hashable, Kept] = OrderedDict()
-        self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> Any:
         """The value, or None; Spoilt when a plug-in has written to it."""
-        with self._lock:
+        with self._budget.lock:
             if key not in self._values:
                 return None
             self._values.move_to_end(key)
+            self._budget.order.move_to_end((self, key))
             kept, value = self._values[key], self._values[key].value
         if isinstance(kept, Sealed) and self._seals is not None:
             self._seals.hand(kept)
@@ -48,22 +69,36 @@ class Memory:
         """Keep a value, unless it alone is larger than the limit, and hand it out."""
         size = nbytes(value)
         kept = None
-        if size <= self.limit:
+        if size <= min(self.limit, self._budget.limit):
             kept = Kept(value, size, what) if self._seals is None else Sealed(value, size, what)
-        with self._lock:
+        with self._budget.lock:
             if key in self._values:
-                self._drop(self._values.pop(key))
+                self._drop(key)
             if kept is None:
                 return
             self._values[key] = kept
+            self._budget.order[self, key] = None
             self.used += size
+            self._budget.used += size
             while self.used > self.limit:
-                self._drop(self._values.popitem(last=False)[1])
+                self._drop(next(iter(self._values)))
+            while self._budget.used > self._budget.limit:
+                owner, oldest = next(iter(self._budget.order))
+                owner._drop(oldest)
         if isinstance(kept, Sealed) and self._seals is not None:
             self._seals.hand(kept)
 
-    def _drop(self, kept: Kept) -> None:
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._budget.lock:
+            for key in list(self._values):
+                self._drop(key)
+
+    def _drop(self, key: Hashable) -> None:
+        kept = self._values.pop(key)
+        del self._budget.order[self, key]
         self.used -= kept.size
+        self._budget.used -= kept.size
         kept.value = None
 
     def __contains__(self, key: Hashable) -> bool:
@@ -96,6 +131,7 @@ class FeatureMemory:
     counter : told of each record that is made or was there, by space
     watch : told what is stage ``encode <space>``, and what is ``setup``
     seals : told of each record and each shared thing that is handed out
+    budget : shared with other memories; its limit holds as well
     """
 
     def __init__(
@@ -104,11 +140,12 @@ class FeatureMemory:
         counter: Counter | None = None,
         watch: Stopwatch | None = None,
         seals: Seals | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self._counter = counter or Counter()
         self._watch = watch or Stopwatch()
         self._seals = seals or Seals()
-        self._records = Memory(limit, self._seals)
+        self._records = Memory(limit, self._seals, budget)
         self._shared: dict[str, SealedModel] = {}
         self.computed = 0  # images that went through a network or the like
         self.reused = 0  # images answered from memory
@@ -158,7 +195,7 @@ class FeatureMemory:
 
     def forget(self) -> None:
         """Drop every record, for some may come of an image that could not be read."""
-        self._records = Memory(self._records.limit, self._seals)
+        self._records.clear()
 
     def get_or_create(self, name: str, compute: Callable[[], Any]) -> Any:
         """A thing shared under this name, made by whoever asks first."""
@@ -183,6 +220,7 @@ class Decoder:
     counter : told of each source that is decoded or was there
     watch : told what is stage ``decode``: with threads, the time that images are waited for
     seals : told of each image that is handed out
+    budget : shared with other memories; its limit holds as well
     """
 
     def __init__(
@@ -192,11 +230,12 @@ class Decoder:
         counter: Counter | None = None,
         watch: Stopwatch | None = None,
         seals: Seals | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self._counter = counter or Counter()
         self._watch = watch or Stopwatch()
-        self._pixels = Memory(limit, seals or Seals())
-        self._sources = Memory(limit // 4)
+        self._pixels = Memory(limit, seals or Seals(), budget)
+        self._sources = Memory(limit // 4, budget=budget)
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._ahead = 2 * threads if threads > 1 else 0
         self._pending: dict[str, Future[Pixels]] = {}

@@ -35,6 +35,7 @@ class Settings:
     relative: str = ""  # the storage as it was named, where that depends on the working folder
     preload: tuple[str, ...] = ()  # libraries a worker imports while it starts
     commit: str = ""  # of the checkout
+    memory: float | None = None  # gigabytes of a worker's caches; None: a share of the machine's
 
     def environment(self) -> dict[str, str]:
         """Environment of worker processes."""
@@ -43,7 +44,14 @@ class Settings:
 
     def arguments(self) -> dict[str, Any]:
         """Of a ``Worker``, by name."""
-        return {"storage": self.storage, "data_root": self.data_root, "commit": self.commit}
+        return {
+            "storage": self.storage,
+            "data_root": self.data_root,
+            "commit": self.commit,
+            "memory_gb": self.memory,
+            "beside": self.workers,
+            "threads": self.threads,
+        }
 
 
 class Listener(Protocol):

@@ -160,6 +160,7 @@ class RayExecutor(Executor):
         self._own = False  # Ray was started or joined for these workers
         self._variables: dict[str, str] = {}
         self._workers: list[_Worker] = []
+        self._count = 1  # of workers, which share what a machine has
         self._notice = NOTICE  # seconds of waiting at which that is said next
 
     def start(self) -> Sequence[Shares]:
@@ -170,6 +171,7 @@ class RayExecutor(Executor):
         self._variables = {} if inherited else settings.environment()
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         mixed, shares = layout(nodes, settings.workers, settings.threads, settings.gpus)
+        self._count = len(shares)
         self._workers = [self._worker(share) for share in shares]
         if not mixed:
             return [Shares()] * len(shares)
@@ -239,7 +241,7 @@ class RayExecutor(Executor):
         options: dict[str, Any] = {"num_cpus": 0 if share else settings.threads, "num_gpus": share}
         if self._variables:
             options["runtime_env"] = {"env_vars": self._variables}
-        arguments = settings.arguments() | {"gpus": share}
+        arguments = settings.arguments() | {"gpus": share, "beside": self._count}
         actor = ray.remote(_Actor).options(**options).remote(settings.preload, arguments)
         return _Worker(share, actor, actor.ready.remote(), time.monotonic())
 

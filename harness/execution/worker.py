@@ -19,8 +19,8 @@ import numpy as np
 from harness import config
 from harness.data.images import rgb
 from harness.data.opening import open_dataset
-from harness.execution import seeding, statistics
-from harness.execution.cache import Decoder, FeatureMemory, Memory, read_mask
+from harness.execution import allowance, seeding, statistics
+from harness.execution.cache import Budget, Decoder, FeatureMemory, Memory, read_mask
 from harness.execution.outcome import Missing, Outcome
 from harness.execution.process_state import ProcessState
 from harness.execution.promises import checked
@@ -61,8 +61,8 @@ class Worker:
     storage : root of the store, a path or URI
     data_root : folder of datasets on this machine, or None
     gpus : share of a GPU this worker holds
-    features_mb, pixels_mb : most megabytes of features and of decoded images kept
-    decode_threads : threads that decode images ahead of their use
+    memory_gb : gigabytes that all caches hold together at most; None: a share of the machine's,
+        by how many workers are ``beside`` each other, or fit there with ``threads`` cores each
     commit : of the checkout, for the record of who made what
     """
 
@@ -71,24 +71,24 @@ class Worker:
         storage: str,
         data_root: str | None = None,
         gpus: float = 0.0,
-        features_mb: int = 3000,
-        pixels_mb: int = 1000,
-        decode_threads: int = 1,
+        memory_gb: float | None = None,
+        beside: int | None = None,
+        threads: int = 1,
         commit: str = "",
     ) -> None:
         self.store = Store(storage, SHARED)
         self.maker = Maker(commit)
         self.store.author = self.maker.record
-        self.data_root = data_root
-        self.gpus = gpus
+        self.data_root, self.gpus = data_root, gpus
         self.counter, self.watch, self.meter = Counter(), Stopwatch(), Meter()
         self.seals = Seals()
-        shared = self.counter, self.watch, self.seals
-        self.features = FeatureMemory(features_mb * MB, *shared)
-        self.decoder = Decoder(pixels_mb * MB, decode_threads, *shared)
-        self._artifacts = Memory(500 * MB, self.seals)
-        self._process = ProcessState()
-        self._pid = os.getpid()
+        self.budget = Budget(allowance.caches_mb(memory_gb, beside, threads) * MB)
+        most, shared = self.budget.limit, (self.counter, self.watch, self.seals, self.budget)
+        # Decoded pictures pass by in long rows, each perhaps once: they never push out the rest.
+        self.features = FeatureMemory(most, *shared)
+        self.decoder = Decoder(most // 4, 1, *shared)
+        self._artifacts = Memory(most // 8, self.seals, self.budget)
+        self._process, self._pid = ProcessState(), os.getpid()
         self._datasets: dict[str, Dataset] = {}
         self._plugins: dict[str, Any] = {}
         self._fitted: dict[str, Any] = {}  # plug-in -> what it was last fitted to or loaded with

@@ -30,6 +30,7 @@ IDLE = (
     "time_limit",
     "attempts",
     "keep_models",
+    "memory",
 )  # of a config: no matter to results
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 #: keys of a sweep that no result depends on
-IDLE = ("description", "time_limit", "attempts", "keep_models")
+IDLE = ("description", "time_limit", "attempts", "keep_models", "memory")
 #: keys whose values are lists that may grow, in a sweep and in its entries
 GROWING = ("shots", "seeds", "categories", "auxiliary")
 
