@@ -9,7 +9,7 @@ READY := $(VENV)/ready
 
 help:
 	@echo "make setup   install everything into .venv (uv where it is installed, else pip)"
-	@echo "make demo    run conf/demo.yaml on real photographs and print the table"
+	@echo "make demo    run conf/demo.yaml on real photographs, print the table, and what to do next"
 	@echo "make test    run the test suite;  make quick: its unit tests alone, no cluster, no training"
 	@echo "make lint    style and import contracts;  make types: static types"
 	@echo "make check   lint, types and tests;  make format: mend style in place"
@@ -23,7 +23,7 @@ $(READY): requirements.txt
 	@touch $@
 
 demo: $(READY)
-	$(RUN) -m harness run conf/demo.yaml --workers 2
+	$(RUN) -m harness demo
 
 # Unit tests side by side, then one by one what starts clusters, servers and browsers, or trains.
 test: $(READY)

@@ -14,6 +14,7 @@ environment.enter()  # before what needs packages is imported
 
 from harness.commands import (  # noqa: E402
     data,
+    demo,
     interrupts,
     plugins,
     purge,
@@ -55,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
         "python -m harness", description="Few-shot anomaly detection, evaluated."
     )
     commands = command.add_subparsers(required=True, metavar="COMMAND")
-    for group in (sweep, results, purge, plugins, scaffold, data, workbench):
+    for group in (demo, sweep, results, purge, plugins, scaffold, data, workbench):
         group.register(commands)
     return command
 

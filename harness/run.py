@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import config, plugins
-from harness.errors import described, one_line, printable, redacted
+from harness.errors import described, one_line, printable
 from harness.execution.audit import audit
 from harness.execution.executor import Settings
 from harness.execution.keeping import Keeping
@@ -28,7 +28,7 @@ from harness.planning.kinds import Evaluate, Personalize
 from harness.planning.origins import origins
 from harness.planning.payload import Payloads
 from harness.planning.task import Task
-from harness.reporting import report
+from harness.reporting import closing, report
 from harness.reporting.environment import environment
 from harness.reporting.lineage import lineage
 from harness.reporting.progress import Display
@@ -357,16 +357,10 @@ def _finish(
     if tracker.problem:
         print(f"not everything was logged: {tracker.problem}", file=sys.stderr)
     if not options.quiet:
-        print(f"\nreport: {store.path(sweep.name)}/{REPORT}")
-        print(f"compare runs: {_ui(options, tracker)}", flush=True)
+        ui = closing.ui(options.storage, tracker.uri, options.mlflow)
+        page = f"{store.path(sweep.name)}/{REPORT}"
+        print("\n" + "\n".join(closing.lines(page, ui, writer.tasks.records.values())), flush=True)
     return whole
-
-
-def _ui(options: Options, tracker: Tracker) -> str:
-    """How to look at the runs in MLflow."""
-    if tracker.uri.startswith("sqlite:") and not options.mlflow:
-        return f"python -m harness ui --storage {shlex.quote(options.storage)}"
-    return redacted(tracker.uri)
 
 
 def _verdict(options: Options, graph: Plan, writer: ResultsWriter, whole: bool) -> int:
