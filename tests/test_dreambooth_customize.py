@@ -69,14 +69,14 @@ def test_full_state_is_the_change_of_the_weights(
     make: Make, base: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: dict[str, torch.Tensor] = {}
-    train = finetune._train
+    train = finetune.train
 
     def spy(parts: Any, unet: Any, *rest: Any) -> np.ndarray:
         losses = train(parts, unet, *rest)
         trained.update({n: w.detach().clone() for n, w in unet.named_parameters()})
         return losses
 
-    monkeypatch.setattr(finetune, "_train", spy)
+    monkeypatch.setattr(finetune, "train", spy)
     generator = make(tune="full")
     state = generator.customize(SUPPORT, {})
     assert state["loss"].shape == (6,)
@@ -273,12 +273,42 @@ def test_a_step_too_large_for_the_memory_goes_in_turns(make: Make, where: str) -
             states.append(generator.customize(SUPPORT, prior))
         finally:
             generator._unet.conv_in._forward_hooks.clear()
-    assert largest == [4, 4, 4] + [4, 2] + [1] * 12
+    # whole, whole with activations recomputed, then in turns
+    assert largest == [4, 4, 4] + [4, 4, 2] + [1] * 12
     whole, turns = states
     assert np.allclose(whole["loss"], turns["loss"], rtol=1e-5)
     for name in whole:
         # AdamW's first steps are near the sign of the gradient: tiny ones may differ
         assert np.mean(np.abs(whole[name] - turns[name]) > 1e-5) < 0.02
+
+
+def test_activations_are_recomputed_once_memory_asks_for_it(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The numbers are those of a step with room, and the UNet is as before afterwards."""
+    asked: list[bool] = []
+
+    def tight(module: Any, given: Any, made: torch.Tensor) -> None:
+        asked.append(unet.is_gradient_checkpointing)
+        if not asked[-1]:
+            raise torch.OutOfMemoryError("out of memory")
+
+    roomy = make(tune="full", learning_rate=1e-4, train_steps=2)
+    wanted = roomy.customize(SUPPORT, {})
+    unet = roomy._unet
+    hook = unet.conv_in.register_forward_hook(tight)
+    try:
+        spared = roomy.customize(SUPPORT, {})
+        with pytest.raises(MemoryError, match="does not fit"):
+            make(tune="full", checkpointing=False).customize(SUPPORT, {})
+    finally:
+        hook.remove()
+    assert asked == [False, True, True, False]
+    assert np.array_equal(spared["loss"], wanted["loss"])
+    assert all(np.array_equal(spared[name], wanted[name]) for name in wanted)
+    assert not unet.is_gradient_checkpointing
+    assert not unet.training
+    assert "customizing metal nut: out of GPU memory, recomputing activations" in caplog.text
 
 
 def test_no_room_for_one_image_is_a_clear_failure(make: Make) -> None:

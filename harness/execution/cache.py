@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from harness.data import images as rules
 from harness.errors import DataError, one_line
+from harness.execution import offload
 from harness.execution.reuse import Counter
 from harness.execution.seals import Kept, Sealed, SealedModel, Seals
 from harness.execution.stopwatch import ENCODE, Stopwatch
@@ -60,7 +61,9 @@ class Memory:
                 return None
             self._values.move_to_end(key)
             self._budget.order.move_to_end((self, key))
-            kept, value = self._values[key], self._values[key].value
+            kept = self._values[key]
+            kept.reload()
+            value = kept.value
         if isinstance(kept, Sealed) and self._seals is not None:
             self._seals.hand(kept)
         return value
@@ -87,6 +90,12 @@ class Memory:
                 owner._drop(oldest)
         if isinstance(kept, Sealed) and self._seals is not None:
             self._seals.hand(kept)
+
+    def unload(self) -> None:
+        """Take all values off their GPU; each goes back when it is asked for."""
+        with self._budget.lock:
+            for kept in self._values.values():
+                kept.unload()
 
     def clear(self) -> None:
         """Forget everything."""
@@ -196,6 +205,17 @@ class FeatureMemory:
     def forget(self) -> None:
         """Drop every record, for some may come of an image that could not be read."""
         self._records.clear()
+
+    def unload(self, but: Collection[Kept]) -> None:
+        """Take records and shared things off the GPU, ``but`` some; each goes back when asked for.
+
+        Whoever has been handed any of the others must not use it any more.
+        """
+        self._records.unload()
+        for kept in self._shared.values():
+            if kept not in but:
+                kept.unload()
+        offload.release()
 
     def get_or_create(self, name: str, compute: Callable[[], Any]) -> Any:
         """A thing shared under this name, made by whoever asks first."""

@@ -15,12 +15,14 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import repeat
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 import xxhash
 
+from harness.execution import offload
 from harness.planning.references import PluginUse
 
 CLOSED = (type, ModuleType, FunctionType, MethodType, BuiltinFunctionType, logging.Logger)
@@ -47,12 +49,24 @@ class Kept:
     what : its name, for messages
     """
 
-    __slots__ = ("size", "value", "what")
+    __slots__ = ("home", "size", "value", "what")
 
     def __init__(self, value: Any, size: int = 0, what: str = "") -> None:
         self.value = value
         self.size = size
         self.what = what
+        self.home: Any = None  # where it was on a GPU before it was taken off; None otherwise
+
+    def unload(self) -> None:
+        """Take it off its GPU, to the host; see ``reload``."""
+        if self.home is None and offload.on_a_gpu(devices := offload.homes(self.value)):
+            self.value = offload.moved(self.value, repeat(offload.HOST))
+            self.home = devices
+
+    def reload(self) -> None:
+        """Put it back onto its GPU, if it was taken off."""
+        if self.home is not None:
+            self.value, self.home = offload.moved(self.value, iter(self.home)), None
 
 
 class Sealed(Kept):
@@ -81,6 +95,22 @@ class SealedModel(Sealed):
     def __init__(self, value: Any, what: str) -> None:
         self._members = list(_members(value))
         super().__init__(value, 0, what)
+
+    def unload(self) -> None:
+        """Take the modules that it holds off their GPU; single tensors are small, and stay."""
+        if self.home is None:
+            modules = [data for _, _, data in self._members if _is_module(data)]
+            first = [(m, next(iter((*m.parameters(), *m.buffers())), None)) for m in modules]
+            homes = [(m, weight.device) for m, weight in first if weight is not None]
+            self.home = [(m, d) for m, d in homes if offload.on_a_gpu([d])] or None
+            for module, _ in self.home or ():
+                module.to(offload.HOST)
+
+    def reload(self) -> None:
+        """Put its modules back."""
+        for module, device in self.home or ():
+            module.to(device)
+        self.home = None
 
     def _sealed(self) -> list[Seal]:
         seals: list[Seal] = []
@@ -135,6 +165,7 @@ class Seals:
         Spoilt
             It is not what it was.
         """
+        kept.reload()
         if kept.checked < self._task - 1:
             if kept.checked >= 0 and not kept.whole():
                 tasks = min(self._task - kept.checked, len(self._lately))
@@ -148,6 +179,10 @@ class Seals:
         elif self._fitting:
             self._fitted[self._plugin][id(kept)] = kept
         return kept.value
+
+    def shared_with(self, plugin: str) -> list[Sealed]:
+        """Models and the like that a plug-in was handed."""
+        return list(self._shared.get(plugin, {}).values())
 
     def check(self) -> None:
         """Look at the seals of all that this task's plug-in has in its hands.
@@ -164,7 +199,7 @@ class Seals:
         held = self._fitted.get(self._plugin, {}) | self._shared.get(self._plugin, {})
         broken = []
         for kept in (held | self._handed).values():
-            if kept.value is None:  # nobody will be handed it again
+            if kept.value is None or kept.home is not None:  # nobody has it, or will be handed it
                 continue
             if not kept.whole():
                 broken.append(kept.what)

@@ -153,7 +153,7 @@ class Worker:
 
     @_do.register
     def _train(self, payload: kinds.TrainPayload, outcome: Outcome) -> None:
-        method = self._method(payload.method)
+        method: Method = self._plugin(payload.method)
         use = payload.auxiliary
         dataset = self._dataset(use.dataset)
         categories = []
@@ -181,7 +181,7 @@ class Worker:
 
     @_do.register
     def _prepare(self, payload: kinds.PreparePayload, outcome: Outcome) -> None:
-        generator = self._generator(payload.generator)
+        generator: Generator = self._plugin(payload.generator)
         seed = _seed(payload.task.key, payload)
         with self.watch.stage("work"):
             state = generator.prepare(payload.task.object_name, seed)
@@ -189,10 +189,11 @@ class Worker:
 
     @_do.register
     def _customize(self, payload: kinds.CustomizePayload, outcome: Outcome) -> None:
-        task, generator = payload.task, self._generator(payload.generator)
+        task, generator = payload.task, self._plugin(payload.generator)
         prior = self._get(kinds.Prepare, task.prepared) if task.prepared is not None else {}
         support = self._support(payload.support)
         self._fitted.pop(payload.generator.id, None)
+        self._clear_gpu(payload.generator.id)
         _seed(task.key, payload)
         with self.watch.stage("work"):
             state = generator.customize(support, prior)
@@ -230,7 +231,7 @@ class Worker:
 
     @_do.register
     def _predict(self, payload: kinds.PredictPayload, outcome: Outcome) -> None:
-        task, method = payload.task, self._method(payload.method)
+        task, method = payload.task, self._plugin(payload.method)
         self._fit(method, payload)
         dataset = self._dataset(payload.support.dataset)
         images = self._references(dataset, payload.queries)
@@ -307,13 +308,13 @@ class Worker:
             pool = (*images, *added)
         if support.customized is not None:
             customized = self._get(kinds.Customize, support.customized)
-        name, seed = support.object_name, support.seed
-        return Support(images, name, seed, pool, customized, type(dataset).orientation)
+        about = support.object_name, support.seed, pool, customized, type(dataset).orientation
+        return Support(images, *about)
 
     def _customized(self, payload: kinds.GeneratePayload | kinds.PersonalizePayload) -> Generator:
         """The generator with the state that the task needs."""
-        generator, name = self._generator(payload.generator), payload.generator.id
-        state = payload.task.customized
+        generator: Generator = self._plugin(payload.generator)
+        name, state = payload.generator.id, payload.task.customized
         if self._fitted.get(name) != state:
             self._fitted.pop(name, None)
             _seed(state, payload)
@@ -321,14 +322,6 @@ class Worker:
                 changes = self._get(kinds.Customize, state)
                 generator.load(changes, self._support(payload.support))
             self._fitted[name] = state
-        return generator
-
-    def _method(self, use: PluginUse) -> Method:
-        method: Method = self._plugin(use)
-        return method
-
-    def _generator(self, use: PluginUse) -> Generator:
-        generator: Generator = self._plugin(use)
         return generator
 
     def _plugin(self, use: PluginUse) -> Any:
@@ -340,6 +333,13 @@ class Worker:
                 plugin.setup(seeding.device(self.gpus), self.features)
             self._plugins[use.id] = plugin
         return self._plugins[use.id]
+
+    def _clear_gpu(self, plugin: str) -> None:
+        """Leave only a plug-in and what it shares on the GPU; others are set up anew later."""
+        if seeding.device(self.gpus) != "cpu":
+            self._plugins = {plugin: self._plugins[plugin]}
+            self._fitted = {}
+            self.features.unload(self.seals.shared_with(plugin))
 
     def _forget(self, payload: Payload) -> None:
         """After an error a plug-in may be in any state: make it anew next time."""

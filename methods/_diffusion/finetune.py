@@ -18,6 +18,7 @@ import peft
 import torch
 
 from methods._diffusion import model
+from methods._diffusion.passes import Checkpointing, Passes
 
 _log = logging.getLogger(__name__)
 #: layers that get an adapter: the attention projections, or every linear and convolutional layer
@@ -37,7 +38,7 @@ class Recipe:
     steps: int
     rate: float
     dtype: torch.dtype
-    checkpointing: bool = False
+    checkpointing: Checkpointing = "auto"
     until: float = 1.0  # latest noise level trained on, t / T
 
 
@@ -82,10 +83,8 @@ def finetune(
             before = {n: w.detach().to("cpu", copy=True) for n, w in weights.items()}
             unet.requires_grad_(True)
         else:
-            _add_adapter(unet, recipe.rank, recipe.targets, random)
-        if recipe.checkpointing:  # diffusers heeds it in training mode only; nothing else differs
-            unet.train().enable_gradient_checkpointing()
-        losses = _train(parts, unet, shown, recipe, random, what)
+            add_adapter(unet, recipe.rank, recipe.targets, random)
+        losses = train(parts, unet, shown, recipe, random, what)
         if recipe.rank is None:
             state = {
                 f"change.{n}": (w.detach().cpu() - before[n]).half().numpy()
@@ -95,16 +94,15 @@ def finetune(
             adapter = peft.get_peft_model_state_dict(unet)
             state = {n: w.detach().cpu().half().numpy() for n, w in adapter.items()}
     finally:
-        unet.requires_grad_(False).eval()
-        unet.disable_gradient_checkpointing()
+        unet.requires_grad_(False)
         if recipe.rank is None:
             restore(unet, before)
         else:
             unet.unload_lora()
-    return state | {"loss": losses}
+    return state | {"loss": losses.cpu().numpy().astype(np.float32)}
 
 
-def _add_adapter(unet: Any, rank: int, targets: str, random: torch.Generator) -> None:
+def add_adapter(unet: Any, rank: int, targets: str, random: torch.Generator) -> None:
     """A LoRA adapter of scale 1 that changes nothing yet."""
     unet.add_adapter(peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS[targets]))
     with torch.no_grad():
@@ -114,14 +112,15 @@ def _add_adapter(unet: Any, rank: int, targets: str, random: torch.Generator) ->
                 weight.copy_(draw * float(np.prod(weight.shape[1:])) ** -0.5)
 
 
-def _train(
+def train(
     parts: model.Parts,
     unet: Any,
     shown: Sequence[Demonstrations],
     recipe: Recipe,
     random: torch.Generator,
     what: str,
-) -> np.ndarray:
+) -> torch.Tensor:
+    """Train those weights of the UNet that require gradients; returns the losses (steps,)."""
     device = parts.device
     weights = [p for p in unet.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(weights, lr=recipe.rate, weight_decay=1e-2, fused=True)
@@ -130,53 +129,44 @@ def _train(
     condition = torch.cat([s.condition.expand(s.batch, -1, -1) for s in shown])
     worth = torch.cat([torch.full((s.batch,), s.weight / s.batch) for s in shown]).to(device)
     latest = max(1, round(recipe.until * len(parts.abar)))
-    at_once = len(worth)
     often = max(1, recipe.steps // 10)
     losses: list[torch.Tensor] = []
     begun = time.monotonic()
-    for step in range(1, recipe.steps + 1):
-        picked = [s.z[torch.randint(len(s.z), (s.batch,), generator=random)] for s in shown]
-        clean = torch.cat(picked)
-        noise = torch.randn(clean.shape, generator=random).to(device)
-        t = torch.randint(latest, (len(clean),), generator=random).to(device)
-        noisy = model.noised(parts, clean, noise, t)
-        target = model.target(parts, clean, noise, t)
-        while True:
-            try:
-                # the rows of a step may go through in turns: their gradients add up to the same
-                turns = []
-                for first in range(0, len(clean), at_once):
-                    now = slice(first, first + at_once)
-                    with model.autocast(device, recipe.dtype):
-                        context = {"encoder_hidden_states": condition[now], "return_dict": False}
-                        predicted = unet(noisy[now], t[now], **context)[0]
-                    error = ((predicted.float() - target[now]) ** 2).mean((1, 2, 3))
-                    loss = (error * worth[now]).sum()
-                    scaler.scale(loss).backward()
-                    turns.append(loss.detach())
-                break
-            except torch.OutOfMemoryError as failure:
-                if at_once == 1:
-                    message = f"customizing {what}: one image does not fit into the GPU's memory"
-                    raise MemoryError(message) from failure
-            # out of the except block, whose traceback keeps the failed pass's tensors alive
-            at_once //= 2
-            predicted = error = loss = None
-            optimiser.zero_grad(set_to_none=True)  # some gradients of the failed pass are there
-            torch.cuda.empty_cache()
-            _log.warning("customizing %s: out of GPU memory, going on with %d", what, at_once)
-        scaler.unscale_(optimiser)
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        scaler.step(optimiser)
-        scaler.update()
-        optimiser.zero_grad(set_to_none=True)
-        losses.append(torch.stack(turns).sum())
-        if step % often == 0:
-            left = (time.monotonic() - begun) / step * (recipe.steps - step)
-            recent = float(torch.stack(losses[-often:]).mean())
-            text = "%s: customization step %d/%d, loss %.4f, %.0f s left"
-            _log.info(text, what, step, recipe.steps, recent, left)
-    return torch.stack(losses).cpu().numpy().astype(np.float32)
+    with Passes(unet, recipe.checkpointing, len(worth), f"customizing {what}") as passes:
+        for step in range(1, recipe.steps + 1):
+            picked = [s.z[torch.randint(len(s.z), (s.batch,), generator=random)] for s in shown]
+            clean = torch.cat(picked)
+            noise = torch.randn(clean.shape, generator=random).to(device)
+            t = torch.randint(latest, (len(clean),), generator=random).to(device)
+            noisy = model.noised(parts, clean, noise, t)
+            target = model.target(parts, clean, noise, t)
+
+            def run(
+                now: slice,
+                noisy: torch.Tensor = noisy,
+                t: torch.Tensor = t,
+                target: torch.Tensor = target,
+            ) -> torch.Tensor:
+                with model.autocast(device, recipe.dtype):
+                    text = {"encoder_hidden_states": condition[now], "return_dict": False}
+                    predicted = unet(noisy[now], t[now], **text)[0]
+                error = ((predicted.float() - target[now]) ** 2).mean((1, 2, 3))
+                loss = (error * worth[now]).sum()
+                scaler.scale(loss).backward()
+                return loss
+
+            losses.append(passes.gradients(run, optimiser.zero_grad))
+            scaler.unscale_(optimiser)
+            torch.nn.utils.clip_grad_norm_(weights, 1.0)
+            scaler.step(optimiser)
+            scaler.update()
+            optimiser.zero_grad(set_to_none=True)
+            if step % often == 0 and _log.isEnabledFor(logging.INFO):
+                left = (time.monotonic() - begun) / step * (recipe.steps - step)
+                recent = float(torch.stack(losses[-often:]).mean())
+                text = "%s: customization step %d/%d, loss %.4f, %.0f s left"
+                _log.info(text, what, step, recipe.steps, recent, left)
+    return torch.stack(losses)
 
 
 def changes(state: Mapping[str, np.ndarray]) -> Iterator[tuple[str, torch.Tensor]]:

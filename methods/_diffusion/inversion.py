@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from methods._diffusion import model
+from methods._diffusion.passes import Checkpointing, Passes
 
 _log = logging.getLogger(__name__)
 _FILLER = "x"  # one token of CLIP's vocabulary; its vector is replaced
@@ -87,7 +87,7 @@ class Recipe:
     batch: int
     rate: float
     dtype: torch.dtype
-    checkpointing: bool = False
+    checkpointing: Checkpointing = "auto"
 
 
 def learn(
@@ -101,7 +101,7 @@ def learn(
     gain: Callable[[torch.Tensor], torch.Tensor] | None,
     random: torch.Generator,
     what: str,
-) -> tuple[torch.Tensor, np.ndarray]:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Maximise mean log p(x | T(c)) + gain(c) over the concept c alone.
 
     For log p stands minus the mean squared error of what the UNet predicts (noise or velocity),
@@ -119,60 +119,48 @@ def learn(
     Returns
     -------
     concept : tensor like ``start``
-    losses : float32 ndarray (steps, 2): the denoising error and the gain of each step
+    losses : float32 tensor (steps, 2): the denoising error and the gain of each step
     """
     device = parts.device
     concept = start.detach().clone().requires_grad_()
     optimiser = torch.optim.AdamW([concept], lr=recipe.rate, weight_decay=1e-2)
     templates = len(captions._tokens)
-    at_once, often, begun = recipe.batch, max(1, steps // 10), time.monotonic()
+    often, begun = max(1, steps // 10), time.monotonic()
     losses: list[torch.Tensor] = []
-    if recipe.checkpointing:  # diffusers heeds it in training mode only; nothing else differs
-        unet.train().enable_gradient_checkpointing()
-    try:
+    with Passes(unet, recipe.checkpointing, recipe.batch, what) as passes:
         for step in range(1, steps + 1):
             clean = z[torch.randint(len(z), (recipe.batch,), generator=random)]
             noise = torch.randn(clean.shape, generator=random).to(device)
             t = torch.randint(len(parts.abar), (recipe.batch,), generator=random).to(device)
             which = torch.randint(templates, (recipe.batch,), generator=random).to(device)
-            while True:
-                optimiser.zero_grad()  # some gradients of a failed pass may be there
-                try:
-                    errors = []
-                    for first in range(0, recipe.batch, at_once):
-                        now = slice(first, first + at_once)
-                        text = captions(concept, which[now])
-                        drawn = (clean[now], noise[now], t[now], text, recipe.dtype)
-                        error = denoising_error(parts, unet, *drawn).sum() / recipe.batch
-                        error.backward()
-                        errors.append(error.detach())
-                    break
-                except torch.OutOfMemoryError as failure:
-                    if at_once == 1:
-                        message = f"{what}: one image does not fit into the GPU's memory"
-                        raise MemoryError(message) from failure
-                # out of the except block, whose traceback keeps the failed pass's tensors alive
-                at_once = (at_once + 1) // 2
-                error = text = drawn = None
-                torch.cuda.empty_cache()
-                _log.warning("%s: out of GPU memory, going on with %d at once", what, at_once)
+
+            def run(
+                now: slice,
+                rows: tuple[torch.Tensor, ...] = (clean, noise, t),
+                which: torch.Tensor = which,
+            ) -> torch.Tensor:
+                text = captions(concept, which[now])
+                some = (row[now] for row in rows)
+                errors = denoising_error(parts, unet, *some, text, recipe.dtype)
+                error = errors.sum() / recipe.batch
+                error.backward()
+                return error
+
+            optimiser.zero_grad()
+            error = passes.gradients(run, optimiser.zero_grad)
             added = torch.zeros((), device=device)
             if gain is not None:
                 bonus = gain(concept)
                 (-bonus).backward()
                 added = bonus.detach()
             optimiser.step()
-            losses.append(torch.stack([torch.stack(errors).sum(), added]))
-            if step % often == 0:
+            losses.append(torch.stack([error, added]))
+            if step % often == 0 and _log.isEnabledFor(logging.INFO):
                 left = (time.monotonic() - begun) / step * (steps - step)
                 recent = torch.stack(losses[-often:]).mean(0).tolist()
                 text = "%s: step %d/%d, denoising error %.4f, CLIP's gain %.4f, %.0f s left"
                 _log.info(text, what, step, steps, *recent, left)
-    finally:
-        unet.disable_gradient_checkpointing()
-        unet.eval()
-    history = torch.stack(losses).float().cpu().numpy() if losses else np.zeros((0, 2), np.float32)
-    return concept.detach(), history
+    return concept.detach(), torch.stack(losses) if losses else torch.zeros((0, 2), device=device)
 
 
 def denoising_error(

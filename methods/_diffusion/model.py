@@ -25,6 +25,8 @@ import transformers
 MICRO = Path(__file__).parents[1] / "micro" / "diffusion"
 SCHEDULERS = ("ddim", "dpmpp")
 STARTS = ("exact", "diffusers")
+#: that the autoencoder takes at once, in whole images: 2 GB of maps in half precision
+_PIXELS = 4 * 512**2
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -228,16 +230,24 @@ def to_pixels(images: torch.Tensor) -> np.ndarray:
 
 def encode(parts: Parts, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Scaled posterior modes (N, c, h, w), float32, of images (N, 3, H, W) in [0, 1]."""
+    rows = _rows(images.shape[-2] * images.shape[-1])
     with torch.inference_mode(), autocast(parts.device, dtype):
-        z = parts.vae.encode(images * 2 - 1).latent_dist.mode()
-    return z.float() * parts.vae.config.scaling_factor
+        some = [parts.vae.encode(x * 2 - 1).latent_dist.mode() for x in images.split(rows)]
+    return torch.cat(some).float() * parts.vae.config.scaling_factor
 
 
 def decode(parts: Parts, z: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Images (N, 3, H, W) in [0, 1], float32, of scaled latents."""
+    rows = _rows(z.shape[-2] * z.shape[-1] * factor(parts) ** 2)
     with torch.inference_mode(), autocast(parts.device, dtype):
-        images = parts.vae.decode(z / parts.vae.config.scaling_factor).sample
+        latents = (z / parts.vae.config.scaling_factor).split(rows)
+        images = torch.cat([parts.vae.decode(some).sample for some in latents])
     return (images.float() / 2 + 0.5).clamp(0, 1)
+
+
+def _rows(pixels: int) -> int:
+    """Images of so many pixels that the autoencoder takes at once: their maps are the largest."""
+    return max(1, _PIXELS // pixels)
 
 
 def timesteps(parts: Parts, strength: float, steps: int, start: str) -> list[int]:

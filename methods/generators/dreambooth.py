@@ -14,6 +14,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from harness.interface import Arrays, Features, Generator, Image, Personalized, Pixels, Support
 from methods._diffusion import finetune, model, ssim
 from methods._diffusion.augment import augmented, operations_for
+from methods._diffusion.passes import Checkpointing
 from methods._diffusion.shared import SharedUnet
 from methods._o2n import prompts as o2n_prompts
 from methods._ops.parameters import Share, Size
@@ -82,7 +83,8 @@ class DreamBooth(Generator):
     sample_guidance : guidance weight of all generated images
     precision : "auto" (GPU: bf16 to train, fp16 to generate; CPU: fp32), "fp32", "bf16" or "fp16";
         weights are kept in float32
-    checkpointing : recompute activations while training: a third more time, far less memory
+    checkpointing : recompute activations while training: a third more time, far less memory;
+        "auto": from the first step on that does not fit into the GPU's memory
     batch : images denoised at once on a GPU; halved by itself when memory is short
     """
 
@@ -117,7 +119,7 @@ class DreamBooth(Generator):
         sample_steps: PositiveInt = 50,
         sample_guidance: NonNegativeFloat = 7.5,
         precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
-        checkpointing: bool = False,
+        checkpointing: Checkpointing = "auto",
         batch: PositiveInt = 16,
     ) -> None:
         self.base = base

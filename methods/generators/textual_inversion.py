@@ -24,6 +24,8 @@ from pydantic import (
 
 from harness.interface import Arrays, Features, Generator, Image, Personalized, Pixels, Support
 from methods._diffusion import model
+from methods._diffusion.passes import Checkpointing
+from methods._diffusion.shared import SharedUnet
 from methods._encoders.load import EncoderSpec, caveat, described
 from methods._encoders.pictures import encoder_files
 from methods._ops.parameters import Share, Size, SomeShare
@@ -84,7 +86,8 @@ class TextualInversion(Generator):
     start : "exact" timestep or "diffusers" image-to-image rule, which starts somewhat lower
     size : side of images in pixels; None: what the base was trained on
     precision : "auto" (GPU: bf16 to learn, fp16 to edit; CPU: fp32), "fp32" or "bf16"
-    checkpointing : recompute activations while learning: slower, far less memory
+    checkpointing : recompute activations while learning: slower, far less memory; "auto": from the
+        first step on that does not fit into the GPU's memory
     batch : images edited at once on a GPU; halved by itself when memory is short
 
     Notes
@@ -130,7 +133,7 @@ class TextualInversion(Generator):
         start: Literal["exact", "diffusers"] = "exact",
         size: Size | None = None,
         precision: Literal["auto", "fp32", "bf16"] = "auto",
-        checkpointing: bool = False,
+        checkpointing: Checkpointing = "auto",
         batch: PositiveInt = 8,
     ) -> None:
         default = {"model": "ViT-H-14", "weights": "laion2b_s32b_b79k"}
@@ -180,9 +183,10 @@ class TextualInversion(Generator):
         self._parts = features.get_or_create(
             f"diffusion:{self.base}:{device}", lambda: model.load_parts(self.base, device)
         )
-        self._unet = features.get_or_create(
-            f"frozen unet:{self.base}:{device}", lambda: model.load_unet(self.base, device)
+        self._shared = features.get_or_create(
+            f"unet:{self.base}:{device}", lambda: SharedUnet(self.base, device)
         )
+        self._unet = self._shared.unet
         self._encoder = load_encoder(self.encoder, device, features)
         if not self._encoder.has_text:
             raise ValueError(
@@ -237,6 +241,7 @@ class TextualInversion(Generator):
         from methods._diffusion import inversion
         from methods._learned import concepts
 
+        self._shared.bare()
         images = sorted(support.images, key=lambda image: image.key)  # their order means nothing
         keys = [image.key for image in images]
         z = self._editor.latents(images)
@@ -248,7 +253,7 @@ class TextualInversion(Generator):
 
         def learned(
             start: torch.Tensor, steps: int, anomalies: torch.Tensor, what: str
-        ) -> tuple[torch.Tensor, np.ndarray]:
+        ) -> tuple[torch.Tensor, torch.Tensor]:
             def gain(concept: torch.Tensor) -> torch.Tensor:
                 text = sentences(concept).unflatten(0, (2, -1))
                 how = (self.alpha, self.gamma, self._tau)
@@ -340,6 +345,7 @@ class TextualInversion(Generator):
     def _loaded(self) -> Support:
         if self._support is None:
             raise RuntimeError("textual_inversion: load a state first")
+        self._shared.bare()  # another generator may have changed the UNet meanwhile
         return self._support
 
 
