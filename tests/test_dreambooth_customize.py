@@ -16,6 +16,7 @@ from harness.interface import Arrays, Image, Support
 from harness.planning.references import PluginUse
 from methods._diffusion import finetune, model
 from methods.generators.dreambooth import DreamBooth
+from tests import adp_fixtures
 from tests.dreambooth_fixtures import (
     FAST,
     QUERIES,
@@ -328,6 +329,24 @@ def test_no_room_for_one_image_is_a_clear_failure(make: Make) -> None:
         generator.customize(SUPPORT, {}).keys()
         == make(tune="lora", rank=2).customize(SUPPORT, {}).keys()
     )
+
+
+def test_textual_inversion_shares_its_unet_and_finds_it_bare(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    pair, learned = adp_fixtures.pair_below(folder), adp_fixtures.learned_on(folder)
+    generator = pair.generator()
+    booth = DreamBooth(base=pair.base, tune="lora", rank=2, train_steps=2, prior_images=0, copies=1)
+    booth.setup("cpu", pair.memory)
+    assert booth._unet is generator._unet
+    booth.load(booth.customize(adp_fixtures.SUPPORT, {}), adp_fixtures.SUPPORT)
+    generator.load(learned[1], adp_fixtures.SUPPORT)
+    mixed = generator.personalize(QUERIES[:1], 3).images  # the other one's change was on it
+    assert np.array_equal(mixed, learned[0].personalize(QUERIES[:1], 3).images)
+    booth.generate(1, 0)
+    state = generator.customize(adp_fixtures.SUPPORT, {})
+    assert np.array_equal(state["losses_normal"], learned[1]["losses_normal"])
 
 
 def test_recomputing_activations_changes_nothing(make: Make) -> None:

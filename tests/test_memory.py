@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchmarks import memory
+from benchmarks import counting, memory
 from benchmarks.full_size import UNET, VAE
 from harness import config
 from methods._diffusion import finetune, model
@@ -76,7 +76,7 @@ def test_the_estimate_is_what_training_takes(tune: str, recompute: bool) -> None
         train("cpu")
     events = [e for e in real.kineto_results.events() if e.name() == "[memory]"]
     taken = max(accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
-    with memory.counted() as live:
+    with counting.counted() as live:
         train("meta")
     assert live.peak == pytest.approx(taken, rel=0.05)
 
@@ -92,7 +92,7 @@ def test_mixed_precision_is_stood_in_for_as_cuda_does_it() -> None:
         with model.autocast(device, torch.bfloat16):
             unet(rows, t, encoder_hidden_states=text, return_dict=False)
 
-    with memory.counted("plain") as live:
+    with counting.counted("plain") as live:
         forward("meta")
     available = "torch.cuda.amp.common.amp_definitely_not_available"
     with (
@@ -100,7 +100,7 @@ def test_mixed_precision_is_stood_in_for_as_cuda_does_it() -> None:
         mock.patch(available, return_value=False),
         mock.patch("torch.cuda.is_bf16_supported", return_value=True),
         FakeTensorMode(),
-        memory.Live() as fake,
+        counting.Live() as fake,
     ):
         warnings.simplefilter("ignore")
         forward("cuda")

@@ -16,7 +16,6 @@ from methods._diffusion import edit as _edit
 from methods._diffusion import inversion
 from methods._diffusion import model as diffusion
 from methods._learned import concepts
-from methods.generators.dreambooth import DreamBooth
 from methods.generators.textual_inversion import TextualInversion
 from tests.adp_fixtures import FAST, QUERIES, SUPPORT, Pair, learned_on, pair_below, stored
 from tests.dreambooth_fixtures import apart, images, reconstructions
@@ -245,20 +244,6 @@ def test_a_step_too_large_for_the_memory_goes_in_turns(pair: Pair) -> None:
         generator.customize(SUPPORT, {})
     hook.remove()
     assert not generator._parts.text_encoder.get_input_embeddings()._forward_hooks
-
-
-def test_it_shares_the_unet_of_a_dreambooth_and_finds_it_bare(pair: Pair, learned: Any) -> None:
-    generator = pair.generator()
-    booth = DreamBooth(base=pair.base, tune="lora", rank=2, train_steps=2, prior_images=0, copies=1)
-    booth.setup("cpu", pair.memory)
-    assert booth._unet is generator._unet
-    booth.load(booth.customize(SUPPORT, {}), SUPPORT)
-    generator.load(learned[1], SUPPORT)
-    mixed = generator.personalize(QUERIES[:1], 3).images  # the other one's change was on it
-    assert np.array_equal(mixed, learned[0].personalize(QUERIES[:1], 3).images)
-    booth.generate(1, 0)
-    state = generator.customize(SUPPORT, {})
-    assert np.array_equal(state["losses_normal"], learned[1]["losses_normal"])
 
 
 def test_recomputing_activations_changes_nothing(pair: Pair) -> None:
