@@ -9,21 +9,8 @@ import os
 import sys
 
 from harness import environment
-
-environment.enter()  # before what needs packages is imported
-
-from harness.commands import (  # noqa: E402
-    data,
-    demo,
-    interrupts,
-    plugins,
-    purge,
-    results,
-    scaffold,
-    sweep,
-    workbench,
-)
-from harness.errors import InputError, Problem, one_line  # noqa: E402
+from harness.commands import interrupts
+from harness.errors import InputError, Problem, one_line
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,27 +18,35 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a name may hold what a terminal cannot show
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    arguments = parser().parse_args(argv)
-    try:
-        with interrupts.ended_soon():
+    with interrupts.ended_soon() as countdown:
+        try:
+            environment.enter()  # before what needs packages is imported
+            arguments = parser().parse_args(argv)
             return int(arguments.do(arguments))
-    except InputError as error:
-        for problem in error.problems:
-            print(problem, file=sys.stderr)
-        return 2
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):  # "| head" has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
-        print(Problem("", f"{type(error).__name__}: {one_line(error)}"), file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        except InputError as error:
+            for problem in error.problems:
+                print(problem, file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return interrupts.STATUS
+        except Exception as error:
+            if isinstance(error, BrokenPipeError):  # "| head" has seen enough
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 0
+            if countdown.begun:  # a library made something else of the interrupt
+                print("interrupted", file=sys.stderr)
+                return interrupts.STATUS
+            if not isinstance(error, OSError):
+                raise
+            print(Problem("", f"{type(error).__name__}: {one_line(error)}"), file=sys.stderr)
+            return 2
 
 
 def parser() -> argparse.ArgumentParser:
     """All commands with what they take."""
+    from harness.commands import data, demo, plugins, purge, results, scaffold, sweep, workbench
+
     command = argparse.ArgumentParser(
         "python -m harness", description="Few-shot anomaly detection, evaluated."
     )
@@ -63,8 +58,7 @@ def parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     # Libraries and plans are millions of objects that stay. Looking through them for garbage takes
-    # a fifth of the time that imports take, and a second at the end.
+    # a fifth of the time that imports take.
     gc.set_threshold(100_000, 20, 20)
-    status = main()
-    gc.freeze()
-    interrupts.leave(status)
+    with interrupts.ended_soon():  # until the process is gone
+        interrupts.leave(main())

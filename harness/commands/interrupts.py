@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import faulthandler
 import os
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 GRACE = 3.5  # seconds that a command has to end by itself
 LAST = 1.0  # seconds after that within which the process is gone even if Python stands still
@@ -26,6 +28,11 @@ class _Countdown:
 
     def __init__(self) -> None:
         self._begun = threading.Event()
+
+    @property
+    def begun(self) -> bool:
+        """Whether an interrupt has come."""
+        return self._begun.is_set()
 
     def begin(self) -> None:
         """Begin, if it has not begun."""
@@ -43,13 +50,16 @@ class _Countdown:
         os._exit(STATUS)
 
 
+_running: list[_Countdown] = []  # of ``ended_soon`` that is entered: the inner ones share it
+
+
 @contextmanager
-def ended_soon() -> Iterator[None]:
+def ended_soon() -> Iterator[_Countdown]:
     """While in here, SIGINT and SIGTERM raise KeyboardInterrupt, and end the process if that does
     not: it may be lost in a library's callback, or never be raised where a library waits in C.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
+    if _running or threading.current_thread() is not threading.main_thread():
+        yield _running[0] if _running else _Countdown()
         return
     countdown = _Countdown()
     reader, writer = os.pipe()
@@ -70,20 +80,27 @@ def ended_soon() -> Iterator[None]:
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     listener = threading.Thread(target=listen, name="interrupts", daemon=True)
     listener.start()
+    _running.append(countdown)
     try:
-        yield
+        yield countdown
     finally:
+        _running.clear()
         signal.set_wakeup_fd(wakeup)
         for number, handler in zip(SIGNALS, before, strict=True):
             signal.signal(number, handler)
         os.close(writer)
 
 
-def leave(status: int) -> None:
-    """End the process; at once after an interrupt, for libraries wait for their threads."""
-    if status == STATUS:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(status)
-    sys.exit(status)
+def leave(status: int) -> NoReturn:
+    """End the process: what libraries want done at the end is done, unless it was interrupted.
+
+    Python's own way would go on to take apart millions of objects and to wait for the threads of
+    libraries, deaf to interrupts.
+    """
+    with contextlib.suppress(BaseException):
+        if status != STATUS:
+            atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(status)
