@@ -60,6 +60,7 @@ class Place:
 
     @property
     def storage(self) -> Path:
+        """Where its artifacts and results go."""
         return self.folder / "runs"
 
     def start(self, mark: str) -> subprocess.Popen[bytes]:
@@ -87,6 +88,7 @@ class Place:
         return published(self.storage / "stopped")
 
     def said(self) -> str:
+        """The last of what its processes printed."""
         return (self.folder / "output.txt").read_text(errors="replace")[-2000:]
 
 

@@ -38,7 +38,7 @@ class Attempts:
             self.schedule.redo(task.key, missing)
             self.listener.lost(task, outcome.error)
             return
-        if outcome.again and self._again(task.key):
+        if outcome.again and self._again(f"{task.key} again", 3):  # others may spoil it again
             self.schedule.release(task.key)
             self.listener.lost(task, outcome.error)
             return

@@ -25,7 +25,6 @@ class Bench(Worker):
             self._do(payload, outcome)
         else:
             outcome.reused = True
-        self.meter.stop()
         self.watch.stop()
         return outcome
 

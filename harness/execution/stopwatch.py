@@ -15,6 +15,8 @@ from harness.results.accounting import STAGES
 
 REST = STAGES[-1]  # the stage of all that no other one covers
 ENCODE = "encode "  # and the name of a space of features
+#: What ``Meter`` says of a task in which nothing was done.
+UNMEASURED = {"cpu_s": 0.0, "peak_mb": 0.0, "gpu_mb": 0.0}
 _MB = 1 << 20
 
 
@@ -93,6 +95,9 @@ def by_pool(seconds: Mapping[str, float], asked: Mapping[str, int]) -> dict[str,
 
 class Meter:
     """Processor seconds and peak memory of this process, task by task."""
+
+    def __init__(self) -> None:
+        self._cpu = _cpu_seconds()
 
     def start(self) -> None:
         """A task begins."""

@@ -27,7 +27,7 @@ from harness.execution.promises import checked
 from harness.execution.provenance import Maker
 from harness.execution.reuse import Counter
 from harness.execution.seals import Seals
-from harness.execution.stopwatch import Meter, Stopwatch, by_pool, by_stage
+from harness.execution.stopwatch import UNMEASURED, Meter, Stopwatch, by_pool, by_stage
 from harness.interface import (
     Arrays,
     Auxiliary,
@@ -96,21 +96,21 @@ class Worker:
 
     def run(self, payload: Payload) -> Outcome:
         """Do one task; never raises, except for what must end the process."""
-        task = payload.task
-        outcome = Outcome(task.key)
+        task, outcome = payload.task, Outcome(payload.task.key)
         idle = time.perf_counter() - self._free
         before = self._counters()
         self.begin(payload)
         outcome.stages |= {"idle_s": idle, "started": time.time(), "gpus": self.gpus}
+        done = False  # already, so that nothing need be called
         try:
-            with self.watch.stage("setup"):
-                seeding.prepare(payload.imports, payload.threads)
-            self._process.note()
             if payload.repeat:
                 self.store = Repeats(self.store.root, SHARED, task.kind, task.key)
-            if not payload.publishes and self.store.has(task.kind, task.key):
-                outcome.reused = True
-            else:
+            outcome.reused = done = not payload.publishes and self.store.has(task.kind, task.key)
+            if not done:
+                self.meter.start()
+                with self.watch.stage("setup"):
+                    seeding.prepare(payload.imports, payload.threads)
+                self._process.note(payload.plugin)
                 self._do(payload, outcome)
         except KeyboardInterrupt:
             raise
@@ -120,7 +120,8 @@ class Worker:
                 self.features.forget()
             outcome.fail(error, traceback.format_exc())
             self._forget(payload)
-        outcome.replace = outcome.replace or self._process.changed()
+        if not done:  # else nothing was called that could change anything
+            outcome.replace = outcome.replace or self._process.changed()
         if isinstance(self.store, Repeats):
             outcome.differs = self.store.differences
             outcome.replace = "each task of an audit has a fresh one"
@@ -128,7 +129,7 @@ class Worker:
             os._exit(0)
         after = self._counters()
         outcome.stages |= {name: after[name] - before[name] for name in after}
-        outcome.stages |= self.meter.stop()
+        outcome.stages |= self.meter.stop() if not done else UNMEASURED
         if not outcome.missing:  # else the task is given out again: told with the next one
             outcome.shared = self.counter.take()
         seconds = self.watch.stop()
@@ -141,7 +142,6 @@ class Worker:
     def begin(self, payload: Payload) -> None:
         """Have clocks, seals and records know that another task begins."""
         self.watch.start()
-        self.meter.start()
         self.decoder.forgive()
         self.seals.begin(payload.plugin)
         self.maker.begin(payload)
