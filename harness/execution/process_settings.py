@@ -8,6 +8,7 @@ import locale
 import os
 import resource
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -32,7 +33,6 @@ FRESH_TORCH = {
 TORCH = (
     *("get_default_dtype", "is_grad_enabled", "is_inference_mode_enabled", "is_anomaly_enabled"),
     *("are_deterministic_algorithms_enabled", "get_float32_matmul_precision", "get_num_threads"),
-    "is_autocast_cpu_enabled",
     *("_C._len_torch_function_stack", "_C._len_torch_dispatch_stack"),
 )
 BACKENDS = ("enabled", "benchmark", "deterministic", "allow_tf32")
@@ -92,7 +92,7 @@ def _libraries() -> Iterator[tuple[str, Any]]:
     yield "PIL.ImageFile", getattr(loaded("PIL.ImageFile"), "LOAD_TRUNCATED_IMAGES", False)
     pictures = loaded("PIL.Image")
     yield "PIL.Image.MAX_IMAGE_PIXELS", pictures and getattr(pictures, "MAX_IMAGE_PIXELS", None)
-    yield "tempfile.tempdir", getattr(loaded("tempfile"), "tempdir", None)
+    yield "tempfile.tempdir", _or_none(tempfile.gettempdir)
     logs = loaded("logging")
     manager = logs and logs.root.manager
     yield "logging", manager and (manager.disable, logs and logs.raiseExceptions)
@@ -101,6 +101,7 @@ def _libraries() -> Iterator[tuple[str, Any]]:
     torch = loaded("torch")
     for name in TORCH:
         yield f"torch ({name})", torch and _shown(_part(torch, name))
+    yield "torch.autocast", torch and any(map(torch.is_autocast_enabled, ("cpu", "cuda")))
     yield "torch (empty(0).device)", torch and str(torch.empty(0).device)
     yield "torch's generator", torch and id(torch.default_generator)
     backends = None if torch is None else torch.backends

@@ -19,6 +19,7 @@ from operator import itemgetter
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
+from harness.errors import described
 from harness.execution import process_settings
 from harness.execution.seals import Altered, Spoilt
 from harness.planning.references import PluginUse
@@ -104,6 +105,12 @@ class ProcessState:
 
     def changed(self) -> str:
         """What is no longer as it was, in words; empty when all is."""
+        try:
+            return self._changed()
+        except Exception as error:  # of a function that it replaced, or a warning made an error
+            return f"what it left cannot be looked at: {described(error)}"
+
+    def _changed(self) -> str:
         settings = process_settings.settings()
         different = self._different(settings)
         self._settings = settings
