@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -70,6 +71,14 @@ def one_line(error: BaseException) -> str:
 def described(error: BaseException) -> str:
     """An exception as one line that begins with its type."""
     return f"{described_type(error)}: {one_line(error)}"
+
+
+def traced(error: BaseException) -> str:
+    """An exception with where it was raised, in lines; empty where it cannot be shown."""
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception:
+        return ""
 
 
 def described_type(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import os
 from pathlib import Path
 from typing import Any
@@ -16,67 +17,60 @@ from harness.execution.attempts import Attempts
 from harness.execution.outcome import Outcome
 from harness.keys import Cell
 from harness.results.writer import written
-from tests.sweeps import NEAR, SQUARES, Runner, rows, sweep
+from tests.harmed import ANT, faults
+from tests.sweeps import NEAR, Runner, rows, sweep
 
 pytestmark = pytest.mark.timeout(280)
 
 #: harm -> a word of the error that its cell has; None: it has a result
-ENDS = {
-    "argsort replaced": "Altered: it changed numpy.argsort",
-    "argsort gone": "RuntimeError: argsort is gone",
-    "engine replaced": "Altered: it changed harness.data.images.resize",
-    "stderr closed": None,
+SHOWN = {
+    "argsort": "Altered: it changed numpy.argsort",
+    "torch: type": None,
+    "a thread": None,
     "stdout closed": None,
-    "float64": None,
-    "no gradients": None,
-    "seterr": None,
-    "warnings": None,
-    "environment": None,
-    "elsewhere": None,
-    "thread": None,
-    "fork": None,
-    "files closed": "its worker",
-    "output": None,
+    "much output": None,
     "long words": "[... 1,000,000 characters ...]",
-    "strange words": "RuntimeError: \\udcff \\x1b[31m red \\x07",
+    "strange words": "Error: \\udcff \\x1b[31m \\x07",
     "no words": "Odd: Odd",
 }
 
 
-def predictions(folder: Path) -> dict[str, bytes]:
-    below = folder / "predictions"
-    return {p.name: (p / "Squares/ant/k2_s0.csv").read_bytes() for p in below.glob("after-*")}
+@pytest.fixture
+def table(toys: None) -> Any:
+    """The harms, by how they end."""
+    return importlib.import_module("toys.harms")
 
 
-def test_who_comes_after_a_hostile_method_gets_its_own_numbers(
+def test_who_comes_after_a_hostile_method_gets_its_own_numbers(table: Any, tmp_path: Path) -> None:
+    """On one worker and those that replace it: each harm is followed by who would notice it."""
+    wrong, _ = faults(tmp_path, table.QUIET | table.CHANGES | table.FAILS | table.LATER)
+    assert wrong == {}
+
+
+def test_who_never_ends_is_ended(table: Any, tmp_path: Path) -> None:
+    """On workers of their own, so that they are waited for at once."""
+    wrong, _ = faults(tmp_path, table.HANGS, len(table.HANGS), 4.0)
+    assert wrong == {}
+
+
+def test_a_sweep_tells_of_hostile_methods_and_comes_to_its_end(
     run_sweep: Runner, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """In one worker each harm is followed by a method that would notice it."""
-    methods: list[dict[str, Any]] = []
-    for i, how in enumerate(ENDS):
-        label = how.replace(" ", "-")
-        entry = {"use": "toys.hostile:Sensitive", "params": {"power": 1 + i / 100}}
-        methods.append({"use": "toys.hostile:Harms", "label": label, "params": {"how": how}})
-        methods.append(entry | {"label": f"after-{label}"})
-    ant = [{"use": SQUARES, "params": {"names": ["ant"]}}]
-    calm = sweep(datasets=ant, methods=methods[1::2])
-    assert run_sweep(calm, "calm") == 0
-    config = sweep(datasets=ant, methods=methods, time_limit=5.0, attempts=1)
+    methods = [
+        {"use": "toys.hostile:Harms", "label": f"h{i}", "params": {"how": how}}
+        for i, how in enumerate(SHOWN)
+    ]
+    config = sweep(datasets=ANT, methods=methods, attempts=1)
     assert run_sweep(config, quiet=False) == 1
-    folder = tmp_path / "runs" / "toy"
-    failed = {r["method"]: r["error"] for r in rows(folder, "failures.csv")}
-    assert set(failed) == {how.replace(" ", "-") for how, error in ENDS.items() if error}
-    for how, words in ENDS.items():
-        error = failed.get(how.replace(" ", "-"), "")
-        assert (words or "") in error, f"{how}: {error}"
-        assert len(error) < MESSAGE + 100
-    assert len(predictions(folder)) == len(ENDS)
-    assert predictions(folder) == predictions(tmp_path / "calm" / "toy")
-    stderr = capfd.readouterr().err
-    assert "\x1b" not in stderr
-    assert "\x07" not in stderr
-    for words in ("numpy.seterr", "get_default_dtype", "left a thread"):
-        assert f"{words}" in stderr, words
+    failed = {row["method"]: row["error"] for row in rows(tmp_path / "runs/toy", "failures.csv")}
+    assert set(failed) == {f"h{i}" for i, word in enumerate(SHOWN.values()) if word}
+    for i, word in enumerate(SHOWN.values()):
+        assert (word or "") in failed.get(f"h{i}", "")
+    told = capfd.readouterr().err
+    assert "\x1b" not in told
+    assert "\x07" not in told
+    for word in ("get_default_dtype", "left a thread"):
+        assert f"{word}" in told, word
     assert run_sweep(config) == 1, "the folder can be read again"
 
 

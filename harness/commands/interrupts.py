@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-GRACE = 3.5  # seconds that a command has to end by itself
+GRACE = 2.5  # seconds that a command has to end by itself
 LAST = 1.0  # seconds after that within which the process is gone even if Python stands still
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STATUS = 130
@@ -39,6 +39,7 @@ class _Countdown:
         if self._begun.is_set():
             return
         self._begun.set()
+        signal.alarm(0)  # Ray's own handler of SIGTERM has the process aborted after 3 seconds
         nowhere = open(os.devnull, "w")  # noqa: SIM115 - until the end of the process
         faulthandler.dump_traceback_later(GRACE + LAST, exit=True, file=nowhere)
         threading.Thread(target=self._end, name="countdown", daemon=True).start()

@@ -46,8 +46,9 @@ class Outcome:
         """The task raised an error."""
         self.error = described(error)
         self.traceback = printable(shortened(traceback, TRACEBACK), "\n\t")
-        self.bad_data = isinstance(error, DataError)
-        self.missing = [error.key] if isinstance(error, Missing) else []
-        self.again = isinstance(error, Spoilt)
+        kind = type(error)  # an exception may lie about its class, or not answer
+        self.bad_data = issubclass(kind, DataError)
+        self.missing = [str(getattr(error, "key", ""))] if issubclass(kind, Missing) else []
+        self.again = issubclass(kind, Spoilt)
         if not self.bad_data and not self.missing:
             self.replace = "an exception may leave anything behind"

@@ -62,7 +62,7 @@ def _settings() -> Iterator[tuple[str, Any]]:
     yield "numpy.seterrcall", np.geterrcall()
     yield "numpy.random's generator", id(np.random.mtrand._rand._bit_generator)
     yield "numpy.set_printoptions", np.get_printoptions()
-    yield "how numbers are rounded", (_TINY * _ONE, _ONE / _THREE, -_ONE / _THREE)
+    yield "how numbers are rounded", (_TINY * _ONE > 0, _ONE / _THREE, -_ONE / _THREE)
     streams = (sys.stdin, sys.stdout, sys.stderr)
     about = [(id(stream), _usable(stream)) for stream in streams]
     yield "sys.stdout and sys.stderr", (about, *map(_file, (0, 1, 2)))
@@ -79,7 +79,7 @@ def _settings() -> Iterator[tuple[str, Any]]:
     yield "sys.path", list(sys.path)
     yield "sys.argv", list(sys.argv)
     yield "sys.meta_path", (id(sys.meta_path), *map(id, sys.meta_path[:1]))
-    yield "gc", (gc.isenabled(), gc.get_threshold())
+    yield "gc", (gc.isenabled(), gc.get_threshold(), len(gc.callbacks))
     yield "locale", locale.setlocale(locale.LC_ALL)
     yield "umask", _umask()
     yield "resource limits", [_limit(name) for name in LIMITS]

@@ -12,6 +12,7 @@ doubt.
 
 from __future__ import annotations
 
+import _thread
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -61,6 +62,7 @@ class ProcessState:
         self._modules = -1  # number of loaded modules when they were last looked through
         self._settings: dict[str, Any] = {}
         self._threads: set[int] = set()
+        self._hidden = 0  # threads that the module threading does not know
         self._users: set[str] = set()  # plug-ins that have been at work here
         self._altered: str | None = None  # function found replaced in this task; None: not looked
 
@@ -85,6 +87,7 @@ class ProcessState:
         self._users.add("" if plugin is None else plugin.id)
         self._settings = settings
         self._threads = set(sys._current_frames())
+        self._hidden = _hidden_threads()
 
     def check(self) -> None:
         """Look at the functions that the engine itself goes on to use.
@@ -171,6 +174,8 @@ class ProcessState:
 
     def _left_threads(self) -> bool:
         """Whether threads have begun that may do something of their own accord."""
+        if _hidden_threads() > self._hidden:
+            return True
         begun = set(sys._current_frames()) - self._threads
         if not begun:
             return False
@@ -205,6 +210,12 @@ def _names(owner: ModuleType | type, left_out: tuple[str, ...]) -> _Names | None
         return _Names(owner, names, get, get(vars(owner))) if functions else None
     except KeyError:
         return None
+
+
+def _hidden_threads() -> int:
+    """How many threads of Python's the module threading does not know: begun by ``_thread``."""
+    main, listed = threading.main_thread(), threading.enumerate()
+    return _thread._count() - sum(each is not main and each.daemon is not None for each in listed)
 
 
 def _busy(thread: threading.Thread) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import time
-import traceback
 from collections.abc import Mapping, Sequence
 from functools import singledispatchmethod
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 from harness import config
 from harness.data.images import rgb
 from harness.data.opening import open_dataset
+from harness.errors import traced
 from harness.execution import allowance, seeding, statistics
 from harness.execution.cache import Budget, Decoder, FeatureMemory, Memory, read_mask
 from harness.execution.outcome import Missing, Outcome
@@ -118,7 +118,7 @@ class Worker:
             error = self.decoder.failure or raised
             if self.decoder.failure is not None:
                 self.features.forget()
-            outcome.fail(error, traceback.format_exc())
+            outcome.fail(error, traced(raised))
             self._forget(payload)
         if not done:  # else nothing was called that could change anything
             outcome.replace = outcome.replace or self._process.changed()

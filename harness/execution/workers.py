@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from concurrent.futures import Future, wait
 
@@ -40,7 +41,12 @@ class Workers:
 
     def run(self, schedule: Schedule, write: Write, listener: Listener) -> None:
         """Do everything the schedule holds."""
-        self._loop.result().run(schedule, write, listener)
+        loop = self._loop.result()
+        handler = signal.getsignal(signal.SIGTERM)
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            # Ray has put one before it that prints a stack of its own code.
+            signal.signal(signal.SIGTERM, handler)
+        loop.run(schedule, write, listener)
 
     def renew(self) -> None:
         """Have only workers that have not had a task yet."""

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import math
 import os
+import random
 import sys
-import threading
-import time
+import tempfile
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image as Picture
+from torch import nn
 
 from harness.interface import Features, Image, Prediction, Queries, Support
+from toys._harms import zero
+from toys.harms import HARMS
 from toys.methods import Near
-
-
-def zero(array: Any) -> None:
-    """Write over numpy's flag, as a careless ``torch.from_numpy(...).mul_()`` does."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.from_numpy(array).mul_(0)
 
 
 class Writes(Near):
@@ -121,17 +121,32 @@ class Sensitive(Near):
     preload = ("torch",)
 
     def predict(self, queries: Queries) -> Prediction:
-        prediction = super().predict(queries)
-        weights = torch.full((len(prediction.scores),), 1 / 3, requires_grad=True)
-        (weights * weights).sum().backward()
+        right = super().predict(queries)
+        count = len(right.scores)
+        weights = torch.full((count,), 1 / 3, requires_grad=True)
+        (nn.functional.relu(weights) * weights).sum().backward()
+        layer = nn.Linear(3, 1)
         warnings.warn("nobody minds", stacklevel=1)
         with np.errstate(invalid="ignore"):
-            ranks = np.argsort(prediction.scores)
+            ranks = np.argsort(right.scores)
         np.array([1e300]) * 1e300
         print("a word", file=sys.stderr)
-        extra = ranks + weights.detach().numpy().astype(np.float64) + float(weights.grad.sum())
-        extra += len(os.environ.get("OMP_NUM_THREADS", "")) + (os.getcwd() == "/")
-        return Prediction((prediction.scores + extra).astype(np.float64), prediction.maps)  # type: ignore[arg-type]
+        picture = Picture.fromarray(queries.images[0].pixels).resize((4, 4))
+        with tempfile.TemporaryFile("w+") as file:
+            json.dump([random.random(), *ranks.tolist()], file)
+            file.seek(0)
+            drawn = json.load(file)[0]
+        numbers = [
+            float(weights.grad.sum()),
+            float(layer(torch.ones(1, 3)).detach().sum()),
+            float(torch.randn(()) + np.random.random()) + drawn,  # noqa: NPY002
+            float(np.asarray(picture).mean()),
+            math.sqrt(count) + float(str(np.float32(1 / 3))) + 1e-310 * count * 1e300,
+            len(os.environ.get("OMP_NUM_THREADS", "")) + (os.getcwd() == "/"),
+            *copy.deepcopy([torch.get_num_threads(), sys.getrecursionlimit() // 1_000]),
+        ]
+        extra = ranks + weights.detach().numpy().astype(np.float64) + math.fsum(numbers)
+        return Prediction((right.scores + extra).astype(np.float64), right.maps)  # type: ignore[arg-type]
 
 
 class Harms(Near):
@@ -149,71 +164,6 @@ class Harms(Near):
         self.how = how
 
     def predict(self, queries: Queries) -> Prediction:
-        prediction = super().predict(queries)
-        HARMS[self.how]()
-        return prediction
-
-
-def _thread() -> None:
-    threading.Thread(target=time.sleep, args=(100,), daemon=True).start()
-
-
-def _patched() -> None:
-    np.argsort = lambda a, *_, **__: np.zeros(len(a), int)
-
-
-def _broken() -> None:
-    np.argsort = None  # type: ignore[assignment]
-    raise RuntimeError("argsort is gone")
-
-
-def _own_module() -> None:
-    import harness.data.images as images
-
-    images.resize = None  # type: ignore[assignment]
-
-
-def _fork() -> None:
-    os.fork()
-
-
-def _silent() -> None:
-    os.closerange(3, 200)
-    time.sleep(100)
-
-
-class Odd(Exception):
-    """An exception that cannot even be shown."""
-
-    def __str__(self) -> str:
-        raise ValueError("no words")
-
-
-def _raise(error: BaseException) -> Callable[[], None]:
-    def go() -> None:
-        raise error
-
-    return go
-
-
-#: what a method does at the end of a prediction that is otherwise right
-HARMS: dict[str, Callable[[], Any]] = {
-    "argsort replaced": _patched,
-    "argsort gone": _broken,
-    "engine replaced": _own_module,
-    "stderr closed": lambda: os.close(2),
-    "stdout closed": lambda: sys.stdout.close(),
-    "float64": lambda: torch.set_default_dtype(torch.float64),
-    "no gradients": lambda: torch.set_grad_enabled(False),
-    "seterr": lambda: np.seterr(all="raise"),
-    "warnings": lambda: warnings.simplefilter("error"),
-    "environment": lambda: os.environ.update(OMP_NUM_THREADS="7"),
-    "elsewhere": lambda: os.chdir("/"),
-    "thread": _thread,
-    "fork": _fork,
-    "files closed": _silent,
-    "output": lambda: print("x" * 1_000_000),
-    "long words": _raise(RuntimeError("y" * 1_000_000)),
-    "strange words": _raise(RuntimeError("\udcff \x1b[31m red \x07")),
-    "no words": _raise(Odd()),
-}
+        right = super().predict(queries)
+        answer = HARMS[self.how].do(queries, right)
+        return answer[0] if isinstance(answer, tuple) and len(answer) == 1 else right
