@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,8 @@ def personalization(generator: DreamBooth, repeat: int) -> tuple[float, float, i
 
     whole, alone = [], []
     for i in range(repeat + 1):
-        whole.append(seconds(lambda i=i: generator.personalize([noise_image(i + 1, side)], 0)))
+        one = partial(generator.personalize, [noise_image(i + 1, side)], 0)
+        whole.append(seconds(one))
         alone.append(float(np.median([seconds(bare) for _ in trail])))
     return float(np.median(whole[1:])), float(np.median(alone[1:])), len(trail), batch
 

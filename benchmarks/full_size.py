@@ -163,7 +163,7 @@ class Peak:
     def gib(self) -> float:
         """Highest so far."""
         if self._cuda:
-            return torch.cuda.max_memory_allocated() / 2**30
+            return float(torch.cuda.max_memory_allocated()) / 2**30
         lines = Path("/proc/self/status").read_text().splitlines()
         line = next(one for one in lines if one.startswith("VmHWM"))
         return int(line.split()[1]) / 2**20
@@ -191,7 +191,7 @@ def evaluation_flops(generator: DreamBooth) -> float:
     z = torch.randn(1, *generator._shape, device=generator._device)
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         generator._unet(z, 1, encoder_hidden_states=generator._free)
-    return counter.get_total_flops() / 1e12
+    return float(counter.get_total_flops()) / 1e12
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ import argparse
 import importlib
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from harness.execution.cache import FeatureMemory
 from harness.interface import Image, Method, Queries, Support
 
 # name -> class, parameters: the settings of the sweep, and what few-shot runs use by default
-SETTINGS = {
+SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "padim": ("methods.padim:Padim", {"channels": 100}),
     "patchcore": ("methods.patchcore:Patchcore", {"coreset": 0.1, "neighbours": 9}),
     "patchcore-full": ("methods.patchcore:Patchcore", {}),
@@ -49,7 +50,8 @@ def pictures(count: int, noise: bool) -> list[Image]:
 def load(name: str) -> Method:
     where, parameters = SETTINGS[name]
     module, _, attribute = where.partition(":")
-    return getattr(importlib.import_module(module), attribute)(**parameters)
+    method: Method = getattr(importlib.import_module(module), attribute)(**parameters)
+    return method
 
 
 def timed(

@@ -91,7 +91,9 @@ def reconstruct(vae: diffusers.AutoencoderKL, pixels: NDArray[np.uint8]) -> NDAr
     x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.inference_mode():
         y = vae.decode(vae.encode(x).latent_dist.mode()).sample
-    return ((y[0].permute(1, 2, 0).clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
+    scaled = (y[0].permute(1, 2, 0).clamp(-1, 1) + 1) * 127.5
+    picture: NDArray[np.uint8] = scaled.round().byte().numpy()
+    return picture
 
 
 def zero_shot(data: Dataset, category: str, most: int, judge: ZeroShot) -> tuple[float, float, int]:

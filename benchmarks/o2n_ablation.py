@@ -18,6 +18,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -83,8 +84,8 @@ def read_cells(folder: Path, method: str | None = None) -> list[Cell]:
             for name in table.columns
             if name.startswith("part.")
         }
-        where = path.parts[-4:-1]
-        cells.append(Cell(*where, int(shots), int(seed), labels, parts))
+        of, dataset, category = path.parts[-4:-1]
+        cells.append(Cell(of, dataset, category, int(shots), int(seed), labels, parts))
     if not cells:
         which = f"method {method}" if method else "any method"
         raise FileNotFoundError(
@@ -111,8 +112,8 @@ def ablation(cells: list[Cell], alpha: float, beta: float) -> pd.DataFrame:
 
 def table(frame: pd.DataFrame) -> Iterator[str]:
     """Lines of text: means, spreads and paired differences, per dataset and shots."""
-    summary = aggregate.summary_frame(frame).set_index(["dataset", "shots", "method"])
-    paired = {}
+    summary: Any = aggregate.summary_frame(frame).set_index(["dataset", "shots", "method"])
+    paired: dict[str, Any] = {}
     runs = {m: intervals.runs(frame, None, m) for m in ("image_auroc", "image_auprc")}
     for name in FUSIONS:
         if name != ALL:

@@ -87,9 +87,9 @@ class Meter:
         """Nothing to note."""
 
 
-def chain(tasks: int) -> Plan:
+def chain(count: int) -> Plan:
     """Tasks of one kind whose artifacts are there, so that a worker has nothing to do."""
-    keys = [f"{i:032x}" for i in range(tasks)]
+    keys = [f"{i:032x}" for i in range(count)]
     tasks: dict[str, Task] = {
         key: Prepare(key=key, affinity=f"prior/{i % 8}", generator="", object_name="")
         for i, key in enumerate(keys)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,7 +97,12 @@ def compare(
     """
     auxiliary = world.auxiliary(train)
     rows, losses = [], np.zeros(0, np.float32)
-    for changed in ({"epochs": 0}, {"epochs": ADAPTING, "learning_rate": 0.0}, {}):
+    changes: tuple[dict[str, Any], ...] = (
+        {"epochs": 0},
+        {"epochs": ADAPTING, "learning_rate": 0.0},
+        {},
+    )
+    for changed in changes:
         regad = Regad(**{**method, **changed})
         regad.setup("cpu", FeatureMemory(1 << 28))
         state = regad.train(auxiliary)

@@ -18,7 +18,7 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from harness import config
 from harness.execution.schedule import Schedule
@@ -96,7 +96,7 @@ def inputs(sweep: Sweep) -> PlanInputs:
     return PlanInputs(tuple(categories), tuple(codes), generators, auxiliary, "metrics")
 
 
-def _code(kind: str, use: str, params: config.Params, digest: str) -> Code:
+def _code(kind: str, use: str, params: dict[str, Any], digest: str) -> Code:
     plugin = config.build(kind, use, params)
     names = ("gpus", "auxiliary", "auxiliary_per_shots", "personalized", "prior")
     return Code(digest, **{n: getattr(plugin, n) for n in names if hasattr(plugin, n)})

@@ -34,7 +34,7 @@ class Listed(Dataset):
         Mapping[str, str]
     ] = {}  # category -> words, where the name itself will not do
     levels: ClassVar[int] = 2  # how far below the root the tree may begin
-    layout: ClassVar[str] = ""  # what the tree looks like, for errors
+    layout: str = ""  # what the tree looks like, for errors
 
     def __init__(self, root: str | Path) -> None:
         self.root: Path = Path(root)

@@ -41,5 +41,7 @@ def marked(contents: bytes | Path, threshold: int = 0) -> NDArray[np.bool_]:
         values = np.asarray(picture)
         if picture.mode in ("LA", "PA", "RGBA"):
             values = values[..., :-1]
-    region = values if values.dtype == np.bool_ else values > threshold
-    return region if region.ndim == 2 else region.any(axis=-1)
+    region: NDArray[np.bool_] = (
+        values if values.dtype == np.bool_ else np.asarray(values > threshold)
+    )
+    return region if region.ndim == 2 else np.asarray(region.any(axis=-1))

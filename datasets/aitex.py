@@ -177,8 +177,8 @@ def _by_strip(strips: list[list[Sample]]) -> Partition:
             fabrics.setdefault(fabric, {}).setdefault(number, []).append(tile)
     train: list[Sample] = []
     test: list[Sample] = []
-    for fabric in fabrics.values():
-        kept, tested = three_quarters(list(fabric))
-        train += [tile for number in kept for tile in fabric[number]]
-        test += [tile for number in tested for tile in fabric[number]]
+    for numbers in fabrics.values():
+        kept, tested = three_quarters(list(numbers))
+        train += [tile for number in kept for tile in numbers[number]]
+        test += [tile for number in tested for tile in numbers[number]]
     return train, test

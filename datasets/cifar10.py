@@ -120,7 +120,7 @@ class _Batch(pickle.Unpickler):
 
 def _reconstruct(kind: type, shape: tuple[int, ...], code: bytes) -> NDArray[Any]:
     """Stand in for numpy's function, which moved between versions: an array yet to be filled."""
-    return np.ndarray.__new__(np.ndarray, shape, code)
+    return np.ndarray.__new__(np.ndarray, shape, code.decode())
 
 
 def _frombuffer(

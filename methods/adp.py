@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from methods._ops.prompts import anomalous_probability, unit
 from methods._ops.windows import nearest, spread, upsample
 
 _ENCODER = {"model": "ViT-H-14", "weights": "laion2b_s32b_b79k"}
-_CONCEPTS = ("normal", "anomalous")
+_CONCEPTS: tuple[Literal["normal", "anomalous"], ...] = ("normal", "anomalous")
 
 
 class Adp(Method):
@@ -70,7 +70,7 @@ class Adp(Method):
     pool is not looked at.
     """
 
-    gpus: ClassVar[float] = 0.25
+    gpus = 0.25
 
     def __init__(
         self,
@@ -107,11 +107,9 @@ class Adp(Method):
 
     def setup(self, device: str, features: Features) -> None:
         """Load the encoder."""
-        from methods._encoders.load import load_encoder
+        from methods._encoders.load import load_text_encoder
 
-        self._encoder = load_encoder(self.encoder, device, features)
-        if not self._encoder.has_text:
-            raise ValueError(f"adp: {self._encoder.name} embeds no sentences; take a CLIP")
+        self._encoder = load_text_encoder("adp", self.encoder, device, features)
         self._tau = self.temperature or 1 / self._encoder.logit_scale
 
     def fit(self, support: Support) -> None:
@@ -188,7 +186,8 @@ def _digest(pixels: NDArray[np.uint8]) -> str:
 
 
 def _floats(values: torch.Tensor) -> NDArray[np.float32]:
-    return values.float().cpu().numpy()
+    array: NDArray[np.float32] = values.float().cpu().numpy()
+    return array
 
 
 def _wrong(name: str, constraint: str, value: Any) -> ValueError:

@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -69,9 +68,9 @@ class Coop(Method):
     8 % would often cut the defect off); float32 throughout.
     """
 
-    auxiliary: ClassVar[bool] = True
-    auxiliary_per_shots: ClassVar[bool] = True
-    gpus: ClassVar[float] = 0.25
+    auxiliary = True
+    auxiliary_per_shots = True
+    gpus = 0.25
     note = "our CoOp adaptation"
 
     def __init__(
@@ -106,12 +105,10 @@ class Coop(Method):
 
     def setup(self, device: str, features: Features) -> None:
         """Load the encoder."""
-        from methods._encoders.load import load_encoder
+        from methods._encoders.load import load_text_encoder
 
         self._features = features
-        self._encoder = load_encoder(self.encoder, device, features)
-        if not self._encoder.has_text:
-            raise ValueError(f"coop: {self._encoder.name} embeds no sentences; take a CLIP")
+        self._encoder = load_text_encoder("coop", self.encoder, device, features)
 
     def train(self, auxiliary: Auxiliary) -> Arrays:
         """Learn the context words."""

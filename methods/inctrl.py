@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -82,8 +82,8 @@ class Inctrl(Method):
     """
 
     auxiliary: bool = True
-    auxiliary_per_shots: ClassVar[bool] = True
-    gpus: ClassVar[float] = 0.25
+    auxiliary_per_shots = True
+    gpus = 0.25
 
     def __init__(
         self,
@@ -126,12 +126,10 @@ class Inctrl(Method):
 
     def setup(self, device: str, features: Features) -> None:
         """Load the encoder."""
-        from methods._encoders.load import load_encoder
+        from methods._encoders.load import load_text_encoder
 
         self._device, self._features = device, features
-        self._encoder = load_encoder(self.encoder, device, features)
-        if not self._encoder.has_text:
-            raise ValueError(f"inctrl: {self._encoder.name} embeds no sentences; take a CLIP")
+        self._encoder = load_text_encoder("inctrl", self.encoder, device, features)
         depth = max(self._encoder.dims)
         self._levels = self.levels or tuple(round(depth * n / 12) for n in (7, 9, 11))
 
@@ -142,7 +140,8 @@ class Inctrl(Method):
         if self.trained_by is not None:
             return read_checkpoint(self.trained_by.path(auxiliary.shots, auxiliary))
         texts = {c.object_name: self._text(c.object_name) for c in auxiliary.categories}
-        net = optimizer = None
+        net: Any = None  # made as the first batch says how long features are
+        optimizer: Any = None
         for batch in islice(_batches(auxiliary, self.batch), self.epochs * self.steps):
             images, references, residuals = self._compared(batch)
             text = torch.stack([texts[trial.object_name] for trial in batch])
@@ -159,7 +158,8 @@ class Inctrl(Method):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        return net.arrays()
+        arrays: Arrays = net.arrays()
+        return arrays
 
     def load(self, state: Arrays) -> None:
         """Take the adapter and the heads."""
@@ -277,7 +277,8 @@ def _batches(auxiliary: Auxiliary, size: int) -> Iterator[list[Trial]]:
     """
     rng = np.random.default_rng(auxiliary.seed)
     shots = auxiliary.shots or 1
-    pools, trials = [], ([], [])
+    pools: list[list[Image]] = []
+    trials: tuple[list[tuple[int, Any]], list[tuple[int, Any]]] = ([], [])  # normal, anomalous
     for number, category in enumerate(auxiliary.categories):
         test = list(zip(category.test, category.labels, strict=True))
         pools.append([*category.train, *(image for image, label in test if not label)])
@@ -323,4 +324,5 @@ def _probability(images: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
 
 
 def _floats(values: torch.Tensor) -> NDArray[np.float32]:
-    return values.float().cpu().numpy()
+    array: NDArray[np.float32] = values.float().cpu().numpy()
+    return array

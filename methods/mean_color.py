@@ -72,4 +72,5 @@ def cell_means(pixels: NDArray[np.uint8], grid: int) -> NDArray[np.float32]:
     rows, columns = (np.arange(grid) * side // grid for side in (height, width))
     sums = np.add.reduceat(np.add.reduceat(pixels.astype(np.float64), rows, 0), columns, 1)
     heights, widths = np.diff(rows, append=height), np.diff(columns, append=width)
-    return (sums / (255 * np.outer(heights, widths)[..., None])).astype(np.float32)
+    means: NDArray[np.float32] = sums / (255 * np.outer(heights, widths)[..., None])
+    return means.astype(np.float32)

@@ -9,7 +9,7 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -35,6 +35,10 @@ from methods._o2n.views import shaped, unstacked
 from methods._ops.crop import framed
 from methods._ops.parameters import LevelNumbers, OddSide, Share, Sigma, Size
 from methods._ops.prompts import anomalous_probability, compose, prototypes, unit
+
+if TYPE_CHECKING:
+    from methods._o2n.text import TextLayers
+
 
 _log = logging.getLogger(__name__)
 #: queries whose features are held at a time; a multiple of what encoders take at a time on a GPU
@@ -230,13 +234,11 @@ class O2n(Method):
 
     def setup(self, device: str, features: Features) -> None:
         """Load the encoder, and the autoencoder where one is named."""
-        from methods._encoders.load import load_encoder
+        from methods._encoders.load import load_text_encoder
         from methods._o2n.views import Autoencoder
 
         self._device, self._features = device, features
-        self._encoder = load_encoder(self.encoder, device, features)
-        if not self._encoder.has_text:
-            raise ValueError(f"o2n: {self._encoder.name} embeds no sentences; take a CLIP")
+        self._encoder = load_text_encoder("o2n", self.encoder, device, features)
         self._levels = self.levels or default_levels(self._encoder.dims)
         self._autoencoder = None
         if self.autoencoder is not None:
@@ -244,7 +246,7 @@ class O2n(Method):
             self._autoencoder = Autoencoder(*named, device, features)
         if self._personalizer is not None:
             self._personalizer.setup(device, features)
-        self._layers = None  # until ``load``
+        self._layers: TextLayers | None = None  # until ``load``
 
     def train(self, auxiliary: Auxiliary) -> Arrays:
         """Train the linear layers; see ``methods/_o2n/text.py``."""
@@ -264,9 +266,9 @@ class O2n(Method):
         """Take the linear layers."""
         from methods._o2n.text import TextLayers
 
-        self._layers = TextLayers.of(state, self._device)
+        self._layers = layers = TextLayers.of(state, self._device)
         expected = [self._encoder.dims[level] for level in self._levels]
-        trained = [weight.shape[1] for weight in self._layers.weights]
+        trained = [weight.shape[1] for weight in layers.weights]
         if trained != expected:
             raise ValueError(
                 f"o2n: the trained layers are for levels of {trained} channels, but levels "
@@ -353,7 +355,8 @@ class O2n(Method):
 
     def _text(self, images: Sequence[Image]) -> Levels:
         """Anomalous probability by sentences; one cell per image in the class token's reading."""
-        if self._layers is None:
+        layers = self._layers
+        if layers is None:
             embeddings = torch.stack([encoding.image for encoding in self._encode(images)])
             probability = anomalous_probability(embeddings, self._sentences, self.temperature)
             return [probability[:, None, None]]
@@ -361,7 +364,7 @@ class O2n(Method):
         def compute(batch: Sequence[Image]) -> list[tuple[torch.Tensor, ...]]:
             levels = zip(*(encoding.levels for encoding in self._encode(batch)), strict=True)
             stacked = [torch.stack(level) for level in levels]
-            probabilities = self._layers.probabilities(stacked, self._sentences, self.temperature)
+            probabilities = layers.probabilities(stacked, self._sentences, self.temperature)
             return [tuple(level[i].clone() for level in probabilities) for i in range(len(batch))]
 
         # The same for all supports, so it is remembered.

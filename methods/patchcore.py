@@ -151,7 +151,7 @@ class Patchcore(Method):
 
     def _scores(self, patches: torch.Tensor, distances: torch.Tensor | None) -> torch.Tensor:
         """Image scores (N,) of centred patches (N, p, d), whose distances may be known."""
-        if self._averages:
+        if self._averages and distances is not None:
             return distances.flatten(1).amax(1)
         farthest = (
             self._bank.farthest(patches) if distances is None else distances.flatten(1).argmax(1)

@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -93,8 +93,8 @@ class Regad(Method):
 
     shots = range(1, 1_000_000)
     auxiliary: bool = True
-    auxiliary_per_shots: ClassVar[bool] = True
-    gpus: ClassVar[float] = 0.25
+    auxiliary_per_shots = True
+    gpus = 0.25
 
     def __init__(
         self,

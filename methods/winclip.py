@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -74,8 +74,8 @@ class Winclip(Method):
     as 0 in harmonic means. Without references, the score and map are the text's.
     """
 
-    shots: ClassVar[range] = range(1_000_000)
-    gpus: ClassVar[float] = 0.25
+    shots = range(1_000_000)
+    gpus = 0.25
 
     def __init__(
         self,
@@ -107,12 +107,10 @@ class Winclip(Method):
 
     def setup(self, device: str, features: Features) -> None:
         """Load the encoder."""
-        from methods._encoders.load import load_encoder
+        from methods._encoders.load import load_text_encoder
 
         self._features = features
-        self._encoder = load_encoder(self.encoder, device, features)
-        if not self._encoder.has_text:
-            raise ValueError(f"winclip: {self._encoder.name} embeds no sentences; take a CLIP")
+        self._encoder = load_text_encoder("winclip", self.encoder, device, features)
 
     def fit(self, support: Support) -> None:
         """Embed the object's sentences, and keep the references' windows and patches."""
@@ -187,4 +185,5 @@ class Winclip(Method):
 
 
 def _floats(values: torch.Tensor) -> NDArray[np.float32]:
-    return values.float().cpu().numpy()
+    array: NDArray[np.float32] = values.float().cpu().numpy()
+    return array

@@ -5,12 +5,13 @@ from __future__ import annotations
 import colorsys
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Field = NDArray[np.float32]  # (S, S)
-Colour = NDArray[np.float32]  # (3,) or (S, S, 3), RGB in [0, 1]
+Field = NDArray[np.floating[Any]]  # (S, S), of 32 bits where it is drawn with
+Colour = NDArray[np.floating[Any]]  # (3,) or (S, S, 3), RGB in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -105,12 +106,14 @@ def cells(
 def step(x: Field, edge: float, width: float) -> Field:
     """0 below ``edge``, 1 above, smooth over ``width``."""
     t = np.clip((x - np.float32(edge)) / np.float32(width) + np.float32(0.5), 0, 1)
-    return (t * t * (3 - 2 * t)).astype(np.float32)
+    smooth: Field = (t * t * (3 - 2 * t)).astype(np.float32)
+    return smooth
 
 
 def wave(x: Field) -> Field:
     """Triangle-free cosine bump: 0 at integers, 1 halfway."""
-    return (0.5 - 0.5 * np.cos(x * np.float32(2 * np.pi))).astype(np.float32)
+    bump: Field = (0.5 - 0.5 * np.cos(x * np.float32(2 * np.pi))).astype(np.float32)
+    return bump
 
 
 def hsv(h: float, s: float, v: float) -> Colour:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets._rendering.base import (
+    Colour,
     Field,
     Plane,
     bilinear_noise,
@@ -29,7 +30,7 @@ LEAST = 0.12  # coverage below this is not drawn, so that every pixel of a mask 
 class Damage:
     """Colours with the defect, float32 (S, S, 3), and where it is, bool (S, S)."""
 
-    colour: NDArray[np.float32]
+    colour: Colour
     mask: NDArray[np.bool_]
 
 
@@ -84,18 +85,17 @@ def _strokes(size: int, points: NDArray[np.float64], width: float) -> Field:
     return step(-np.sqrt(nearest), -width, 2.0 / size)
 
 
-def _contrast(
-    rng: np.random.Generator, plane: Plane, alpha: Field, amount: float
-) -> NDArray[np.float32]:
+def _contrast(rng: np.random.Generator, plane: Plane, alpha: Field, amount: float) -> Colour:
     """A greyish colour clearly lighter or darker than what it covers."""
     around = plane.colour[alpha > 0.3] if (alpha > 0.3).any() else plane.colour.reshape(-1, 3)
     mean = around.mean(axis=0)
     lighter = mean.mean() < rng.uniform(0.3, 0.6)
     goal = mean + amount if lighter else mean - amount
-    return np.clip(goal + rng.uniform(-0.04, 0.04, 3), 0.02, 0.98).astype(np.float32)
+    colour: Colour = np.clip(goal + rng.uniform(-0.04, 0.04, 3), 0.02, 0.98).astype(np.float32)
+    return colour
 
 
-def _blend(plane: Plane, paint: NDArray[np.float32], alpha: Field, bound: bool = True) -> Damage:
+def _blend(plane: Plane, paint: Colour, alpha: Field, bound: bool = True) -> Damage:
     """Lay ``paint`` over the plane; ``bound`` keeps it on the object."""
     alpha = alpha * plane.region if bound else alpha
     alpha = np.where(alpha < LEAST, 0, alpha).astype(np.float32)

@@ -184,7 +184,7 @@ def capsule(style: Rng, item: Rng, size: int) -> Plane:
         1.05 - 0.5 * (d / radius) ** 2 + 0.35 * step(-np.abs(y + radius * 0.45), -0.05, 0.1)
     )
     seam = np.float32(item.normal(0, 0.01))
-    colour = mix(left, right, step(x, seam, edge(size)))
+    colour = mix(left, right, step(x, float(seam), edge(size)))
     band = 1 - 0.2 * step(-np.abs(x - seam - 0.04), -0.012, 0.03)
     stroke = style.random(6)
     letters = np.zeros_like(x)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets._rendering import evaluation, objects, textures
-from datasets._rendering.base import Plane, bilinear_noise
+from datasets._rendering.base import Colour, Plane, bilinear_noise
 from datasets._rendering.defects import DEFECTS, Damage
 
 Family = Callable[[np.random.Generator, np.random.Generator, int], Plane]
@@ -102,14 +102,15 @@ def render(
     return Rendering(best[1], clean, best[2], defect)
 
 
-def _camera(rng: np.random.Generator, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _camera(rng: np.random.Generator, size: int) -> tuple[Colour, Colour]:
     """Light falling across the picture, (S, S, 1), and sensor noise, (S, S, 1)."""
     light = 1.0 + 0.05 * rng.uniform(-1, 1) + 0.08 * bilinear_noise(rng, size, 1, 1)
     grain = rng.standard_normal((size, size), dtype=np.float32) * rng.uniform(0.004, 0.009)
     return light[..., None].astype(np.float32), grain[..., None].astype(np.float32)
 
 
-def _expose(
-    colour: NDArray[np.float32], light: NDArray[np.float32], grain: NDArray[np.float32]
-) -> NDArray[np.uint8]:
-    return (np.clip(colour * light + grain, 0, 1) * 255 + 0.5).astype(np.uint8)
+def _expose(colour: Colour, light: Colour, grain: Colour) -> NDArray[np.uint8]:
+    exposed: NDArray[np.uint8] = (np.clip(colour * light + grain, 0, 1) * 255 + 0.5).astype(
+        np.uint8
+    )
+    return exposed

@@ -93,9 +93,17 @@ class Editor:
                 if strength < 1:
                     t = torch.full((end - first,), trail[0], device=device)
                     latents = model.noised(self.parts, z[now], latents, t)
-                texts = (conditions[now], self.free)
-                how = (self.guidance, self.scheduler, self.dtype)
-                latents = model.denoise(self.parts, self.unet, latents, trail, *texts, *how)
+                latents = model.denoise(
+                    self.parts,
+                    self.unet,
+                    latents,
+                    trail,
+                    conditions[now],
+                    self.free,
+                    self.guidance,
+                    self.scheduler,
+                    self.dtype,
+                )
             return model.decode(self.parts, latents, self.vae_dtype)
 
         return torch.cat(self._batches(run, len(z), cpu_batch))

@@ -174,7 +174,9 @@ def factor(parts: Parts) -> int:
 def autocast(device: str, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
     """Mixed precision; none for float32 or None."""
     kind = torch.device(device).type
-    return torch.autocast(kind, dtype=dtype, enabled=dtype not in (None, torch.float32))
+    mixed = dtype not in (None, torch.float32)
+    context: AbstractContextManager[Any] = torch.autocast(kind, dtype=dtype, enabled=mixed)
+    return context
 
 
 @contextmanager
@@ -225,7 +227,9 @@ def to_tensor(pixels: np.ndarray, size: int | None, device: str) -> torch.Tensor
 
 def to_pixels(images: torch.Tensor) -> np.ndarray:
     """Float (N, 3, H, W) in [0, 1] -> uint8 (N, H, W, 3)."""
-    return (images * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+    rounded = (images * 255).round().clamp(0, 255).byte()
+    pixels: np.ndarray = rounded.permute(0, 2, 3, 1).cpu().numpy()
+    return pixels
 
 
 def encode(parts: Parts, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -318,8 +322,9 @@ def denoise(
     float32 tensor like ``z``
     """
     n = len(z)
-    guided = guidance != 1 and unconditional is not None
-    if guided:
+    guided = False
+    if guidance != 1 and unconditional is not None:
+        guided = True
         condition = torch.cat([unconditional.expand(n, -1, -1), condition])
     before: tuple[float, torch.Tensor] | None = None
     with torch.inference_mode(), autocast(parts.device, dtype):

@@ -69,8 +69,6 @@ class ClipEncoder:
         When the weights are neither here nor reachable.
     """
 
-    has_text = True
-
     def __init__(
         self,
         model: str,
@@ -222,7 +220,7 @@ def _config(model: str) -> dict[str, Any]:
         if not path.is_file():
             raise FileNotFoundError(f"encoder: no open_clip model description at {path}")
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
+            config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"encoder: {path} is not JSON: {error}") from error
         config = config.get("model_cfg", config)

@@ -64,8 +64,6 @@ class CnnEncoder:
         When the weights are neither here nor reachable.
     """
 
-    has_text = False
-
     def __init__(self, model: str, weights: str, device: str, features: Features) -> None:
         network, (mean, std) = build(model, weights)
         strides = [info["reduction"] for info in network.feature_info]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
 from pydantic import AfterValidator
 
 from harness.interface import Features, Image
 from methods._encoders.encoding import Encoding
 from methods._encoders.weights import IMAGENET_TAGS, PACKAGED
+
+if TYPE_CHECKING:
+    import torch
 
 #: runs anywhere: its weights come with the requirements
 LITE0 = {"model": "tf_efficientnet_lite0", "weights": "imagenet"}
@@ -21,8 +24,10 @@ class Encoder(Protocol):
     """What methods ask of an encoder, convolutional or transformer."""
 
     name: str  # names the network and its weights; part of every feature space
-    dims: Mapping[int, int]  # channels of each level
-    has_text: bool  # whether it embeds sentences too
+
+    @property
+    def dims(self) -> Mapping[int, int]:
+        """Channels of each level."""
 
     def encode(
         self,
@@ -33,6 +38,38 @@ class Encoder(Protocol):
         windows: Sequence[int] = (),
     ) -> list[Encoding]:
         """Encodings of images stretched to ``size`` pixels, one per image, remembered."""
+
+
+class Tower(Protocol):
+    """A text transformer that can be entered at the word embeddings: `TextTower` and its like."""
+
+    @property
+    def width(self) -> int:
+        """Length of a word embedding."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+
+    def words(self, sentences: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Word embeddings (n, length, width), and the index (n,) of each sentence's end token."""
+
+    def __call__(self, embeddings: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+        """Sentence embeddings (n, e), not normalised, of word embeddings (n, length, width)."""
+
+
+@runtime_checkable
+class TextEncoder(Encoder, Protocol):
+    """An encoder that embeds sentences too, in the space of its images: a CLIP."""
+
+    logit_scale: float  # by which its training multiplied cosines
+
+    @property
+    def text(self) -> Tower:
+        """What embeds sentences."""
+
+    def encode_text(self, sentences: Sequence[str]) -> torch.Tensor:
+        """Embeddings of sentences, float32 (n, e), not normalised."""
 
 
 def described(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,4 +146,22 @@ def load_encoder(spec: Mapping[str, Any], device: str, features: Features) -> En
             raise ValueError(f"encoder: neither timm nor open_clip has a model named {model}")
         return clip.ClipEncoder(model, weights, device, features, gelu, precision)
 
-    return features.get_or_create(f"encoder/{model}/{weights}/{gelu}/{precision}/{device}", load)
+    name = f"encoder/{model}/{weights}/{gelu}/{precision}/{device}"
+    encoder: Encoder = features.get_or_create(name, load)
+    return encoder
+
+
+def load_text_encoder(
+    method: str, spec: Mapping[str, Any], device: str, features: Features
+) -> TextEncoder:
+    """As `load_encoder`, for a method that compares images with sentences.
+
+    Raises
+    ------
+    ValueError
+        When it embeds no sentences, besides what `load_encoder` raises; ``method`` is named.
+    """
+    encoder = load_encoder(spec, device, features)
+    if not isinstance(encoder, TextEncoder):
+        raise ValueError(f"{method}: {encoder.name} embeds no sentences; take a CLIP")
+    return encoder

@@ -42,8 +42,6 @@ class MicroEncoder:
         When a file is missing.
     """
 
-    has_text = True
-
     def __init__(self, weights: str, device: str, features: Features) -> None:
         folder = micro_home(weights)
         self.name = f"micro/{weights}"

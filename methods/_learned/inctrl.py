@@ -86,12 +86,12 @@ class InctrlNet(nn.Module):
     @property
     def patches(self) -> int:
         """Number of patches that it was made for."""
-        return self.diff_head.projection1.in_features
+        return int(self.diff_head.projection1.in_features)
 
     @property
     def embedding(self) -> int:
         """Length of the image embeddings that it was made for."""
-        return self.diff_head_ref.projection1.in_features
+        return int(self.diff_head_ref.projection1.in_features)
 
     def context(self, references: torch.Tensor) -> torch.Tensor:
         """Mean adapted embedding (..., e) of k references (..., k, e)."""
@@ -139,7 +139,8 @@ class InctrlNet(nn.Module):
             tensors["diff_head.projection1.weight"].shape[1],
         )
         net.load_state_dict(tensors, strict=False)
-        return net.eval()
+        net.eval()
+        return net
 
 
 def read_checkpoint(path: Path) -> Arrays:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def acts(images: Sequence[Image], damages: int) -> list[Act]:
         source, kind = number % len(images), KINDS[number % len(KINDS)]
         key = f"{images[source].key}/{kind}/{number}"
         # Decoded when looked at, as any image; what is drawn depends on the key alone.
-        image = Image(key, lambda i=images[source], k=kind, key=key: _drawn(i, k, key))
+        image = Image(key, partial(_drawn, images[source], kind, key))
         played.append(Act(image, source, True))
     return played
 
@@ -52,9 +53,8 @@ class Personalizer:
     """
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
-        build = pydantic.validate_call(
-            DreamBooth.__init__, config=pydantic.ConfigDict(allow_inf_nan=False)
-        )
+        checked = pydantic.validate_call(config=pydantic.ConfigDict(allow_inf_nan=False))
+        build: Any = checked(DreamBooth.__init__)
         self._generator = DreamBooth.__new__(DreamBooth)
         try:
             build(self._generator, **parameters)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -153,7 +154,8 @@ def train(
         names = ", ".join(category.name for category in auxiliary.categories)
         raise ValueError(f"o2n: no auxiliary image has a defect mask to learn from, in {names}")
     epochs, mosaic = recipe.on([category.name for category in auxiliary.categories])
-    layers = optimizer = None
+    layers: Any = None  # made as the first batch says how long features are
+    optimizer: Any = None
     for _ in range(epochs):
         for batch in _batches(items, recipe.batch, rng):
             images, truth = [], []
@@ -180,7 +182,8 @@ def train(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    return layers
+    trained: TextLayers = layers
+    return trained
 
 
 def map_loss(logits: Sequence[torch.Tensor], masks: torch.Tensor) -> torch.Tensor:
@@ -250,4 +253,5 @@ def _quartered(masks: Sequence[NDArray[np.bool_]], size: int) -> NDArray[np.bool
 def _nearest(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
     """The mask at (size, size), each cell the source pixel at its centre."""
     rows, columns = (((np.arange(size) + 0.5) * side / size).astype(int) for side in mask.shape)
-    return mask[rows[:, None], columns]
+    nearest: NDArray[np.bool_] = mask[rows[:, None], columns]
+    return nearest

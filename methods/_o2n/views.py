@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,9 +43,7 @@ def unstacked(images: Sequence[Image], several: bool) -> list[list[Image]]:
         side = image.pixels.shape[0] // count
         return image.pixels[place * side : (place + 1) * side]
 
-    return [
-        [Image(f"{i.key}#{p}", lambda i=i, p=p: cut(i, p)) for i in images] for p in range(count)
-    ]
+    return [[Image(f"{i.key}#{p}", partial(cut, i, p)) for i in images] for p in range(count)]
 
 
 def shaped(images: Sequence[Image], like: Sequence[tuple[int, int]]) -> list[Image]:
@@ -57,9 +56,7 @@ def shaped(images: Sequence[Image], like: Sequence[tuple[int, int]]) -> list[Ima
     return [
         image
         if height == width
-        else Image(
-            f"{image.key}/{height}x{width}", lambda i=image, h=height, w=width: stretched(i, h, w)
-        )
+        else Image(f"{image.key}/{height}x{width}", partial(stretched, image, height, width))
         for image, (height, width) in zip(images, like, strict=True)
     ]
 
@@ -97,8 +94,7 @@ class Autoencoder:
     def reconstructions(self, images: Sequence[Image]) -> list[Image]:
         """Square reconstructions, made when they are first looked at."""
         return [
-            Image(f"{image.key}/{self.name}", lambda image=image: self._reconstruct(image))
-            for image in images
+            Image(f"{image.key}/{self.name}", partial(self._reconstruct, image)) for image in images
         ]
 
     def _reconstruct(self, image: Image) -> NDArray[np.uint8]:
@@ -107,4 +103,6 @@ class Autoencoder:
             return list(self._model.encode(self._parts, torch.stack(pixels), torch.float32))
 
         latent = torch.stack(self._features.get_or_compute(self.name, [image], compute))
-        return self._model.to_pixels(self._model.decode(self._parts, latent, torch.float32))[0]
+        decoded = self._model.decode(self._parts, latent, torch.float32)
+        pixels: NDArray[np.uint8] = self._model.to_pixels(decoded)[0]
+        return pixels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -38,12 +39,16 @@ def centre(pixels: Pixels, size: int, side: int, kernel: str) -> Pixels:
     return np.ascontiguousarray(pixels[top : top + side, left : left + side])
 
 
+def _centre(image: Image, size: int, side: int, kernel: str) -> Pixels:
+    return centre(image.pixels, size, side, kernel)
+
+
 def centres(images: Sequence[Image], size: int, side: int, kernel: str) -> list[Image]:
     """Centre squares as images of their own, made when they are asked for; see ``centre``."""
     return [
         Image(
             f"{image.key}/centre {side} of {size} {kernel}",
-            lambda image=image: centre(image.pixels, size, side, kernel),
+            partial(_centre, image, size, side, kernel),
         )
         for image in images
     ]

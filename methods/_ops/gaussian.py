@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 
@@ -91,7 +92,8 @@ class LowRank:
 
     def distances(self, levels: Levels) -> torch.Tensor:
         """Distances (N, H, W), float32, of N images with ``levels`` as at construction."""
-        along = norm = None
+        along: Any = None  # tensors from the first level on
+        norm: Any = None
         for level, mean, deviations, cells in zip(
             levels, self._means, self._deviations, self._cells, strict=True
         ):
@@ -114,9 +116,10 @@ class Factored:
     """
 
     def __init__(self, blocks: Iterable[Levels], ridge: float) -> None:
-        count, start = 0, None
+        count = 0
+        start: list[torch.Tensor] = []
         for levels in blocks:
-            if start is None:
+            if not start:
                 self._arrange(levels)
                 # Deviations from one of the images, for sums of squares that lose no precision.
                 start = [level[:1] for level in self._flat(levels)]

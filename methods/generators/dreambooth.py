@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -88,7 +88,7 @@ class DreamBooth(Generator):
     batch : images denoised at once on a GPU; halved by itself when memory is short
     """
 
-    prior: ClassVar[bool] = True
+    prior = True
     generate_parameters = ("steps", "text_share", "pool_strength")
     personalize_parameters = ("strength", "steps", "guidance", "prompts", "select")
 
@@ -373,9 +373,17 @@ class DreamBooth(Generator):
             if z is not None and strength < 1:
                 t = torch.full((end - first,), trail[0], device=self._device)
                 start = model.noised(self._parts, z[first:end], start, t)
-            texts = (conditions[first:end], self._free)
-            how = (guidance, self.scheduler, self._dtype)
-            return model.denoise(self._parts, self._unet, start, trail, *texts, *how)
+            return model.denoise(
+                self._parts,
+                self._unet,
+                start,
+                trail,
+                conditions[first:end],
+                self._free,
+                guidance,
+                self.scheduler,
+                self._dtype,
+            )
 
         return torch.cat(self._batches(run, len(noise), cpu_batch, "denoising"))
 

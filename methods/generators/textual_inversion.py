@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -103,9 +103,9 @@ class TextualInversion(Generator):
     - Images are stretched to a square and not flipped; latents are posterior modes.
     """
 
-    generate_parameters: ClassVar[tuple[str, ...]] = ("normal_strength",)
-    personalize_parameters: ClassVar[tuple[str, ...]] = ("normal_strength",)
-    gpus: ClassVar[float] = 1.0
+    generate_parameters = ("normal_strength",)
+    personalize_parameters = ("normal_strength",)
+    gpus = 1.0
 
     def __init__(
         self,
@@ -176,7 +176,7 @@ class TextualInversion(Generator):
     def setup(self, device: str, features: Features) -> None:
         """Load base and encoder, shared within the worker, and see that their words are one."""
         from methods._diffusion import edit, inversion
-        from methods._encoders.load import load_encoder
+        from methods._encoders.load import load_text_encoder
         from methods._learned import concepts
 
         self._device = device
@@ -187,11 +187,7 @@ class TextualInversion(Generator):
             f"unet:{self.base}:{device}", lambda: SharedUnet(self.base, device)
         )
         self._unet = self._shared.unet
-        self._encoder = load_encoder(self.encoder, device, features)
-        if not self._encoder.has_text:
-            raise ValueError(
-                f"textual_inversion: {self._encoder.name} embeds no sentences; take a CLIP"
-            )
+        self._encoder = load_text_encoder("textual_inversion", self.encoder, device, features)
         begin = concepts.word_vector(self._encoder.text, self.word)
         if not concepts.alike(begin, inversion.word_of(self._parts, self.word)):
             raise ValueError(

@@ -111,4 +111,5 @@ class MicroClip(nn.Module):
         if missing:
             raise ValueError(f"micro CLIP: {folder} lacks {missing[0]} and {len(missing) - 1} more")
         model.load_state_dict({k: state[k] for k in own})
-        return model.eval().requires_grad_(False)
+        model.eval().requires_grad_(False)
+        return model

@@ -13,6 +13,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,6 +134,7 @@ class Corpus:
             raise FileNotFoundError(
                 f"no renderings in {folder}; run python -m methods.micro.data --out {folder}"
             )
+        mode: Literal["r", "r+", "w+"]
         mode = "r" if not write else "r+" if (folder / "pairs.u8").is_file() else "w+"
         self.pairs: NDArray[np.uint8] = np.memmap(
             folder / "pairs.u8", np.uint8, mode, shape=(pairs, 2, SIZE, SIZE, 3)

@@ -149,7 +149,7 @@ def _crops(rng: np.random.Generator, data: NDArray[np.uint8], n: int = 2) -> NDA
     for _ in range(n):
         picture = data[rng.integers(len(data)), rng.integers(2)]
         top, left = rng.integers(0, SIDE - CROP + 1, 2)
-        crop = np.rot90(picture[top : top + CROP, left : left + CROP], rng.integers(4))
+        crop = np.rot90(picture[top : top + CROP, left : left + CROP], int(rng.integers(4)))
         if rng.random() < 0.5:
             crop = crop[:, ::-1]
         if rng.random() < 0.4:

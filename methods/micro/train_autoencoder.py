@@ -66,7 +66,7 @@ def _batch(rng: np.random.Generator, corpus: Corpus, whole: bool) -> NDArray[np.
     for _ in range(n):
         picture = corpus.pairs[rng.integers(corpus.ready), rng.integers(2)]
         top, left = rng.integers(0, SIZE - side + 1, 2)
-        crop = np.rot90(picture[top : top + side, left : left + side], rng.integers(4))
+        crop = np.rot90(picture[top : top + side, left : left + side], int(rng.integers(4)))
         if rng.random() < 0.5:
             crop = crop[:, ::-1]
         if rng.random() < 0.4:

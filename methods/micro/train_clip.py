@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,9 +33,9 @@ def pictures(corpus: Corpus, index: int) -> NDArray[np.uint8]:
     """
     rng = np.random.default_rng([index, 5])
     if index % 2:
-        pair = torch.from_numpy(np.array(corpus.pairs[index])).permute(0, 3, 1, 2).float()
-        pair = F.interpolate(pair, INPUT, mode="bilinear", align_corners=False)
-        both = pair.permute(0, 2, 3, 1).numpy()
+        small = torch.from_numpy(np.array(corpus.pairs[index])).permute(0, 3, 1, 2).float()
+        large = F.interpolate(small, INPUT, mode="bilinear", align_corners=False)
+        both = large.permute(0, 2, 3, 1).numpy()
     else:
         what = subject(index)
         drawn = render(what.family, (0, index), (0, index), INPUT, what.defect)
@@ -46,7 +47,8 @@ def pictures(corpus: Corpus, index: int) -> NDArray[np.uint8]:
     if rng.random() < 0.5:
         both = both * rng.uniform(0.6, 1.3) + rng.uniform(-25, 25)
     both = both + rng.standard_normal(both.shape, dtype=np.float32) * rng.choice([0, 0, 2, 5])
-    return np.clip(both, 0, 255).astype(np.uint8)
+    pair: NDArray[np.uint8] = np.clip(both, 0, 255).astype(np.uint8)
+    return pair
 
 
 def trunk_features(
@@ -157,7 +159,7 @@ def train_clip(out: Path, corpus: Corpus, minutes: float, resume: bool, seed: in
         )
 
 
-def _contrast(logits: torch.Tensor, subjects: list) -> torch.Tensor:
+def _contrast(logits: torch.Tensor, subjects: list[Any]) -> torch.Tensor:
     """Symmetric cross-entropy of pictures (rows) and captions; equal subjects share the target."""
     keys = [(what.words, damaged) for what in subjects for damaged in (True, False)]
     same = torch.tensor([[float(a == b) for a in keys] for b in keys], device=logits.device)
@@ -165,14 +167,15 @@ def _contrast(logits: torch.Tensor, subjects: list) -> torch.Tensor:
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def _name(rng: np.random.Generator, own: str, words: object) -> str:
+def _name(rng: np.random.Generator, own: str, words: Any) -> str:
     """Its own name, some general word, or one to three random words of the vocabulary."""
     kind = rng.random()
     if kind < 0.4:
         return own
     if kind < 0.6:
         return ANYTHING[rng.integers(len(ANYTHING))]
-    return words.decode(rng.integers(256, models.END - 1, rng.integers(1, 4)).tolist()).strip()
+    tokens = rng.integers(256, models.END - 1, rng.integers(1, 4)).tolist()
+    return str(words.decode(tokens)).strip()
 
 
 def _damage_states(rng: np.random.Generator) -> tuple[str, ...]:
