@@ -37,13 +37,13 @@ def plain_windows(tower: VisionTower, pixels: torch.Tensor) -> list[torch.Tensor
     sequence = torch.cat(
         [visual.class_embedding.expand(1, 1, -1), patches.flatten(2).transpose(1, 2)], 1
     ) + tower.positions(*grid)
-    found = []
+    embeddings = []
     for side in SIDES:
-        index = members(*grid, side) + 1
+        index = members(grid[0], grid[1], side) + 1
         index = torch.cat([torch.zeros_like(index[:, :1]), index], 1)
         stream = visual.transformer(visual.ln_pre(sequence[0, index]))
-        found.append(visual.ln_post(stream[:, 0]) @ visual.proj)
-    return found
+        embeddings.append(visual.ln_post(stream[:, 0]) @ visual.proj)
+    return embeddings
 
 
 def product_rate(repeats: int, rows: int = 2670, inner: int = 896, columns: int = 3584) -> float:

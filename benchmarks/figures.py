@@ -10,12 +10,13 @@ import argparse
 import gc
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,7 @@ class Figure:
 Figures = dict[str, Figure]
 
 
-def figure(
-    values: float | Sequence[float], unit: str, better: str = "lower", note: str = ""
-) -> Figure:
+def figure(values: ArrayLike, unit: str, better: str = "lower", note: str = "") -> Figure:
     """The median of one or more measurements."""
     array = np.atleast_1d(np.asarray(values, np.float64))
     return Figure(
@@ -54,9 +53,7 @@ def figure(
     )
 
 
-def ratio(
-    above: Sequence[float], below: Sequence[float], note: str = "", better: str = "higher"
-) -> Figure:
+def ratio(above: ArrayLike, below: ArrayLike, note: str = "", better: str = "higher") -> Figure:
     """How many times ``above`` is ``below``, pair by pair of interleaved measurements."""
     pairs = np.asarray(above, np.float64) / np.asarray(below, np.float64)
     return figure(pairs, "times", better, note)
@@ -98,18 +95,18 @@ def read(path: Path) -> Figures:
 
 def parsed(table: Mapping[str, Any]) -> Figures:
     """Figures of plain mappings; a spread may be left out or be the two ends."""
-    made = {}
+    figures = {}
     for name, one in table.items():
         if isinstance(one, Figure):
-            made[name] = one
+            figures[name] = one
             continue
         ends = one.get("spread") or (one["value"], one["value"])
         ends = (float(min(ends)), float(max(ends)))
         guess = "higher" if str(one["unit"]).endswith(("/s", " a second")) else "lower"
-        made[name] = Figure(
+        figures[name] = Figure(
             float(one["value"]), one["unit"], ends, one.get("better", guess), one.get("note", "")
         )
-    return made
+    return figures
 
 
 def shown(one: Figure) -> str:
@@ -126,10 +123,10 @@ def main(text: str | None, measure: Callable[[bool], Mapping[str, Any]]) -> None
     )
     parser.add_argument("--quick", action="store_true", help="fewer repeats")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
-    given = parser.parse_args()
-    figures = parsed(measure(given.quick))
+    arguments = parser.parse_args()
+    figures = parsed(measure(arguments.quick))
     width = max(map(len, figures), default=0)
     for name, one in figures.items():
         print(f"{name:{width}}  {shown(one)}{'  ' + one.note if one.note else ''}")
-    if given.json:
-        write(given.json, figures)
+    if arguments.json:
+        write(arguments.json, figures)

@@ -36,7 +36,7 @@ def toy_maps(count: int, seed: int = 0) -> tuple[NDArray[Any], NDArray[Any], NDA
             top, left = rng.integers(0, 200, 2)
             mask[top : top + rng.integers(10, 50), left : left + rng.integers(10, 50)] = True
     maps = rng.random(masks.shape, dtype=np.float32) + np.float32(0.3) * masks
-    return masks.any(axis=(1, 2)), masks, maps
+    return np.asarray(masks.any(axis=(1, 2))), masks, maps
 
 
 def plain_aupro(masks: NDArray[Any], maps: NDArray[Any], limit: float = 0.3) -> float:

@@ -110,7 +110,9 @@ def weights(folder: Path) -> Path:
     return path
 
 
-def cells(storage: Path, name: str, methods: Sequence[Mapping[str, Any]], file: Path) -> list[dict]:
+def cells(
+    storage: Path, name: str, methods: Sequence[Mapping[str, Any]], file: Path
+) -> list[dict[str, Any]]:
     """Every finished cell of a sweep as the peer needs it, with the harness's AUROC."""
     from datasets.elpv import ELPV
 
@@ -121,14 +123,15 @@ def cells(storage: Path, name: str, methods: Sequence[Mapping[str, Any]], file: 
     channels = drawn_channels([24, 40, 112], 100, 1024)
     starts = (0, 24, 64)
     drawn = [start + one for start, level in zip(starts, channels, strict=True) for one in level]
-    made = []
+    finished = []
+    row: Any
     for row in results.itertuples():
         entry = next(m for m in methods if m.get("label", m["use"]) == row.method)
         params = entry["params"]
-        told = f"predictions/{row.method}/elpv/elpv/k{row.shots}_s{row.seed}.csv"
-        queries = pd.read_csv(folder / told)
+        scores = f"predictions/{row.method}/elpv/elpv/k{row.shots}_s{row.seed}.csv"
+        queries = pd.read_csv(folder / scores)
         padim = entry["use"] == "padim"
-        made.append(
+        finished.append(
             {
                 "method": entry["use"],
                 "label": row.method,
@@ -147,7 +150,7 @@ def cells(storage: Path, name: str, methods: Sequence[Mapping[str, Any]], file: 
                 "auroc": float(row.image_auroc),
             }
         )
-    return sorted(made, key=lambda one: (one["shots"], one["method"], one["seed"]))
+    return sorted(finished, key=lambda one: (one["shots"], one["method"], one["seed"]))
 
 
 def auroc(cell: Mapping[str, Any], answer: Mapping[str, Any]) -> float:
@@ -166,7 +169,7 @@ def measure(environment: Path, quick: bool) -> Figures:
         if quick:  # the fewest and the most shots of one seed
             asked = [c for c in asked if c["seed"] == 0 and c["shots"] in (2, 8)]
         every = max(1, len(asked) // (2 if quick else 4))
-        seconds: dict[str, list[tuple[dict, float]]] = {name: [] for name in opened}
+        seconds: dict[str, list[tuple[dict[str, Any], float]]] = {name: [] for name in opened}
         apart: list[float] = []
         for number, cell in enumerate(asked):
             for name, peer in opened.items():
@@ -211,10 +214,10 @@ def total(seconds: Sequence[tuple[Mapping[str, Any], float]]) -> float:
     """Seconds of 12 cells: where not all ran, 2 seeds each, 4 shots between 2 and 8."""
     if len(seconds) == 12:
         return sum(spent for _, spent in seconds)
-    found = {(cell["method"], cell["shots"]): spent for cell, spent in seconds}
+    by_cell = {(cell["method"], cell["shots"]): spent for cell, spent in seconds}
     whole = 0.0
     for method in ("padim", "patchcore"):
-        few, many = found[method, 2], found[method, 8]
+        few, many = by_cell[method, 2], by_cell[method, 8]
         whole += 2 * float(few + many + np.interp(4, [2, 8], [few, many]))
     return whole
 
@@ -283,8 +286,8 @@ def sixty(folder: Path) -> float:
             place.mkdir(parents=True, exist_ok=True)
             (place / Path(source).name).symlink_to(base / source)
     for kind in ("mono", "poly"):
-        found = sorted((root / kind / "normal").iterdir())
-        for part, paths in (("train/good", found[:-100]), ("test/good", found[-100:])):
+        normal = sorted((root / kind / "normal").iterdir())
+        for part, paths in (("train/good", normal[:-100]), ("test/good", normal[-100:])):
             (root / kind / part).mkdir(parents=True)
             for path in paths:
                 path.rename(root / kind / part / path.name)
@@ -305,12 +308,12 @@ def main() -> None:
     parser.add_argument("--environment", type=Path, required=True, help="a venv with anomalib")
     parser.add_argument("--quick", action="store_true", help="four cells of the peer only")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
-    given = parser.parse_args()
-    table = measure(given.environment, given.quick)
+    arguments = parser.parse_args()
+    table = measure(arguments.environment, arguments.quick)
     for name, one in table.items():
         print(f"{name:60}  {shown(one)}  {one.note}")
-    if given.json:
-        write(given.json, table)
+    if arguments.json:
+        write(arguments.json, table)
 
 
 if __name__ == "__main__":

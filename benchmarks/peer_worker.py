@@ -15,6 +15,7 @@ import logging
 import sys
 import tempfile
 import time
+from typing import Any
 
 import lightning
 import numpy as np
@@ -59,7 +60,7 @@ def loader(paths: list[str], side: int) -> DataLoader:
     return DataLoader(Pictures(paths, side), batch_size=32, collate_fn=ImageBatch.collate)
 
 
-def model(cell: dict) -> lightning.LightningModule:
+def model(cell: dict[str, Any]) -> lightning.LightningModule:
     """An untrained model with the given backbone weights and channels."""
     scale = Normalize(mean=[127 / 255] * 3, std=[128 / 255] * 3)
     common = {
@@ -72,35 +73,36 @@ def model(cell: dict) -> lightning.LightningModule:
         "visualizer": False,
     }
     if cell["method"] == "padim":
-        made = Padim(n_features=len(cell["channels"]), **common)
-        made.model.idx = torch.tensor(cell["channels"])
+        detector = Padim(n_features=len(cell["channels"]), **common)
+        detector.model.idx = torch.tensor(cell["channels"])
     else:
-        made = Patchcore(
+        detector = Patchcore(
             coreset_sampling_ratio=cell["coreset"], num_neighbors=cell["neighbours"], **common
         )
-    network = made.model.feature_extractor.feature_extractor
+    network = detector.model.feature_extractor.feature_extractor
     saved = torch.load(cell["weights"], weights_only=True)
     network.load_state_dict({name: saved[name] for name in network.state_dict()})
-    return made
+    return detector
 
 
-def scored(cell: dict) -> list[float]:
+def scored(cell: dict[str, Any]) -> list[float]:
     """Raw image scores of the queries."""
-    made = model(cell)
+    detector = model(cell)
     with tempfile.TemporaryDirectory() as folder:
         engine = Engine(default_root_dir=folder, **QUIET)
-        engine.fit(made, train_dataloaders=loader(cell["support"], cell["side"]))
-        batches = engine.predict(made, dataloaders=loader(cell["queries"], cell["side"]))
-    return torch.cat([batch.pred_score.flatten() for batch in batches]).double().tolist()
+        engine.fit(detector, train_dataloaders=loader(cell["support"], cell["side"]))
+        batches = engine.predict(detector, dataloaders=loader(cell["queries"], cell["side"]))
+    scores = torch.cat([batch.pred_score.flatten() for batch in batches])
+    return [float(score) for score in scores.double()]
 
 
-def windows(cell: dict) -> dict:
+def windows(cell: dict[str, Any]) -> dict[str, Any]:
     """Processor seconds of encoding a picture with WinCLIP's windows, and the windows' means."""
     from anomalib.models.image.winclip import torch_model
 
     torch_model.PRETRAINED = None  # the weights come from a file
-    made = torch_model.WinClipModel().eval()
-    made.clip.load_state_dict(torch.load(cell["weights"], weights_only=True))
+    winclip = torch_model.WinClipModel().eval()
+    winclip.clip.load_state_dict(torch.load(cell["weights"], weights_only=True))
     pixels = torch.from_numpy(np.load(cell["pixels"]))
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -108,10 +110,10 @@ def windows(cell: dict) -> dict:
     with torch.no_grad():
         for _ in range(cell["repeats"]):
             began = time.process_time()
-            found = made.encode_image(pixels)[1]
+            embeddings = winclip.encode_image(pixels)[1]
             seconds.append(time.process_time() - began)
     torch.set_num_threads(before)
-    np.savez(cell["into"], *(one[0].numpy() for one in found))
+    np.savez(cell["into"], *(one[0].numpy() for one in embeddings))
     return {"seconds": seconds}
 
 

@@ -37,7 +37,7 @@ _SETTLED = 1e-9
 def machine() -> dict[str, Any]:
     """What speed depends on here, and the name under which figures of such machines are kept."""
     flags = _cpuinfo("flags").split()
-    told = {
+    facts = {
         "processor": _cpuinfo("model name") or platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
@@ -48,9 +48,9 @@ def machine() -> dict[str, Any]:
         ),
         "system": platform.system(),
     }
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:6]
-    name = f"{told['processor']}, {told['cores']} cores, {told['memory_gb']} GB ({digest})"
-    return {"name": name, **told}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:6]
+    name = f"{facts['processor']}, {facts['cores']} cores, {facts['memory_gb']} GB ({digest})"
+    return {"name": name, **facts}
 
 
 def _cpuinfo(field: str) -> str:
@@ -92,15 +92,15 @@ def regressions(old: Mapping[str, Figure], new: Mapping[str, Figure]) -> dict[st
 
     What differs by less than the spread of either measurement is no finding.
     """
-    found = {}
+    losses = {}
     for name, one in new.items():
         if name not in old:
             continue
         share = worse(old[name], one)
         apart = one.spread[0] > old[name].spread[1] or one.spread[1] < old[name].spread[0]
         if share > WORSE and apart:
-            found[name] = share
-    return found
+            losses[name] = share
+    return losses
 
 
 def keep(
@@ -123,8 +123,8 @@ def keep(
     dict of str to float
         ``regressions`` against what was stored of this machine.
     """
-    everything, here = stored(folder), machine()
-    own = everything.setdefault(here["name"], {"machine": here, "groups": {}})
+    everything, own_machine = stored(folder), machine()
+    own = everything.setdefault(own_machine["name"], {"machine": own_machine, "groups": {}})
     lost: dict[str, float] = {}
     for group, figures in groups.items():
         old = own["groups"].get(group, {})
@@ -152,8 +152,8 @@ def page(everything: Mapping[str, Any]) -> str:
     ]
     for name, own in everything.items():
         lines += ["", f"## {name}", ""]
-        told = own["machine"]
-        lines.append(f"{told['system']}, {told['vector units'] or 'no vector units known'}.")
+        facts = own["machine"]
+        lines.append(f"{facts['system']}, {facts['vector units'] or 'no vector units known'}.")
         for group, record in own["groups"].items():
             versions = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
             lines += [

@@ -83,20 +83,20 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=record.HERE, help="folder of the results")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.child:
-        child(given.child, given.quick, given.into)
+    arguments = parser.parse_args()
+    if arguments.child:
+        child(arguments.child, arguments.quick, arguments.into)
         return 0
     console = Console(soft_wrap=True)
     before = record.conditions()
     if before["load"] > 1:
         text = f"load {before['load']}: the machine has something else to do, times will be long"
         console.print(text, style="yellow", highlight=False)
-    scripts, extra = list(given.only), []
-    command = "make bench" if given.only == list(SCRIPTS) else "python -m benchmarks.suite"
-    if given.peer:
-        install(given.environment, console)
-        scripts, extra = ["peer"], ["--environment", str(given.environment)]
+    scripts, extra = list(arguments.only), []
+    command = "make bench" if arguments.only == list(SCRIPTS) else "python -m benchmarks.suite"
+    if arguments.peer:
+        install(arguments.environment, console)
+        scripts, extra = ["peer"], ["--environment", str(arguments.environment)]
         command = "make bench-peer"
     groups: dict[str, Figures] = {}
     failed = []
@@ -104,15 +104,15 @@ def main() -> int:
     for name in scripts:
         began = time.perf_counter()
         try:
-            groups[name] = one(name, given.quick, extra, single)
+            groups[name] = one(name, arguments.quick, extra, single)
         except (RuntimeError, FileNotFoundError) as error:
             failed.append(name)
             console.print(f"{name} failed: {error}", style="red", highlight=False, markup=False)
             continue
         console.print(f"{name}: {time.perf_counter() - began:.0f} s", highlight=False)
-    lost = record.keep(groups, command, before, given.results)
+    lost = record.keep(groups, command, before, arguments.results)
     record.tell(groups, lost, console)
-    console.print(f"\nwritten: {given.results / 'results.md'}", highlight=False)
+    console.print(f"\nwritten: {arguments.results / 'results.md'}", highlight=False)
     if failed:
         console.print(f"not measured: {', '.join(failed)}", style="red", highlight=False)
     return 1 if failed else 0

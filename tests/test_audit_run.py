@@ -34,9 +34,9 @@ def test_an_audit_names_what_did_not_do_the_same_again(
     run_sweep: Runner, tmp_path: Path, tally: Tally, capfd: pytest.CaptureFixture[str]
 ) -> None:
     methods = [{"use": NEAR}, {"use": "toys.moods:Drifts"}, {"use": "toys.moods:Moody"}]
-    given = sweep(methods=methods, datasets=[{"use": SQUARES, "params": {"names": ["ant"]}}])
-    given |= {"shard": 4}
-    assert run_sweep(given, audit=1.0) == 1
+    config = sweep(methods=methods, datasets=[{"use": SQUARES, "params": {"names": ["ant"]}}])
+    config |= {"shard": 4}
+    assert run_sweep(config, audit=1.0) == 1
     text = (tmp_path / "runs/toy/audit.json").read_text()
     saw = repetition.read(text)
     assert saw is not None
@@ -55,16 +55,16 @@ def test_an_audit_names_what_did_not_do_the_same_again(
     assert {doubt.task.split(",")[0] for doubt in saw.excused} == {"predict of Moody"}
     assert len(saw.excused) == shards
     assert saw.failed == []
-    said = capfd.readouterr().err
-    assert "predict of Drifts, Squares/ant" in said
-    assert "harness purge" in said
+    stderr = capfd.readouterr().err
+    assert "predict of Drifts, Squares/ant" in stderr
+    assert "harness purge" in stderr
     for format in ("text", "markdown", "html", "latex"):
         assert "figures that rest on them are in doubt" in report.render(
             tmp_path / "runs/toy", format
         ), format
 
     before = files(tmp_path / "runs")
-    assert run_sweep(given | {"methods": [*methods, {"use": NEAR, "label": "b"}]}, audit=1e-9) == 0
+    assert run_sweep(config | {"methods": [*methods, {"use": NEAR, "label": "b"}]}, audit=1e-9) == 0
     again = repetition.read((tmp_path / "runs/toy/audit.json").read_text())
     assert again is not None
     assert again.repeated == 1
@@ -101,13 +101,13 @@ def test_a_purge_takes_what_was_touched_and_nothing_else(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """In one process: what came before the generator's first task is clean, the rest is not."""
-    given = sweep(
+    config = sweep(
         name="purged",
         methods=[{"use": NEAR}, {"use": COMPARED, "generator": "g"}],
         generators={"g": {"use": BLEND, "pool": 3}},
         seeds=[0, 1],
     )
-    assert run_sweep(given) == 0
+    assert run_sweep(config) == 0
     storage, folder = tmp_path / "runs", tmp_path / "runs" / "purged"
     everything = files(storage)
     results = (folder / "results.csv").read_bytes()
@@ -129,7 +129,7 @@ def test_a_purge_takes_what_was_touched_and_nothing_else(
     shown = report.render(folder, "text")
     assert "Compared" not in shown.replace("Compared+g minus", "")
     tally.new()
-    assert run_sweep(given) == 0
+    assert run_sweep(config) == 0
     assert (folder / "results.csv").read_bytes() == results
     again = files(storage)
     assert set(again) == set(everything)
@@ -159,11 +159,11 @@ def purge_differences(before: Any, after: Any) -> list[str]:
 
 
 def test_a_purge_from_a_date_on(run_sweep: Runner, tmp_path: Path) -> None:
-    given = sweep(name="dated")
-    assert run_sweep(given) == 0
+    config = sweep(name="dated")
+    assert run_sweep(config) == 0
     old = set(files(tmp_path / "runs"))
     between = now()
-    assert run_sweep(given | {"seeds": [0, 1]}) == 0
+    assert run_sweep(config | {"seeds": [0, 1]}) == 0
     store = Store(str(tmp_path / "runs"))
     assert len(purge.find(store, [Suspect("method", NEAR)]).rows["dated"]) == 4
     touched = purge.find(store, [Suspect("method", NEAR)], between)
@@ -175,8 +175,8 @@ def test_a_purge_from_a_date_on(run_sweep: Runner, tmp_path: Path) -> None:
 def test_what_is_made_of_what_was_touched_is_touched() -> None:
     def maker(use: str, date: str, *needs: str, **earlier: str) -> dict[str, Any]:
         role, _, name = use.partition(" ")
-        about = {"plugin": {"role": role, "use": name} if use else {}, "date": date}
-        return about | {"needs": needs, "earlier": {f"method {k}": v for k, v in earlier.items()}}
+        facts = {"plugin": {"role": role, "use": name} if use else {}, "date": date}
+        return facts | {"needs": needs, "earlier": {f"method {k}": v for k, v in earlier.items()}}
 
     makers = {
         ("customize", "c"): maker("generator g", "2026-03"),

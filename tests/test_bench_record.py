@@ -42,8 +42,8 @@ def test_only_a_loss_beyond_both_spreads_is_told(tmp_path: Path) -> None:
     # what is stored is the later one, of this machine, under its script
     kept = json.loads((tmp_path / "results.json").read_text())
     assert list(kept) == [record.machine()["name"]]
-    told = kept[record.machine()["name"]]["groups"]["one"]
-    assert parsed(told["figures"]) == second
+    group = kept[record.machine()["name"]]["groups"]["one"]
+    assert parsed(group["figures"]) == second
     page = (tmp_path / "results.md").read_text()
     assert "| rate | 80 /s |" in page
     assert "`make bench`" in page

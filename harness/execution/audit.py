@@ -41,13 +41,13 @@ def audit(
     share : of the finished tasks to repeat, 0..1; one at least
     seed : another one draws others
     """
-    there = {key for kind in KINDS for key in store.keys(kind)}
-    finished = [key for key, task in tasks.items() if there.issuperset({key, *task.needs})]
+    stored = {key for kind in KINDS for key in store.keys(kind)}
+    finished = [key for key, task in tasks.items() if stored.issuperset({key, *task.needs})]
     chosen = draw(finished, share, seed)
     saw = Audit(share, seed, now(), len(finished))
     if chosen:
         listener = _Auditor(saw, payloads)
-        schedule = Schedule(tasks, chosen, there.difference(chosen))
+        schedule = Schedule(tasks, chosen, stored.difference(chosen))
         workers.renew()
         workers.run(schedule, listener.write, listener)
     return saw

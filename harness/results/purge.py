@@ -79,7 +79,7 @@ def find(
     steps = spread(makers, suspects, after, unknown)
     reached = {name for names in steps for name in names}
     touched = Touched(steps, unknown=sum(not m and n not in reached for n, m in makers.items()))
-    there = {key for kind, key in makers if kind == EVALUATE}
+    evaluations = {key for kind, key in makers if kind == EVALUATE}
     bad = {key for kind, key in reached if kind == EVALUATE}
     for sweep in store.folders("results.csv"):
         users = _users(store, sweep, suspects)
@@ -88,7 +88,7 @@ def find(
         for cell, timing in _rows(store, f"{sweep}/timings.csv"):
             key = timing.get("key", "")
             late = timing.get("ended", "") >= after
-            lost = key not in there and cell.method in users and late
+            lost = key not in evaluations and cell.method in users and late
             if key in bad or key in copied or lost:
                 rows.append(cell)
         failed = [c for c, _ in _rows(store, f"{sweep}/failures.csv") if c.method in users]

@@ -54,7 +54,8 @@ def _bell(window: int, sigma: float) -> list[float]:
     """The window along one axis; its sum is 1."""
     reach = torch.arange(window, dtype=torch.float64) - window // 2
     bell = torch.exp(-(reach**2) / (2 * sigma**2))
-    return (bell / bell.sum()).tolist()
+    weights: list[float] = (bell / bell.sum()).tolist()
+    return weights
 
 
 def _along(x: torch.Tensor, bell: Sequence[float], axis: int) -> torch.Tensor:

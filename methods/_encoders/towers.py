@@ -90,7 +90,10 @@ class VisionTower:
                 stream = block(stream)
                 if number in levels:
                     kept[number] = stream[:, 1:].unflatten(1, grid)
-            seen = {side: self._windows(first, members(*grid, side), tokens) for side in windows}
+            seen = {
+                side: self._windows(first, members(grid[0], grid[1], side), tokens)
+                for side in windows
+            }
         token = stream[:, 0]
         return VisionRecord(
             levels=tuple(kept[level] for level in levels),

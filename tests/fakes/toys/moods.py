@@ -17,9 +17,9 @@ class Drifts(Near):
 
     def predict(self, queries: Queries) -> Prediction:
         global _ANSWERS
-        given = super().predict(queries)
+        prediction = super().predict(queries)
         _ANSWERS += 1
-        return Prediction(given.scores + np.float32(_ANSWERS - 1), given.maps)
+        return Prediction(prediction.scores + np.float32(_ANSWERS - 1), prediction.maps)
 
 
 class Moody(Near):
@@ -28,6 +28,6 @@ class Moody(Near):
     deterministic = False
 
     def predict(self, queries: Queries) -> Prediction:
-        given = super().predict(queries)
-        noise = np.frombuffer(os.urandom(len(given.scores)), np.uint8)
-        return Prediction(given.scores + noise.astype(np.float32), given.maps)
+        prediction = super().predict(queries)
+        noise = np.frombuffer(os.urandom(len(prediction.scores)), np.uint8)
+        return Prediction(prediction.scores + noise.astype(np.float32), prediction.maps)
