@@ -83,7 +83,7 @@ def customization(generator: DreamBooth, repeat: int) -> tuple[float, float, flo
             unet.requires_grad_(True)
         else:
             random = torch.Generator().manual_seed(0)
-            finetune._add_adapter(unet, generator.rank, generator.targets, random)
+            finetune.add_adapter(unet, generator.rank, generator.targets, random)
         try:
             return float(np.median([seconds(bare) for _ in range(max(5, repeat))]))
         finally:

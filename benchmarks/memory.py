@@ -28,6 +28,7 @@ from harness.sweep import Sweep
 from methods._diffusion import finetune, inversion, model
 from methods._encoders.towers import TextTower
 from methods._learned import concepts
+from methods._ops.prompts import unit
 
 GIB = 2**30
 #: what a card holds besides tensors: context, cuDNN's and cuBLAS's workspaces
@@ -152,7 +153,8 @@ def textual_inversion(
     with counted(attention) as live:
         parts, unet = networks(base)
         clip = encoder(generator.encoder)
-        tower, width = TextTower(clip, None), clip.token_embedding.embedding_dim
+        tower = TextTower(clip, lambda sentences: None)  # entered at the embeddings
+        width = clip.token_embedding.embedding_dim
         words = torch.empty(len(concepts.PATTERNS), 20, width, device="meta")
         ends = torch.zeros(len(words), dtype=torch.long, device="meta")
         seen = torch.empty(images, clip.text_projection.shape[1], device="meta")
@@ -161,7 +163,7 @@ def textual_inversion(
         def gain(concept: torch.Tensor) -> torch.Tensor:
             sentences = words.clone()
             sentences[:, 4 : 4 + len(concept)] = concept
-            text = concepts.unit(tower(sentences, ends)).unflatten(0, (2, -1))
+            text = unit(tower(sentences, ends)).unflatten(0, (2, -1))
             return concepts.guidance(text, seen, pseudo, generator.alpha, generator.gamma, 0.01)
 
         inversion.learn(

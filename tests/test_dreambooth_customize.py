@@ -289,13 +289,13 @@ def test_activations_are_recomputed_once_memory_asks_for_it(
     """The numbers are those of a step with room, and the UNet is as before afterwards."""
     asked: list[bool] = []
 
-    def tight(module: Any, given: Any, made: torch.Tensor) -> None:
+    def tight(module: Any, inputs: Any, output: torch.Tensor) -> None:
         asked.append(unet.is_gradient_checkpointing)
         if not asked[-1]:
             raise torch.OutOfMemoryError("out of memory")
 
     roomy = make(tune="full", learning_rate=1e-4, train_steps=2)
-    wanted = roomy.customize(SUPPORT, {})
+    roomy_state = roomy.customize(SUPPORT, {})
     unet = roomy._unet
     hook = unet.conv_in.register_forward_hook(tight)
     try:
@@ -305,8 +305,8 @@ def test_activations_are_recomputed_once_memory_asks_for_it(
     finally:
         hook.remove()
     assert asked == [False, True, True, False]
-    assert np.array_equal(spared["loss"], wanted["loss"])
-    assert all(np.array_equal(spared[name], wanted[name]) for name in wanted)
+    assert np.array_equal(spared["loss"], roomy_state["loss"])
+    assert all(np.array_equal(spared[name], roomy_state[name]) for name in roomy_state)
     assert not unet.is_gradient_checkpointing
     assert not unet.training
     assert "customizing metal nut: out of GPU memory, recomputing activations" in caplog.text

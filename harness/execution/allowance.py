@@ -27,8 +27,8 @@ def caches_mb(gigabytes: float | None, workers: int | None, threads: int) -> int
     """
     if gigabytes is not None:
         return max(1, round(gigabytes * 1000))
-    here = max(1, (os.cpu_count() or 1) // threads)
-    beside = min(here, workers or here)
+    possible = max(1, (os.cpu_count() or 1) // threads)
+    beside = min(possible, workers or possible)
     return int(min(MOST, max(LEAST, SHARE * machine_bytes() / beside / _MB)))
 
 

@@ -308,8 +308,8 @@ class Worker:
             pool = (*images, *added)
         if support.customized is not None:
             customized = self._get(kinds.Customize, support.customized)
-        about = support.object_name, support.seed, pool, customized, type(dataset).orientation
-        return Support(images, *about)
+        rest = support.object_name, support.seed, pool, customized, type(dataset).orientation
+        return Support(images, *rest)
 
     def _customized(self, payload: kinds.GeneratePayload | kinds.PersonalizePayload) -> Generator:
         """The generator with the state that the task needs."""

@@ -140,8 +140,8 @@ def learn(
                 which: torch.Tensor = which,
             ) -> torch.Tensor:
                 text = captions(concept, which[now])
-                some = (row[now] for row in rows)
-                errors = denoising_error(parts, unet, *some, text, recipe.dtype)
+                clean, noise, t = (row[now] for row in rows)
+                errors = denoising_error(parts, unet, clean, noise, t, text, recipe.dtype)
                 error = errors.sum() / recipe.batch
                 error.backward()
                 return error
