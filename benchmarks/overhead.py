@@ -83,6 +83,9 @@ class Meter:
         """No worker may be replaced."""
         raise RuntimeError(reason)
 
+    def told(self, task: Task, worker: str, text: str) -> None:
+        """Nothing to note."""
+
     def tick(self) -> None:
         """Nothing to note."""
 

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, SupportsFloat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,33 @@ def content_hash(contents: bytes | NDArray[Any]) -> str:
         contents = np.ascontiguousarray(contents).tobytes()
     hashed.update(contents)
     return hashed.hexdigest()
+
+
+#: takes (step, steps, figures); what it hears is shown to the user
+Listen = Callable[[int, int, Mapping[str, SupportsFloat]], None]
+_listeners: list[Listen] = []
+
+
+def progress(step: int, steps: int, figures: Mapping[str, SupportsFloat] | None = None) -> None:
+    """Tell how far long work is: call it at every step of a training, of images made, and the like.
+
+    Terminal and logs show it with the rate, every few seconds at most. Call it as often as you
+    like: nothing is computed in between, and nothing at all outside a sweep.
+
+    Parameters
+    ----------
+    step : done so far, 1 to ``steps``
+    steps : in all
+    figures : such as {"loss": loss}; numbers, or tensors of one element, which are read (a GPU is
+        waited for) only when they are shown
+    """
+    for listener in _listeners:
+        listener(step, steps, figures or {})
+
+
+def listen(listener: Listen) -> None:
+    """Have one listener, and no other, told of all progress in this process: for the engine."""
+    _listeners[:] = [listener]
 
 
 class Dataset(ABC):

@@ -253,6 +253,9 @@ class _Driver:
     def replaced(self, task: Task, reason: str) -> None:
         self._display.note(f"{task.kind} {task.affinity}: {reason}; its worker is replaced")
 
+    def told(self, task: Task, worker: str, text: str) -> None:
+        self._display.told(worker, text)
+
     def tick(self) -> None:
         with self._alone():
             self._writer.flush()

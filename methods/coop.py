@@ -22,6 +22,7 @@ from harness.interface import (
     Prediction,
     Queries,
     Support,
+    progress,
 )
 from methods._encoders.load import EncoderSpec, caveat, described
 from methods._encoders.pictures import encoder_files
@@ -143,6 +144,7 @@ class Coop(Method):
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
+                progress(epoch + 1, epochs, {"loss": loss})
         return {"context": context.detach().cpu().numpy()}
 
     def load(self, state: Arrays) -> None:

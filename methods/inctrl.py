@@ -22,6 +22,7 @@ from harness.interface import (
     Prediction,
     Queries,
     Support,
+    progress,
 )
 from methods._encoders.encoding import Encoding
 from methods._encoders.load import EncoderSpec, caveat, described
@@ -142,7 +143,8 @@ class Inctrl(Method):
         texts = {c.object_name: self._text(c.object_name) for c in auxiliary.categories}
         net: Any = None  # made as the first batch says how long features are
         optimizer: Any = None
-        for batch in islice(_batches(auxiliary, self.batch), self.epochs * self.steps):
+        steps = self.epochs * self.steps
+        for step, batch in enumerate(islice(_batches(auxiliary, self.batch), steps), 1):
             images, references, residuals = self._compared(batch)
             text = torch.stack([texts[trial.object_name] for trial in batch])
             if net is None:
@@ -158,6 +160,7 @@ class Inctrl(Method):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            progress(step, steps, {"loss": loss})
         arrays: Arrays = net.arrays()
         return arrays
 

@@ -26,6 +26,7 @@ from harness.interface import (
     Prediction,
     Queries,
     Support,
+    progress,
 )
 from methods._encoders import weights
 from methods._encoders.load import EncoderSpec, caveat, described
@@ -175,6 +176,7 @@ class Regad(Method):
                 loss.backward()
                 optimizer.step()
                 seen.append(loss.detach())
+                progress(epoch + 1, self.epochs, {"loss": seen[-1]})
             losses[epoch] = torch.stack(seen).mean().item()
         return {"losses": losses, **{f"network.{n}": a for n, a in network.arrays().items()}}
 

@@ -47,6 +47,9 @@ class Ends:
     def replaced(self, task: Task, reason: str) -> None:
         self.replaced_for[self._labels[task.key]] = reason
 
+    def told(self, task: Task, worker: str, text: str) -> None:
+        """Nothing to note."""
+
     def tick(self) -> None:
         """Nothing to note."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from harness.reporting import progress
 from tests.sweeps import FAKES, NEAR, SQUARES, Runner, Tally, rows, sweep
 
 pytestmark = pytest.mark.timeout(280)
@@ -193,3 +195,20 @@ def test_plugins_outside_the_checkout(
         results[runner] = rows(tmp_path / runner / "outside")
     assert results["serial"] == results["ray"]
     assert len(results["ray"]) == 6
+
+
+@pytest.mark.parametrize("runner", ["local", "ray"])
+def test_long_tasks_say_how_far_they_are(
+    run_sweep: Runner,
+    module_tally: Tally,
+    cluster: None,
+    runner: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(progress, "QUIET_SPELL", 0.0)
+    config = sweep(name="steps", datasets=[{"use": SQUARES, "categories": ["ant"]}])
+    config["methods"] = [{"use": "toys.methods:Stepwise"}]
+    assert run_sweep(config, runner, runner=runner, workers=1, quiet=False) == 0
+    log = capsys.readouterr().err
+    assert re.search(r"predict \S+: step \d+ of 32, loss 0\.\d+, [\d.]+ steps/s", log), log

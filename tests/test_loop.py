@@ -71,6 +71,9 @@ class Log:
     def replaced(self, task: Task, reason: str) -> None:
         self.lines.append(f"replaced after {task.key}: {reason}")
 
+    def told(self, task: Task, worker: str, text: str) -> None:
+        self.lines.append(f"{task.key} of {worker}: {text}")
+
     def tick(self) -> None: ...
 
 

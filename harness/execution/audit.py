@@ -91,6 +91,9 @@ class _Auditor(Listener):
     def replaced(self, task: Task, reason: str) -> None:
         """As each worker is."""
 
+    def told(self, task: Task, worker: str, text: str) -> None:
+        """Nothing to take down."""
+
     def tick(self) -> None:
         """Nothing to take down."""
 

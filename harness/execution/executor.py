@@ -72,6 +72,9 @@ class Listener(Protocol):
     def replaced(self, task: Task, reason: str) -> None:
         """A worker is replaced after a task that was done."""
 
+    def told(self, task: Task, worker: str, text: str) -> None:
+        """A task that is at work says how far it is."""
+
     def tick(self) -> None:
         """Nothing happened for a moment."""
 
@@ -93,6 +96,7 @@ class Event:
     slot: int
     outcome: Outcome | None = None
     lost: str = ""  # how, in words that go on after "its worker"
+    text: str = ""  # how far its task is, which goes on
 
 
 class Executor(Protocol):

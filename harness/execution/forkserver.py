@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection, Pipe
 from multiprocessing.reduction import recv_handle, send_handle
 from typing import Any
 
+from harness.execution.channel import Channel
 from harness.execution.outcome import Outcome
 from harness.execution.worker import Worker
 from harness.planning.task import Payload
@@ -115,12 +116,12 @@ class WorkerProcess:
         """Hand over a task; ConnectionError when the process is gone."""
         self.pipe.send(payload)
 
-    def wait(self, seconds: float) -> Outcome | None:
-        """Outcome of the task, None when it is not there yet; EOFError when the process died."""
+    def wait(self, seconds: float) -> Outcome | str | None:
+        """Outcome of the task, or how far it is; None: nothing; EOFError: the process died."""
         if not self.pipe.poll(seconds):
             return None
         answer = self._receive()
-        if not isinstance(answer, Outcome):
+        if not isinstance(answer, Outcome | str):
             raise EOFError
         return answer
 
@@ -195,10 +196,14 @@ def _fork(link: Connection, descriptor: int, arguments: dict[str, Any]) -> None:
 def _serve(pipe: Connection, arguments: dict[str, Any]) -> None:
     """Do tasks until the driver closes the pipe."""
     worker = Worker(**arguments)
+    channel = Channel(pipe.send)
+    channel.open()
     with contextlib.suppress(EOFError, ConnectionError):
         pipe.send((READY, os.getpid()))
         while True:
-            pipe.send(worker.run(pipe.recv()))
+            payload = pipe.recv()
+            channel.begin()
+            pipe.send(worker.run(payload))
 
 
 def _end(worker: int, patience: float) -> tuple[bool, int]:

@@ -69,7 +69,8 @@ class LocalExecutor(Executor):
         worker = self._workers[slot]
         try:
             if worker.started:
-                return Event(slot, worker.wait(0))
+                answer = worker.wait(0)
+                return Event(slot, text=answer) if isinstance(answer, str) else Event(slot, answer)
             worker.ready(0)
             return Event(slot)
         except (EOFError, ConnectionError):

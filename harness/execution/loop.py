@@ -65,7 +65,10 @@ class Loop:
         attempts = Attempts(schedule, listener, self._settings.attempts)
         while schedule.todo:
             for event in self.executor.poll(WAIT):
-                self._hear(event, attempts)
+                if not event.text:
+                    self._hear(event, attempts)
+                elif (slot := self._slots[event.slot]).task is not None:
+                    listener.told(slot.task, slot.worker, event.text)
             self._end_late(attempts)
             self._hand_out(schedule, write, listener)
             if schedule.todo and all(s.ready and s.task is None for s in self._slots):

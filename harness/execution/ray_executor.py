@@ -15,6 +15,7 @@ import os
 import socket
 import sys
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,15 +23,18 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
+from ray.experimental import internal_kv
 
 from harness import plugins
 from harness.errors import InputError, Problem, one_line
+from harness.execution.channel import EVERY, Channel
 from harness.execution.executor import Event, Executor, Settings, Shares
 from harness.execution.outcome import Outcome
 from harness.execution.worker import Worker
 from harness.planning.task import Payload
 
 CPU_WORKERS = 4  # beside each GPU worker, at most
+NEWS = b"harness-progress"  # namespace of Ray's table where workers say how far they are
 NOTICE = 60.0  # seconds that workers may take to start before this is said
 REACH = 10.0  # seconds that a cluster may take to say that it is there
 IDLE = 5.0  # seconds after which a worker without a task is asked whether it is still there
@@ -47,14 +51,22 @@ class _Actor:
             except ImportError:
                 continue  # whoever needs it will say so
         self._worker = Worker(**arguments)
+        self._channel = Channel(self._tell)
+        self._channel.open()
+        self._place = b""
 
     def ready(self) -> str:
         """Answer, once the constructor is through; the name of the node."""
         return str(ray.get_runtime_context().get_node_id())
 
-    def run(self, payload: Payload) -> Outcome:
-        """Do one task."""
+    def run(self, payload: Payload, place: bytes) -> Outcome:
+        """Do one task; how far it is lies at a place that the driver looks at."""
+        self._place = place
+        self._channel.begin()
         return self._worker.run(payload)
+
+    def _tell(self, text: str) -> None:
+        internal_kv._internal_kv_put(self._place, text.encode(), namespace=NEWS)
 
 
 @dataclass
@@ -67,6 +79,8 @@ class _Worker:
     asked: float  # when it was, to start
     ready: bool = False
     heard: float = 0.0  # when it last answered
+    place: bytes = b""  # where it says how far its task is
+    text: str = ""  # what it said last
 
 
 def connect(settings: Settings) -> bool:
@@ -161,6 +175,7 @@ class RayExecutor(Executor):
         self._variables: dict[str, str] = {}
         self._workers: list[_Worker] = []
         self._count = 1  # of workers, which share what a machine has
+        self._looked = 0.0  # when workers were last asked how far they are
         self._notice = NOTICE  # seconds of waiting at which that is said next
 
     def start(self) -> Sequence[Shares]:
@@ -180,7 +195,8 @@ class RayExecutor(Executor):
     def submit(self, slot: int, payload: Payload) -> None:
         """Call the actor; what it answers is asked for later."""
         worker = self._workers[slot]
-        worker.pending = worker.actor.run.remote(payload)
+        worker.text = ""
+        worker.pending = worker.actor.run.remote(payload, worker.place)
 
     def poll(self, seconds: float) -> Sequence[Event]:
         """What the actors answered."""
@@ -197,7 +213,7 @@ class RayExecutor(Executor):
             if worker.pending is None and time.monotonic() - worker.heard > IDLE:
                 worker.pending = worker.actor.ready.remote()
         self._complain()
-        return events
+        return [*events, *self._news()]
 
     def restart(self, slot: int) -> None:
         """End an actor and start another."""
@@ -219,6 +235,22 @@ class RayExecutor(Executor):
             return Event(slot, lost=f"was lost: {_reason(error)}")
         worker.pending, worker.ready, worker.heard = None, True, time.monotonic()
         return Event(slot, answer if isinstance(answer, Outcome) else None)
+
+    def _news(self) -> list[Event]:
+        """What tasks said of themselves since this was last asked, EVERY seconds ago at least."""
+        now = time.monotonic()
+        if now - self._looked < EVERY:
+            return []
+        self._looked = now
+        events = []
+        for slot, worker in enumerate(self._workers):
+            if worker.pending is None or not worker.ready:
+                continue
+            told = internal_kv._internal_kv_get(worker.place, namespace=NEWS)
+            if told and (text := told.decode()) != worker.text:
+                worker.text = text
+                events.append(Event(slot, text=text))
+        return events
 
     def _complain(self) -> None:
         """Say when workers have not started for long, for nothing else would."""
@@ -243,7 +275,8 @@ class RayExecutor(Executor):
             options["runtime_env"] = {"env_vars": self._variables}
         arguments = settings.arguments() | {"gpus": share, "beside": self._count}
         actor = ray.remote(_Actor).options(**options).remote(settings.preload, arguments)
-        return _Worker(share, actor, actor.ready.remote(), time.monotonic())
+        place = uuid.uuid4().bytes
+        return _Worker(share, actor, actor.ready.remote(), time.monotonic(), place=place)
 
 
 def layout(

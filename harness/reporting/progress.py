@@ -54,6 +54,7 @@ class Display:
         self._live: Live | None = None
         self._total, self._done, self._failed = len(cells), len(rows), 0
         self._running: dict[str, str] = {}
+        self._told: dict[str, tuple[str, float]] = {}  # worker -> how far it is, and when printed
         self._spoke = time.monotonic()
         self._methods = list(dict.fromkeys(cell.method for cell in cells))
         self._shots = sorted({cell.shots for cell in cells})
@@ -94,11 +95,23 @@ class Display:
         """A worker begins a task."""
         self._left.started(key)
         self._running[worker] = what
+        self._told[worker] = "", time.monotonic()
 
     def worked(self, key: str, worker: str) -> None:
         """A task is over, one way or the other."""
         self._left.finished(key)
         self._running.pop(worker, None)
+        self._told.pop(worker, None)
+
+    def told(self, worker: str, text: str) -> None:
+        """A task says how far it is; a plain log has it now and then."""
+        if worker not in self._running:
+            return
+        now, (_, since) = time.monotonic(), self._told.get(worker, ("", 0.0))
+        spoken = self._live is None and now - since > QUIET_SPELL
+        self._told[worker] = text, now if spoken else since
+        if spoken:
+            self._say(f"{self._running[worker]}: {text}")
 
     def dropped(self, keys: Iterable[str]) -> None:
         """Tasks that will not be done, for what they need has failed."""
@@ -126,7 +139,7 @@ class Display:
         if self._live is not None:
             self._refresh()
         elif not self._quiet and self._running and time.monotonic() - self._spoke > QUIET_SPELL:
-            self._say("at work: " + ", ".join(sorted(set(self._running.values()))[:4]))
+            self._say("at work: " + ", ".join(self._at_work()[:4]))
 
     def _headline(self) -> str:
         cells = _count(self._total, "cell")
@@ -143,10 +156,18 @@ class Display:
         values.append(float("nan") if value in (None, "") else float(value))
 
     def _picture(self) -> Group:
-        running = printable(", ".join(sorted(set(self._running.values()))))
+        running = printable(", ".join(self._at_work()))
         now = Text(running, style="dim", no_wrap=True)
         now.truncate(self._console.width, overflow="ellipsis")
         return Group(self._table(), self._progress, now)
+
+    def _at_work(self) -> list[str]:
+        """The tasks under way, each with how far it is where it said so."""
+        lines = set()
+        for worker, what in self._running.items():
+            text, _ = self._told.get(worker, ("", 0.0))
+            lines.add(f"{what} ({text})" if text else what)
+        return sorted(lines)
 
     def _table(self) -> Table:
         """Mean image AUROC so far of each method at each number of shots, and of how many cells."""

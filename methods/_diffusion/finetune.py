@@ -17,6 +17,7 @@ import numpy as np
 import peft
 import torch
 
+from harness.interface import progress
 from methods._diffusion import model
 from methods._diffusion.passes import Checkpointing, Passes
 
@@ -156,6 +157,7 @@ def train(
                 return loss
 
             losses.append(passes.gradients(run, optimiser.zero_grad))
+            progress(step, recipe.steps, {"loss": losses[-1]})
             scaler.unscale_(optimiser)
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
             scaler.step(optimiser)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from harness.interface import progress
 from methods._diffusion import model
 from methods._diffusion.passes import Checkpointing, Passes
 
@@ -155,6 +156,7 @@ def learn(
                 added = bonus.detach()
             optimiser.step()
             losses.append(torch.stack([error, added]))
+            progress(step, steps, {"denoising error": error})
             if step % often == 0 and _log.isEnabledFor(logging.INFO):
                 left = (time.monotonic() - begun) / step * (steps - step)
                 recent = torch.stack(losses[-often:]).mean(0).tolist()

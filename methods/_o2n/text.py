@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image as Picture
 
-from harness.interface import Arrays, Auxiliary, AuxiliaryCategory, Image
+from harness.interface import Arrays, Auxiliary, AuxiliaryCategory, Image, progress
 from methods._encoders.encoding import Encoding
 from methods._ops.maps import enlarging
 from methods._ops.prompts import unit
@@ -156,8 +156,9 @@ def train(
     epochs, mosaic = recipe.on([category.name for category in auxiliary.categories])
     layers: Any = None  # made as the first batch says how long features are
     optimizer: Any = None
-    for _ in range(epochs):
-        for batch in _batches(items, recipe.batch, rng):
+    steps = -(-len(items) // recipe.batch)
+    for epoch in range(epochs):
+        for number, batch in enumerate(_batches(items, recipe.batch, rng), 1):
             images, truth = [], []
             for c, i in batch:
                 category = auxiliary.categories[c]
@@ -182,6 +183,7 @@ def train(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            progress(epoch * steps + number, epochs * steps, {"loss": loss})
     trained: TextLayers = layers
     return trained
 

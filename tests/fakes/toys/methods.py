@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from harness.interface import (
     Prediction,
     Queries,
     Support,
+    progress,
 )
 from toys._tally import names, tally
 
@@ -210,3 +212,13 @@ class Writes(Near):
         self.found["personalized"] = queries.personalized[0].pixels
         self.found[self.where][:] = 0
         return super().predict(queries)
+
+
+class Stepwise(Near):
+    """Says how far it is, for three seconds."""
+
+    def fit(self, support: Support) -> None:
+        super().fit(support)
+        for step in range(1, 33):
+            time.sleep(0.1)
+            progress(step, 32, {"loss": 1 / step})
