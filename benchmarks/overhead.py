@@ -13,6 +13,7 @@ import resource
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.execution.executor import Settings, load
 from harness.execution.loop import Loop
@@ -59,14 +60,15 @@ class Meter:
     def __init__(self) -> None:
         self.count = 0
         self.memory: list[float] = []
-        self.first = 0.0  # when the first task was finished
+        self.first = self.cpu = 0.0  # clock and processor time when the first task was finished
 
     def started(self, task: Task, worker: str) -> None:
         """Nothing to note."""
 
     def finished(self, task: Task, outcome: Outcome) -> None:
         """Count."""
-        self.first = self.first or time.monotonic()
+        if not self.count:
+            self.first, self.cpu = time.monotonic(), time.process_time()
         self.count += 1
         if self.count % 500 == 0:
             self.memory.append(megabytes())
@@ -100,8 +102,16 @@ def chain(count: int) -> Plan:
     return Plan(tasks, {})
 
 
-def handed_out(tasks: int, workers: int, runner: str) -> tuple[float, list[float]]:
-    """Tasks a second through a runner from the first answer on, and megabytes on the way."""
+class HandedOut(NamedTuple):
+    """What it took to hand out tasks, from the first answer on."""
+
+    rate: float  # tasks a second
+    cpu: float  # processor seconds of the driver, for each task
+    memory: list[float]  # megabytes on the way
+
+
+def handed_out(tasks: int, workers: int, runner: str) -> HandedOut:
+    """Have a runner do tasks that are done already."""
     from harness.storage.store import Store, artifact
 
     graph, meter = chain(tasks), Meter()
@@ -121,8 +131,9 @@ def handed_out(tasks: int, workers: int, runner: str) -> tuple[float, list[float
 
         loop.run(schedule, payload, meter)
         rate = (meter.count - 1) / (time.monotonic() - meter.first)
+        cpu = (time.process_time() - meter.cpu) / (meter.count - 1)
         executor.close()
-    return rate, meter.memory
+    return HandedOut(rate, cpu, meter.memory)
 
 
 def main() -> int:
@@ -149,7 +160,7 @@ def main() -> int:
     good &= cpu < SECONDS and peak < GIGABYTES
     del graph, sweep, stuff
     if arguments.tasks:
-        rate, memory = handed_out(arguments.tasks, arguments.workers, arguments.runner)
+        rate, _, memory = handed_out(arguments.tasks, arguments.workers, arguments.runner)
         half = memory[len(memory) // 2 :]
         growth = half[-1] - half[0] if half else 0.0
         text = "{} tasks that do nothing on {} {} workers: {:.0f} a second; "

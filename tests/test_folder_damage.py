@@ -25,11 +25,13 @@ FAILED = CELLS[-1]
 FILES = ("results.csv", "timings.csv", "failures.csv", "tasks.csv", "sweep.sha256")
 
 
-@pytest.fixture
-def reopened(tmp_path: Path) -> Callable[[Callable[[Path], None]], ResultsWriter]:
+Reopened = Callable[[Callable[[Path], None]], ResultsWriter]
+
+
+def reopener(folder: Path) -> Reopened:
     """Damages a fresh copy of a finished sweep's folder, and reads it as a resumed sweep does."""
-    loaded = config.load(written(tmp_path / "c.yaml", sweep(seeds=[*range(6)])))
-    store = Store(str(tmp_path / "runs"))
+    loaded = config.load(written(folder / "c.yaml", sweep(seeds=[*range(6)])))
+    store = Store(str(folder / "runs"))
     writer = ResultsWriter(store, loaded, KEYS)
     writer.begin({}, {}, [])
     for cell in CELLS[:-1]:
@@ -38,15 +40,21 @@ def reopened(tmp_path: Path) -> Callable[[Callable[[Path], None]], ResultsWriter
     failure = {"task": "t", "bad_data": False, "error": 'e, "f"', "traceback": "g\nh"}
     writer.fail(FAILED, KEYS[FAILED], failure)
     writer.flush(final=True)
-    shutil.copytree(tmp_path / "runs", tmp_path / "whole")
+    shutil.copytree(folder / "runs", folder / "whole")
 
     def go(damage: Callable[[Path], None]) -> ResultsWriter:
-        shutil.rmtree(tmp_path / "runs")
-        shutil.copytree(tmp_path / "whole", tmp_path / "runs")
-        damage(tmp_path / "runs" / "toy")
+        shutil.rmtree(folder / "runs")
+        shutil.copytree(folder / "whole", folder / "runs")
+        damage(folder / "runs" / "toy")
         return ResultsWriter(store, loaded, KEYS)
 
     return go
+
+
+@pytest.fixture
+def reopened(tmp_path: Path) -> Reopened:
+    """A folder to damage."""
+    return reopener(tmp_path)
 
 
 def wrong(writer: ResultsWriter) -> str:
@@ -172,9 +180,10 @@ def damaged_at_random(folder: Path, chance: random.Random) -> None:
     path.write_bytes(bytes(contents))
 
 
-def test_random_damages_change_no_result(reopened: Callable) -> None:
-    cases, bad = 250, []
-    for seed in range(cases):
+def wrong_damages(reopened: Reopened, seeds: range) -> list[str]:
+    """What went wrong after seeded damages: neither the right rows nor one clear line."""
+    bad = []
+    for seed in seeds:
         try:
             writer = reopened(lambda folder, s=seed: damaged_at_random(folder, random.Random(s)))
         except InputError as error:  # another configuration, as far as anybody can tell
@@ -186,6 +195,12 @@ def test_random_damages_change_no_result(reopened: Callable) -> None:
             continue
         if differing := wrong(writer):
             bad.append(f"seed {seed}: {differing}")
+    return bad
+
+
+def test_random_damages_change_no_result(reopened: Reopened) -> None:
+    cases = 250
+    bad = wrong_damages(reopened, range(cases))
     print(f"{cases - len(bad)} right of {cases}")
     assert not bad, f"{cases - len(bad)} right of {cases}; " + "\n".join(bad[:20])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InputError, Problem, redacted
-from tests.sweeps import command, sweep, written
+from tests.sweeps import command, rows, sweep, written
 
 pytestmark = pytest.mark.usefixtures("toys")
 SECRET = "hunter2"
@@ -33,16 +33,24 @@ def test_secrets_are_left_out(text: str, shown: str) -> None:
 
 
 def test_a_run_with_secrets_in_its_uris_writes_none_of_them(tmp_path: Path) -> None:
-    """The server is away: the URI comes up in the error, in the note of what is logged, and all."""
-    conf = written(tmp_path / "c.yaml", sweep())
+    """The server is away: the URI comes up in the error, in the note of what is logged, and all;
+    another comes up in what a method raises, and in the config.
+    """
     uri = f"http://bob:{SECRET}@127.0.0.1:9/"
-    done = command(
-        "run", conf, "--runner", "serial", "--storage", tmp_path / "runs", "--mlflow", uri
-    )
+    leaks = {"use": "toys.trouble:Trouble", "params": {"how": "leak"}}
+    config = sweep(methods=[leaks], description=f"of s3://key:{SECRET}@bucket/a")
+    conf = written(tmp_path / "c.yaml", config)
+    secrets = {"TOYS_SECRET": uri, "AWS_SECRET_ACCESS_KEY": SECRET, "HTTP_PROXY": uri}
+    words = ["run", conf, "--runner", "serial", "--storage", tmp_path / "runs", "--mlflow", uri]
+    done = command(*words, NO_PROXY="*", **secrets)
     assert "127.0.0.1:9" in done.stdout + done.stderr
+    assert "tried http://***@127.0.0.1:9/ in vain" in done.stderr
+    (failure,) = rows(tmp_path / "runs" / "toy", "failures.csv")
+    assert "no answer from http://***@127.0.0.1:9/" in failure["traceback"]
     assert SECRET not in done.stdout + done.stderr
     files = [p for p in (tmp_path / "runs").rglob("*") if p.is_file()]
-    assert any(p.name == "mlflow.json" for p in files)
+    names = {p.name for p in files}
+    assert names >= {"mlflow.json", "keys.json", "sweep.yaml", "failures.csv", "report.html"}
     assert [str(p) for p in files if SECRET.encode() in p.read_bytes()] == []
     bad = command("plan", conf, "--storage", f"ftp://bob:{SECRET}@host/x")
     assert bad.returncode == 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.errors import DataError, described, one_line, printable, shortened
+from harness.errors import DataError, described, one_line, printable, redacted, shortened
 from harness.execution.reuse import Counts
 from harness.execution.seals import Spoilt
 
@@ -44,8 +44,8 @@ class Outcome:
 
     def fail(self, error: BaseException, traceback: str) -> None:
         """The task raised an error."""
-        self.error = described(error)
-        self.traceback = printable(shortened(traceback, TRACEBACK), "\n\t")
+        self.error = redacted(described(error))
+        self.traceback = printable(redacted(shortened(traceback, TRACEBACK)), "\n\t")
         kind = type(error)  # an exception may lie about its class, or not answer
         self.bad_data = issubclass(kind, DataError)
         self.missing = [str(getattr(error, "key", ""))] if issubclass(kind, Missing) else []

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from harness.errors import InputError, Problem, one_line, printable
+from harness.errors import InputError, Problem, one_line, printable, redacted
 from harness.keys import Cell
 from harness.results.accounting import Account, TaskBook, costs_text, read_tasks
 from harness.results.aggregate import CELL, FORMAT, csv_text, results_frame, summary_frame
@@ -90,7 +90,8 @@ class ResultsWriter:
 
     def _begin(self, supports: Any, environment: Any, notes: Any, keys: Any) -> None:
         dump = self._sweep.model_dump(mode="json")
-        self._write("sweep.yaml", yaml.safe_dump(dump, sort_keys=False, allow_unicode=True))
+        text = yaml.safe_dump(dump, sort_keys=False, allow_unicode=True)
+        self._write("sweep.yaml", redacted(text))
         self._write("sweep.sha256", self._sweep.digest() + "\n")
         for name, value in (
             ("support.json", supports),
@@ -98,7 +99,8 @@ class ResultsWriter:
             ("notes.json", notes),
             ("keys.json", keys or {}),  # what they are made of, see ``planning.origins``
         ):
-            self._write(name, json.dumps(value, indent=1, sort_keys=True) + "\n")
+            text = json.dumps(value, indent=1, sort_keys=True) + "\n"
+            self._write(name, text if name == "support.json" else redacted(text))
 
     def finish(self, cell: Cell, key: str, row: dict[str, Any], timing: dict[str, Any]) -> None:
         """A cell has its result."""

@@ -93,6 +93,11 @@ class Trouble(Near):
             case "hang":
                 while True:
                     time.sleep(0.05)
+            case "leak":
+                try:
+                    raise OSError(f"no answer from {os.environ['TOYS_SECRET']}")
+                except OSError as error:
+                    raise RuntimeError(f"tried {os.environ['TOYS_SECRET']} in vain") from error
             case "memory":
                 raise MemoryError
             case "generator exit":
