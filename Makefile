@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick lint types check format bench bench-peer
+.PHONY: help setup demo test quick lint types check format bench bench-peer fuzz
 
 help:
 	@echo "make setup   install everything into .venv (uv where it is installed, else pip)"
@@ -14,6 +14,7 @@ help:
 	@echo "make lint    style and import contracts;  make types: static types"
 	@echo "make check   lint, types and tests;  make format: mend style in place"
 	@echo "make bench   measure speed and memory, ten minutes;  make bench-peer: against anomalib, longer"
+	@echo "make fuzz    2,000 broken configs, damaged folders, hostile methods: n right of N"
 
 setup: $(READY)
 
@@ -54,3 +55,7 @@ bench: $(READY)
 
 bench-peer: $(READY)
 	$(RUN) -m benchmarks.suite --peer $(BENCH)
+
+# Nonsense, damage and harm by the thousand; five minutes.
+fuzz: $(READY)
+	$(RUN) -m benchmarks.fuzz

@@ -93,6 +93,9 @@ class Trouble(Near):
             case "hang":
                 while True:
                     time.sleep(0.05)
+            case "spoils":
+                np.argsort = None  # type: ignore[assignment]
+                raise ValueError("nobody sorts")
             case "leak":
                 try:
                     raise OSError(f"no answer from {os.environ['TOYS_SECRET']}")
