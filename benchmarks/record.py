@@ -8,6 +8,8 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
+import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -46,11 +48,27 @@ def machine() -> dict[str, Any]:
         "vector units": " ".join(
             name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags
         ),
+        "gpu": _gpu(),
         "system": platform.system(),
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:6]
-    name = f"{facts['processor']}, {facts['cores']} cores, {facts['memory_gb']} GB ({digest})"
+    parts = [
+        facts["processor"],
+        f"{facts['cores']} cores",
+        f"{facts['memory_gb']} GB",
+        facts["gpu"],
+    ]
+    name = f"{', '.join(filter(None, parts))} ({digest})"
     return {"name": name, **facts}
+
+
+def _gpu() -> str:
+    """Name of the first GPU, "" where there is none."""
+    if shutil.which("nvidia-smi") is None:
+        return ""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    return ended.stdout.splitlines()[0].strip() if ended.returncode == 0 and ended.stdout else ""
 
 
 def _cpuinfo(field: str) -> str:
@@ -170,6 +188,9 @@ def page(everything: Mapping[str, Any]) -> str:
                 low, high = (f"{end:.4g}" for end in one.spread)
                 spread = "" if low == high else f"{low} to {high}"
                 lines.append(f"| {figure} | {one.value:.4g} {one.unit} | {spread} | {one.note} |")
+    if not any("gpu" in own["groups"] for own in everything.values()):
+        command = "`python -m benchmarks.suite --only gpu`"
+        lines += ["", "## GPU", "", f"Not measured: no GPU was at hand. {command} measures it."]
     return "\n".join(lines) + "\n"
 
 

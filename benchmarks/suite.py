@@ -26,7 +26,9 @@ from benchmarks.figures import Figures, figure, parsed, read, write
 from benchmarks.process import watched
 
 #: in the order they run
-SCRIPTS = ("sweep", "metrics", "clip")
+SCRIPTS = ("sweep", "scoring", "metrics", "clip", "generator", "peaks")
+#: scripts with options of their own, and what ``--quick`` is among these
+OWN = {"peer": "--quick", "gpu": "--tiny"}
 ROOT = Path(__file__).parents[1]
 PEER = ROOT / ".cache" / "anomalib"
 
@@ -49,16 +51,22 @@ def install(environment: Path, console: Console) -> None:
     subprocess.run([*command, "--upgrade", "anomalib[clip]"], check=True)
 
 
-def one(name: str, quick: bool, extra: list[str], environment: dict[str, str]) -> Figures:
-    """Figures of a script in a process of its own, with its time and peak memory."""
+def one(
+    name: str,
+    quick: bool,
+    extra: list[str],
+    environment: dict[str, str],
+    python: str = sys.executable,
+) -> Figures:
+    """Figures of a script in a process of its own, with its peak memory."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "figures.json"
-        command = [sys.executable, "-m", "benchmarks.suite", "--child", name, "--into", str(path)]
+        command = [python, "-m", "benchmarks.suite", "--child", name, "--into", str(path)]
         if importlib.util.find_spec(f"benchmarks.{name}") is None:
             raise FileNotFoundError(f"no benchmark is named {name}")
-        if extra or name == "peer":
+        if name in OWN:
             command = [sys.executable, "-m", f"benchmarks.{name}", "--json", str(path), *extra]
-        run = watched([*command, *(["--quick"] if quick else [])], environment)
+        run = watched([*command, *([OWN.get(name, "--quick")] if quick else [])], environment)
         figures = read(path)
     figures["peak of the script's process"] = figure(run.host_mb, "MB")
     if run.worker_mb:
@@ -100,11 +108,16 @@ def main() -> int:
         command = "make bench-peer"
     groups: dict[str, Figures] = {}
     failed = []
-    single = os.environ | {"OMP_NUM_THREADS": "1"}
-    for name in scripts:
+    single = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    runs = {name: (name, extra, sys.executable) for name in scripts}
+    if arguments.peer:
+        # the same scripts where anomalib and torchmetrics are installed, and so take part
+        python = str(arguments.environment / "bin" / "python")
+        runs |= {f"{name} beside anomalib": (name, [], python) for name in ("metrics", "scoring")}
+    for name, (script, options, python) in runs.items():
         began = time.perf_counter()
         try:
-            groups[name] = one(name, arguments.quick, extra, single)
+            groups[name] = one(script, arguments.quick, options, single, python)
         except (RuntimeError, FileNotFoundError) as error:
             failed.append(name)
             console.print(f"{name} failed: {error}", style="red", highlight=False, markup=False)

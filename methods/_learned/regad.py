@@ -18,7 +18,7 @@ from torch import nn
 from harness.interface import Arrays
 from methods._encoders import weights as _weights
 from methods._encoders.cnn import build
-from methods._learned.sparing import in_blocks, recomputed
+from methods._learned.sparing import block_recomputed, in_blocks, recomputed
 
 _HEAD = 256  # channels of the head's hidden layers
 VERSIONS = 22  # that ``augmented`` makes of a picture
@@ -174,7 +174,7 @@ class Registered(nn.Module):
                 if not sparing:
                     x = block(x)
                 else:
-                    x = block.sparing(x) if isinstance(block, Stem) else recomputed(block, x)
+                    x = block.sparing(x) if isinstance(block, Stem) else block_recomputed(block, x)
             x, _ = straighten.sparing(x) if sparing else straighten(x)
         return x
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import torch
 from timm.layers import BatchNormAct2d
+from timm.models.resnet import BasicBlock
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -25,6 +26,44 @@ def recomputed(function: Callable[..., T], *inputs: torch.Tensor) -> T:
         function, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
     )
     return result
+
+
+def block_recomputed(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """``block(x)``, computed anew for the gradient, a basic block of a ResNet in two halves.
+
+    On the way back only one half's maps are there besides what lies between the two.
+    """
+    if type(block) is not BasicBlock or block.se is not None:
+        return recomputed(block, x)
+    return recomputed(_InHalves(block), x)
+
+
+class _InHalves(nn.Module):
+    """A basic block whose second half is given what the first made, and the block's own input."""
+
+    def __init__(self, block: BasicBlock) -> None:
+        super().__init__()
+        self.block = block
+        first = (block.conv1, block.bn1, block.drop_block, block.act1, block.aa)
+        self.first, self.second = nn.Sequential(*first), _Second(block)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return recomputed(self.second, recomputed(self.first, x), x)
+
+
+class _Second(nn.Module):
+    def __init__(self, block: BasicBlock) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, maps: torch.Tensor, shortcut: torch.Tensor) -> torch.Tensor:
+        block = self.block
+        maps = block.bn2(block.conv2(maps))
+        if block.drop_path is not None:
+            maps = block.drop_path(maps)
+        if block.downsample is not None:
+            shortcut = block.downsample(shortcut)
+        return block.act2(maps + shortcut)
 
 
 @contextmanager
