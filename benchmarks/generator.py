@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import diffusers
 import numpy as np
@@ -30,7 +30,7 @@ from methods.generators.dreambooth import DreamBooth
 QUERIES = 4  # in one call, as a shard has many
 #: evaluations of a query -> strength, steps of a full trajectory
 EVALUATIONS = {1: (0.1, 10), 3: (0.3, 10), 6: (0.3, 20), 15: (0.3, 50)}
-PROMPTS = 3
+PROMPTS: Literal[3] = 3
 
 
 def generator(strength: float, steps: int, **more: Any) -> DreamBooth:
@@ -117,9 +117,14 @@ def measure(quick: bool) -> Figures:
     # what the demo and the micro sweeps take
     made = generator(0.2, 10, guidance=1.0)
     made.prompts = 1
-    runs = {"": lambda: made.personalize([noise_image(next(fresh), made._side)], 0)}
+
+    def query(made: DreamBooth) -> None:
+        made.personalize([noise_image(next(fresh), made._side)], 0)
+
     table["a query in the micro profile"] = figure(
-        interleaved(runs, 2 * repeats)[""], "s", note="1 prompt, unguided, 2 evaluations"
+        interleaved({"": lambda: query(made)}, 2 * repeats)[""],
+        "s",
+        note="1 prompt, unguided, 2 evaluations",
     )
     # with as many evaluations as image-to-image, whose strength rule is the one called so
     made = generator(0.3, 10, start="diffusers")

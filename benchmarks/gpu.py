@@ -23,11 +23,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import full_size
 from benchmarks.figures import Figures, figure, shown, write
@@ -148,8 +150,7 @@ def diffusion(bench: Bench, folder: Path) -> None:
         work = 1e12 * full_size.evaluation_flops(made)
         prior = {"latents": random.standard_normal((4, *made._shape)).astype(np.float16)}
         with bench.peak(f"customization, {tune}"):
-            run = lambda made=made, prior=prior: made.customize(support, prior)  # noqa: E731
-            spent = bench.seconds(run, 1, warm=1)
+            spent = bench.seconds(partial(made.customize, support, prior), 1, warm=1)
         half = torch.bfloat16 if bench.cuda else torch.float32
         # two pictures a step: its own and a prior one; forward, and twice that backward
         share = [6 * work * steps / one / bench.rate(half) for one in spent]
@@ -193,7 +194,7 @@ def ways(bench: Bench, folder: Path) -> None:
         width = unet.config.cross_attention_dim
         z = torch.randn(rows, 4, side, side, device=bench.device, dtype=dtype)
         text = torch.randn(rows, 77, width, device=bench.device, dtype=dtype)
-        with full_size.FlopCounterMode(display=False) as counter, torch.inference_mode():
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
             unet(z[:1], 1, encoder_hidden_states=text[:1])
         work = counter.get_total_flops() * rows
 
@@ -207,7 +208,7 @@ def ways(bench: Bench, folder: Path) -> None:
             )
 
         with torch.inference_mode():
-            call = lambda unet=unet, z=z, text=text: unet(z, 1, text, return_dict=False)  # noqa: E731
+            call = partial(unet, z, 1, text, return_dict=False)
             told("as loaded", call)
             unet.to(memory_format=torch.channels_last)
             told("channels last", call)
@@ -219,7 +220,7 @@ def ways(bench: Bench, folder: Path) -> None:
                 with torch.inference_mode():
                     told(
                         "channels last, torch.compile",
-                        lambda c=compiled, z=z, text=text: c(z, 1, text, return_dict=False),
+                        partial(compiled, z, 1, text, return_dict=False),
                     )
         del unet
 
@@ -235,7 +236,11 @@ def graphed(call: Callable[[], Any]) -> Callable[[], None]:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         call()
-    return graph.replay
+
+    def replay() -> None:
+        graph.replay()
+
+    return replay
 
 
 def clip(bench: Bench) -> None:
@@ -251,9 +256,7 @@ def clip(bench: Bench) -> None:
         for batch in (2,) if bench.tiny else (1, 16, 64):
             pixels = torch.randn(batch, 3, side, side, device=bench.device)
             with torch.no_grad(), bench.peak(f"{name} at {side} px, {precision}, batch {batch}"):
-                spent = bench.seconds(
-                    lambda tower=tower, pixels=pixels: tower(pixels, levels, (), 131072), 5
-                )
+                spent = bench.seconds(partial(tower, pixels, levels, (), 131072), 5)
             bench.table[f"{name} at {side} px, {precision}, batch {batch}"] = figure(
                 [batch / one for one in spent], "pictures/s", "higher"
             )
@@ -281,11 +284,11 @@ def measure(device: str, tiny: bool, minutes: float) -> Figures:
     bench = Bench(device, tiny, minutes)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "base"
-        sizes: tuple[dict[str, Any], ...] = (full_size.UNET, full_size.VAE, full_size.TEXT)
+        unet, vae, text = full_size.UNET, full_size.VAE, full_size.TEXT
         if tiny:
-            sizes = (TINY_UNET, TINY_VAE, TINY_TEXT)
+            unet, vae, text = TINY_UNET, TINY_VAE, TINY_TEXT
         half = torch.float16
-        full_size.save_base(folder, *sizes, full_size.SCHEDULER, dtype=half)
+        full_size.save_base(folder, unet, vae, text, full_size.SCHEDULER, dtype=half)
         bench.part("Stable Diffusion v1.5", lambda: diffusion(bench, folder))
         bench.part("PatchCore", lambda: patchcore(bench))
         bench.part("CLIP", lambda: clip(bench))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -63,10 +64,7 @@ def neighbours(queries: int, repeats: int, rate: float) -> Figures:
         flop = 2.0 * len(patches) * len(points) * WIDTH
         images = patches.unflatten(0, (queries, GRID * GRID))
         seconds = interleaved(
-            {
-                "all": lambda bank=bank, patches=patches: bank.nearest(patches),
-                "farthest": lambda bank=bank, images=images: bank.farthest(images),
-            },
+            {"all": partial(bank.nearest, patches), "farthest": partial(bank.farthest, images)},
             repeats,
         )
         note = f"{len(points)} patches of {WIDTH}, {queries} queries of {GRID * GRID}"

@@ -48,7 +48,7 @@ def batch(rng: np.random.Generator, data: Pairs, n: int) -> tuple[Pairs, list[in
             extent = int(rng.integers(side, extent + 1))
         top, left = rng.integers(0, pair.shape[1] - extent + 1, 2)
         both = pair[:, top : top + extent, left : left + extent]
-        both = np.rot90(both, rng.integers(4), (1, 2))
+        both = np.rot90(both, int(rng.integers(4)), (1, 2))
         if rng.random() < 0.5:
             both = both[:, :, ::-1]
         if rng.random() < 0.4:
