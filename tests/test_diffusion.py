@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from methods._diffusion import model
+from methods._encoders import pins
 from tests.tiny_base import save_tiny_base
 
 
@@ -243,6 +244,8 @@ def test_a_hub_id_may_be_pinned_to_a_revision() -> None:
         def from_pretrained(name: str, **options: Any) -> None:
             asked.append((name, options.get("revision")))
 
-    for base in ("somebody/some-model@0123abc", "somebody/some-model"):
+    pinned, commit = next(iter(pins.REVISIONS.items()))
+    for base in ("somebody/some-model@0123abc", "somebody/some-model", pinned, f"{pinned}@main"):
         model._load(Loader, base, "unet")
-    assert asked == [("somebody/some-model", "0123abc"), ("somebody/some-model", None)]
+    assert asked[:2] == [("somebody/some-model", "0123abc"), ("somebody/some-model", None)]
+    assert asked[2:] == [(pinned, commit), (pinned, "main")]

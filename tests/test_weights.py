@@ -12,7 +12,10 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
+from methods._diffusion import model as diffusion
+from methods._encoders import clip, cnn, pins
 from methods._encoders import weights as _weights
+from methods._encoders.load import caveat
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(1)}
 
@@ -214,6 +217,70 @@ def test_a_proxy_is_what_has_to_answer(monkeypatch):
         assert _weights.reachable("http://hub.invalid")
         thread.join(5)
     assert accepted == [None]
+
+
+def at_revision(cache, repository, commit, name, contents=b"x"):
+    path = cache / f"models--{repository.replace('/', '--')}" / "snapshots" / commit / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(contents)
+    return path
+
+
+def test_the_pinned_revision_is_taken_unless_another_is_named(cache, monkeypatch):
+    repository, names = "timm/vit_large_patch14_clip_224.openai", ("open_clip_model.safetensors",)
+    asked = []
+
+    def download(repo, name, *, revision, etag_timeout):
+        asked.append(revision)
+        raise OSError("no such file")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    monkeypatch.setattr(_weights, "reachable", lambda url: True)
+    put(cache, repository, names[0])  # of some other commit, which the branch main pointed to
+    with pytest.raises(FileNotFoundError, match=f"{pins.REVISIONS[repository]} is neither in"):
+        _weights.hub_file(repository, names, "CLIP")
+    with pytest.raises(FileNotFoundError, match="at revision 0123abc is"):
+        _weights.hub_file(repository, names, "CLIP", named="0123abc")
+    with pytest.raises(FileNotFoundError):
+        _weights.hub_file("somebody/else", names, "CLIP")
+    assert asked == [pins.REVISIONS[repository], "0123abc", None]
+    path = at_revision(cache, repository, pins.REVISIONS[repository], names[0])
+    assert _weights.hub_file(repository, names, "CLIP") == path
+
+
+def test_contents_other_than_the_pinned_ones_are_refused(cache):
+    repository = "timm/wide_resnet50_2.tv_in1k"
+    path = put(cache, repository, "model.safetensors", b"something else")
+    with pytest.raises(ValueError, match=r"holds other contents than model\.safetensors") as caught:
+        _weights.hub_file(repository, ("model.safetensors",), "CNN")
+    assert "\n" not in str(caught.value)
+    named = _weights.hub_file(repository, ("model.safetensors",), "CNN", named="main")
+    assert named == path
+
+
+@pytest.mark.parametrize(
+    ("model", "weights", "pinned"),
+    [
+        ("ViT-L-14-336", "openai", True),
+        ("ViT-B-16-plus-240", "laion400m_e31", False),
+        ("ViT-B-16-plus-240", "laion400m_e31@0123abc", True),
+        ("resnet18", "imagenet", False),
+        ("wide_resnet50_2", "imagenet", True),
+        ("resnet18", "random:3", True),
+        ("resnet18", "mine.safetensors", True),
+        ("tf_efficientnet_lite0", "imagenet", True),
+    ],
+)
+def test_what_is_not_pinned_says_so_under_its_figures(model, weights, pinned):
+    note = caveat({"model": model, "weights": weights}, "network")
+    assert (pins.UNPINNED in note) != pinned
+
+
+def test_a_revision_is_no_part_of_a_tags_name():
+    assert clip._tag("ViT-L-14", "openai@0123abc") == clip._tag("ViT-L-14", "openai")
+    assert cnn._tag("resnet18", "imagenet@0123abc") == "tv_in1k"
+    assert diffusion.caveat("somebody/else").endswith(pins.UNPINNED)
+    assert diffusion.caveat("somebody/else@0123abc") == ""
 
 
 def test_inventory_tells_what_is_here_from_what_is_not(cache, tmp_path):

@@ -43,5 +43,8 @@ def _models(_: argparse.Namespace) -> int:
     rows = importlib.import_module("methods._encoders.weights").inventory()
     for row in rows:
         size = f"{row.size / 1e6:,.0f} MB" if row.size else "-"
-        print(f"{row.name}: {row.what}\n    {row.where}\n    {size}, {row.licence}")
+        state = "found" if row.complete else "not found"
+        source = f"    {row.source}\n" if row.source else ""
+        print(f"{row.name}: {row.what}\n{source}    {state}: {row.where}")
+        print(f"    {size}, {row.licence}")
     return 0

@@ -89,8 +89,9 @@ def _where(role: str, name: str, weights: str, known: Callable[[], Iterable[Know
     path = Path(weights if role == "encoder" else name).expanduser()
     if path.exists():
         return f"found: {path}"
+    stem, base = weights.partition("@")[0], name.partition("@")[0]  # without revisions
     for entry in known():
-        if entry.name == f"{name} / {weights}" or (role == "base" and name in entry.where):
+        if entry.name == f"{name} / {stem}" or (role == "base" and base in entry.where):
             return f"found: {entry.where}" if entry.complete else f"needed: {entry.where}"
     return "needed: not among the models that the project knows; a local file or hub has them"
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image as Picture
 
 from harness.interface import Features, Image
+from methods._encoders import pins
 from methods._encoders import weights as _weights
 from methods._encoders.encoding import Encoding
 from methods._encoders.towers import TextTower, VisionTower
@@ -36,7 +37,8 @@ class ClipEncoder:
     model : str
         A name that open_clip knows (``ViT-L-14-336``), or a .json file in open_clip's own format.
     weights : str
-        A tag of open_clip for this model (``openai``), a local .safetensors or .pt file, or
+        A tag of open_clip for this model (``openai``), perhaps with a revision of its repository on
+        the hub (``openai@0123abc``; else the pinned one), a local .safetensors or .pt file, or
         ``random:SEED``.
     device : str
         Where the network runs and its features stay.
@@ -256,7 +258,7 @@ def _tokenizer(model: str, config: Mapping[str, Any]) -> open_clip.SimpleTokeniz
 
 def _tag(model: str, weights: str) -> Mapping[str, Any]:
     """What open_clip records of a hub tag, empty for anything else."""
-    return open_clip.get_pretrained_cfg(model, weights) or {}
+    return open_clip.get_pretrained_cfg(model, pins.parted(weights)[0]) or {}
 
 
 def _quick_gelu(
@@ -289,7 +291,8 @@ def _find(model: str, weights: str) -> Path:
         )
     url = tag.get("url") or ""
     cached = Path.home() / ".cache" / "clip" / Path(url or "none").name
-    if (model, weights) in _MISNAMED:
+    stem, named = pins.parted(weights)
+    if (model, stem) in _MISNAMED:
         if cached.is_file():
             return cached
         raise FileNotFoundError(
@@ -299,7 +302,7 @@ def _find(model: str, weights: str) -> Path:
     repository, _, name = tag.get("hf_hub", "").partition("/")[2].partition("/")
     owner = tag.get("hf_hub", "").partition("/")[0]
     names = (name,) if name else ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-    return _weights.hub_file(f"{owner}/{repository}", names, f"{model} {weights}", also=(cached,))
+    return _weights.hub_file(f"{owner}/{repository}", names, f"{model} {weights}", (cached,), named)
 
 
 def _load(network: torch.nn.Module, state: dict[str, torch.Tensor], path: Path, model: str) -> None:

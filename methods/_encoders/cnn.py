@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from harness.interface import Features, Image
+from methods._encoders import pins as _pins
 from methods._encoders import weights as _weights
 from methods._encoders.encoding import Encoding
 
@@ -43,7 +44,8 @@ class CnnEncoder:
     model : str
         A timm name.
     weights : str
-        ``imagenet``, a tag of timm for this model, a local file, or ``random:SEED``.
+        ``imagenet``, a tag of timm for this model, perhaps with a revision of its repository on the
+        hub (``imagenet@0123abc``; else the pinned one), a local file, or ``random:SEED``.
     device : str
         Where the network runs and its features stay.
     features : Features
@@ -215,7 +217,7 @@ def _find(model: str, weights: str) -> Path:
         return _weights.local_file(weights)
     if weights == "imagenet" and (path := _weights.packaged_file(model)):
         return path
-    tags, tag = _tags(model), _tag(model, weights)
+    tags, tag, named = _tags(model), _tag(model, weights), _pins.parted(weights)[1]
     if not tags or (tag and tag not in tags):
         known = ", ".join(["imagenet", *tags]) if tags else "none"
         raise ValueError(
@@ -225,7 +227,7 @@ def _find(model: str, weights: str) -> Path:
     config = timm.get_pretrained_cfg(f"{model}.{tag}" if tag else model)
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(config.url or "none").name
     names = (config.hf_hub_filename or "model.safetensors", "pytorch_model.bin")
-    return _weights.hub_file(config.hf_hub_id, names, f"{model} {weights}", also=(cached,))
+    return _weights.hub_file(config.hf_hub_id, names, f"{model} {weights}", (cached,), named)
 
 
 def _tags(model: str) -> list[str]:
@@ -234,7 +236,8 @@ def _tags(model: str) -> list[str]:
 
 def _tag(model: str, weights: str) -> str:
     """Timm's tag of weights that are no file; "" is the model's default."""
-    return _weights.IMAGENET_TAGS.get(model, "") if weights == "imagenet" else weights
+    stem, _ = _pins.parted(weights)
+    return _weights.IMAGENET_TAGS.get(model, "") if stem == "imagenet" else stem
 
 
 def _scale(model: str, weights: str) -> Scale:

@@ -9,7 +9,8 @@ from pydantic import AfterValidator
 
 from harness.interface import Features, Image
 from methods._encoders.encoding import Encoding
-from methods._encoders.weights import IMAGENET_TAGS, PACKAGED
+from methods._encoders.pins import UNPINNED
+from methods._encoders.weights import IMAGENET_TAGS, PACKAGED, pinned
 
 if TYPE_CHECKING:
     import torch
@@ -99,10 +100,12 @@ EncoderSpec = Annotated[Mapping[str, Any], AfterValidator(described)]
 
 
 def caveat(spec: Mapping[str, Any], paper: str) -> str:
-    """What to print under a method's figures: that its network is a small one, "" if it is not."""
+    """What to print under a method's figures: a small network, or weights that may change."""
     small = {"micro": "the embedded micro encoder", LITE0["model"]: "EfficientNet-Lite0"}
     what = small.get(spec["model"])
-    return f"on {what}, a small network, not the paper's {paper}" if what else ""
+    if what:
+        return f"on {what}, a small network, not the paper's {paper}"
+    return "" if pinned(spec["model"], spec["weights"]) else UNPINNED
 
 
 def packages(spec: Mapping[str, Any]) -> tuple[str, ...] | None:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from methods._encoders import pins
+
 if TYPE_CHECKING:
     import torch
 
@@ -45,6 +47,7 @@ class Entry:
     complete: bool
     size: int  # bytes; of the files found, or about what the source holds
     licence: str
+    source: str = ""  # repository on the hub, with what it is pinned by
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,15 @@ _PUBLIC = (
         "CreativeML Open RAIL++-M",
     ),
 )
+
+
+def pinned(model: str, weights: str) -> bool:
+    """Whether contents of weights are known: a file, a package, a seed, a pinned repository."""
+    tag, revision = pins.parted(weights)
+    known = weights == "embedded" or is_file(weights) or weights.startswith("random:")
+    if known or revision or (tag == "imagenet" and model in PACKAGED):
+        return True
+    return any(p.name == f"{model} / {tag}" and pins.pinned(p.repository) for p in _PUBLIC)
 
 
 def random_seed(weights: str) -> int | None:
@@ -261,8 +273,13 @@ def reachable(url: str) -> bool:
         return False
 
 
-def hub_file(repo: str, names: tuple[str, ...], what: str, also: tuple[Path, ...] = ()) -> Path:
+def hub_file(
+    repo: str, names: tuple[str, ...], what: str, also: tuple[Path, ...] = (), named: str = ""
+) -> Path:
     """A file of a HuggingFace repository: from the local cache, else fetched if the hub answers.
+
+    Of the revision that is named, else of the one it is pinned to (`methods/_encoders/pins.py`),
+    else the newest.
 
     Parameters
     ----------
@@ -274,17 +291,22 @@ def hub_file(repo: str, names: tuple[str, ...], what: str, also: tuple[Path, ...
         What it is for, in the error.
     also : tuple of Path
         Files that will do as well, looked for after the cache.
+    named : str
+        A revision: commit, tag or branch.
 
     Raises
     ------
     FileNotFoundError
         Naming what was looked for and where to put it. Nothing is retried.
+    ValueError
+        A file holds other contents than it is pinned to.
     """
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 
+    commit = pins.revision(repo, named)
     for name in names:
-        if isinstance(cached := try_to_load_from_cache(repo, name), str):
-            return Path(cached)
+        if isinstance(cached := try_to_load_from_cache(repo, name, revision=commit), str):
+            return pins.check(repo, name, Path(cached)) if not named else Path(cached)
     for path in also:
         if path.is_file():
             return path
@@ -295,11 +317,15 @@ def hub_file(repo: str, names: tuple[str, ...], what: str, also: tuple[Path, ...
     else:
         for name in names:
             try:
-                return Path(hf_hub_download(repo, name, etag_timeout=_ANSWER))
+                path = Path(hf_hub_download(repo, name, revision=commit, etag_timeout=_ANSWER))
+                return pins.check(repo, name, path) if not named else path
+            except pins.Altered:
+                raise
             except (OSError, ValueError) as error:  # what the hub's own errors derive from
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    at = f" at revision {commit}" if commit else ""
     raise FileNotFoundError(
-        f"encoder: no weights for {what}: {names[0]} of {repo} is neither in "
+        f"encoder: no weights for {what}: {names[0]} of {repo}{at} is neither in "
         f"{constants.HF_HUB_CACHE} nor to be had ({reason}); download it elsewhere and give its "
         f"path as `weights`"
     )
@@ -328,16 +354,20 @@ def inventory(embedded: Path | None = None) -> list[Entry]:
         what = "CNN of PaDiM and PatchCore by default"
         rows.append(Entry(f"{model} / imagenet", what, where, bool(packaged), size, "Apache-2.0"))
     for public in _PUBLIC:
-        cached = [try_to_load_from_cache(public.repository, name) for name in public.files]
+        repo = public.repository
+        commit = pins.revision(repo)
+        cached = [try_to_load_from_cache(repo, name, revision=commit) for name in public.files]
         paths = [Path(path) for path in cached if isinstance(path, str)]
         complete = len(paths) == len(public.files)
         where = (
             str(paths[-1])
             if complete
-            else f"{constants.ENDPOINT}/{public.repository}, or a local copy named in the sweep"
+            else f"{constants.ENDPOINT}/{repo}, or a local copy named in the sweep"
         )
         size = _total(paths) if complete else public.size
-        rows.append(Entry(public.name, public.what, where, complete, size, public.licence))
+        source = f"{repo}, {pins.description(repo)}"
+        row = Entry(public.name, public.what, where, complete, size, public.licence, source)
+        rows.append(row)
     return rows
 
 
