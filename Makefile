@@ -10,7 +10,7 @@ READY := $(VENV)/ready
 help:
 	@echo "make setup   install everything into .venv (uv where it is installed, else pip)"
 	@echo "make demo    run conf/demo.yaml on real photographs, print the table, and what to do next"
-	@echo "make test    run the test suite;  make quick: its unit tests alone, no cluster, no training"
+	@echo "make test    run the test suite;  make quick: its unit tests alone, no cluster, no torch"
 	@echo "make lint    style and import contracts;  make types: static types"
 	@echo "make check   lint, types and tests;  make format: mend style in place"
 	@echo "make bench   measure speed and memory, ten minutes;  make bench-peer: against anomalib, longer"
@@ -26,13 +26,13 @@ $(READY): requirements.txt
 demo: $(READY)
 	$(RUN) -m harness demo
 
-# Unit tests side by side, then one by one what starts clusters, servers and browsers, or trains.
+# Two files at a time, then one by one what starts clusters, servers and browsers.
 test: $(READY)
 	$(RUN) -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 	$(RUN) -m pytest -m slow
 
 quick: $(READY)
-	$(RUN) -m pytest -m "not slow" --numprocesses 2 --dist loadfile
+	$(RUN) -m pytest -m "not slow and not heavy" --numprocesses 2 --dist loadfile
 
 lint: $(READY)
 	$(RUN) -m ruff check .

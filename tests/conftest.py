@@ -23,23 +23,48 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("suite")
 
-#: Files whose tests start a cluster, a server or a browser, kill processes, or train: one after
-#: another, after all others. ``make quick`` leaves them out.
+#: Files whose tests start a cluster, a server or a browser, or kill processes: one after another,
+#: after all others.
 SLOW = {
-    "accounting", "adp", "adp_micro", "audit_run", "chaos", "clip_micro", "cluster", "contract",
-    "dreambooth",
-    "dreambooth_customize", "executors", "faults", "faults_address", "faults_host", "hostile",
-    "inctrl", "interrupts", "kills", "latex", "leaderboard", "lock", "micro", "micro_refine",
-    "mlflow_docs", "node_cache", "notebook", "o2n_micro", "page", "regad", "regad_public", "resume",
-    "s3", "seals", "textual_inversion", "tracking", "traps", "tutorial", "workbench",
+    "accounting", "audit_run", "chaos", "cluster", "executors", "faults", "faults_address",
+    "faults_host", "hostile", "interrupts", "kills", "latex", "leaderboard", "lock", "micro",
+    "mlflow_docs", "node_cache", "notebook", "page", "resume", "s3", "seals", "tracking",
+    "traps", "tutorial", "workbench",
+}  # fmt: skip
+#: Files whose tests run sweeps in this process, train, load torch, or try hundreds of cases: a
+#: second and more for a test. ``make quick`` leaves them and the slow ones out.
+HEAVY = {
+    "adp", "adp_micro", "augment", "bench_record", "caveats", "cli", "clip", "clip_micro",
+    "cnn", "config_fuzz", "confs", "continuation", "contract", "coop", "datasets_docs", "demo",
+    "diffusion", "dreambooth", "dreambooth_customize", "environment", "failures", "inctrl",
+    "isolation", "keeping", "leaks", "maps", "memory", "metric_records", "micro_refine", "o2n",
+    "o2n_ablation", "o2n_micro", "o2n_promises", "o2n_switches", "o2n_text", "offload",
+    "origins", "padim", "patchcore", "process_state", "prompts", "readme", "readme_commands",
+    "regad", "regad_public", "report", "reuse", "scaffold", "secrets", "setup", "ssim", "stale",
+    "surfaces", "textual_inversion", "trivial", "weights", "winclip",
 }  # fmt: skip
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even import files none of which the marks that are asked for leave: torch, Ray."""
+    marks = config.option.markexpr
+    name = collection_path.stem.removeprefix("test_")
+    left_out = {
+        "slow": collection_path.suffix == ".py" and name not in SLOW,
+        "not slow": name in SLOW,
+        "not slow and not heavy": name in SLOW | HEAVY,
+    }
+    return left_out.get(marks) or None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow by its file."""
+    """Mark what is slow or heavy by its file."""
     for item in items:
-        if item.path.stem.removeprefix("test_") in SLOW:
+        name = item.path.stem.removeprefix("test_")
+        if name in SLOW:
             item.add_marker(pytest.mark.slow)
+        elif name in HEAVY:
+            item.add_marker(pytest.mark.heavy)
 
 
 @pytest.fixture(scope="session", autouse=True)

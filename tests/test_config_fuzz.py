@@ -17,7 +17,7 @@ from harness.run import prepare
 from tests.sweeps import NEAR, SQUARES, sweep
 
 pytestmark = pytest.mark.usefixtures("toys")
-PARTS, CASES = 8, 250  # 2,000 cases in all
+PARTS, CASES = 8, 100  # 800 cases in all
 
 
 def planned(path: Path, text: str | bytes, **options: Any) -> list[str]:
@@ -307,7 +307,7 @@ def wrong_cases(seeds: range, one: Callable[[random.Random], str], path: Path) -
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_two_thousand_configs_are_plans_or_clear_mistakes(tmp_path: Path, part: int) -> None:
+def test_hundreds_of_configs_are_plans_or_clear_mistakes(tmp_path: Path, part: int) -> None:
     seeds = range(part * CASES, (part + 1) * CASES)
     wrong = wrong_cases(seeds, mutated, tmp_path / "c.yaml")
     print(f"{CASES - len(wrong)} right of {CASES}")
