@@ -45,7 +45,17 @@ def main(argv: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """All commands with what they take."""
-    from harness.commands import data, demo, plugins, purge, results, scaffold, sweep, workbench
+    from harness.commands import (
+        data,
+        demo,
+        examples,
+        plugins,
+        purge,
+        results,
+        scaffold,
+        sweep,
+        workbench,
+    )
 
     command = argparse.ArgumentParser(
         "python -m harness", description="Few-shot anomaly detection, evaluated."
@@ -53,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     commands = command.add_subparsers(required=True, metavar="COMMAND")
     for group in (demo, sweep, results, purge, plugins, scaffold, data, workbench):
         group.register(commands)
+    examples.add(command, commands.choices)
     return command
 
 

@@ -385,5 +385,6 @@ def _verdict(options: Options, graph: Plan, writer: ResultsWriter, whole: bool) 
         )
         more = f"\n  and {len(failed) - most} more, see failures.csv" if len(failed) > most else ""
         hint = "; --retry-failed tries them again"
-        print(f"{len(failed)} cells failed{hint}:\n{few}{more}", file=sys.stderr)
+        noun = "cell" if len(failed) == 1 else "cells"
+        print(f"{len(failed)} {noun} failed{hint}:\n{few}{more}", file=sys.stderr)
     return 2 if bad else 1 if failed or not whole else 0

@@ -75,8 +75,9 @@ def render(comparisons: Sequence[Comparison], format: str) -> str:
             blocks.append("\n".join(f"- {text.escaped(line)}" for line in lines(each)))
         else:
             blocks.append(f"{after} against {before}")
-            blocks += ["\n".join(text.text_lines(table)) for table in parts]
-            blocks.append("\n".join(lines(each)))
+            blocks += ["\n".join(text.text_lines(table, text.terminal_width())) for table in parts]
+            width = text.terminal_width()
+            blocks.append("\n".join(text.wrapped(line, width) for line in lines(each)))
     return "\n\n".join(blocks) + "\n"
 
 

@@ -81,7 +81,8 @@ class Display:
             return self
         if self._todo:
             self._print(self._headline())
-        if self._console.is_terminal and self._todo:
+        drawn = self._console.is_terminal and not self._console.is_dumb_terminal
+        if drawn and self._todo:
             self._live = Live(self._picture(), console=self._console, refresh_per_second=2)
             self._live.start()
         return self

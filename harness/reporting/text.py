@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from harness.reporting import caveats, certainty, tables
@@ -15,26 +19,95 @@ if TYPE_CHECKING:
 
     from harness.results.reader import SweepFolder
 
-WIDTH = 100  # of a terminal
+WIDTH = 100  # where there is no terminal
+NARROW, BROAD = 80, 200  # a terminal is taken to be no narrower, nor broader
+
+
+def terminal_width() -> int:
+    """Columns of the terminal, or of the variable COLUMNS."""
+    return min(max(shutil.get_terminal_size((WIDTH, 24)).columns, NARROW), BROAD)
 
 
 def text(sweep: SweepFolder, comparison: pd.DataFrame | None) -> str:
-    """The report for a terminal, at most ``WIDTH`` columns where the names allow it."""
+    """The report for a terminal, no wider than that where the names allow it."""
+    width = terminal_width()
     blocks = [f"{sweep.name}: {sweep.counts}"]
     if len(sweep.failed):
-        gone = text_lines(tables.failures(sweep.failed))
+        gone = text_lines(tables.failures(sweep.failed), width)
         more = [f"and {len(gone) - 22} more, see failures.csv"] if len(gone) > 22 else []
         blocks.append("\n".join(gone[:22] + more))
-    chosen = sections(sweep, comparison, WIDTH)
-    blocks += ["\n".join(text_lines(table)) for table in chosen]
+    chosen = sections(sweep, comparison, width)
+    blocks += ["\n".join(text_lines(table, width)) for table in chosen]
     marks = ["mean ± sample standard deviation over seeds", "* best"]
     marks += [f"{certainty.NEAR} not told from it"] * any(table.near for table in chosen)
-    blocks.append("\n".join(["; ".join(marks), *remarks(sweep, comparison)]))
+    lines = ["; ".join(marks), *remarks(sweep, comparison)]
+    blocks.append("\n".join(wrapped(line, width) for line in lines))
     return "\n\n".join(blocks) + "\n"
 
 
-def text_lines(table: Table) -> list[str]:
-    """A table in columns: words to the left, figures to the right."""
+def wrapped(line: str, width: int) -> str:
+    """A line on as many as it takes, the later ones indented."""
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    lines = textwrap.wrap(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(lines)
+
+
+def parted(table: Table, width: int) -> list[Table]:
+    """A table as several, each with all the words, and no wider than ``width`` in text."""
+    groups = [text for text, span in table.groups for _ in range(span)]
+    groups += [""] * (len(table.columns) - table.names - len(groups))
+    parts, start = [], table.names
+    while start < len(table.columns):
+        end = len(table.columns)
+        while end > start + 1 and _width(_figures(table, groups, start, end)) > width:
+            end -= 1
+        parts.append(_figures(table, groups, start, end))
+        start = end
+    return parts
+
+
+def _width(table: Table) -> int:
+    return max(map(len, text_lines(table)[1:]))
+
+
+def _figures(table: Table, groups: Sequence[str], start: int, end: int) -> Table:
+    """Of a table its words, and of its figures those from one column to another."""
+    names = table.names
+    heads = [(text, len(list(same))) for text, same in groupby(groups[start - names : end - names])]
+
+    def moved(places: set[tuple[int, int]]) -> set[tuple[int, int]]:
+        words = {(i, j) for i, j in places if j < names}
+        return words | {(i, j - start + names) for i, j in places if start <= j < end}
+
+    return Table(
+        title=table.title,
+        columns=table.columns[:names] + table.columns[start:end],
+        rows=[row[:names] + row[start:end] for row in table.rows],
+        names=names,
+        groups=heads if any(text for text, _ in heads) else [],
+        best=moved(table.best),
+        near=moved(table.near),
+    )
+
+
+def text_lines(table: Table, width: int | None = None) -> list[str]:
+    """A table in columns: words to the left, figures to the right.
+
+    Parameters
+    ----------
+    table : of any width
+    width : where it would take more, its figures are shown in parts, and what is left over is cut
+    """
+    if width is not None:
+        parts = parted(table, width) if table.names < len(table.columns) else []
+        if len(parts) > 1:
+            later = [replace(part, title=f"{part.title}, continued") for part in parts[1:]]
+            blocks = [text_lines(part, width) for part in [parts[0], *later]]
+            return [line for block in blocks for line in [*block, ""]][:-1]
+        whole = text_lines(table)
+        return [line if len(line) <= width else f"{line[: width - 1]}…" for line in whole]
     marks = [
         [
             cell[len(cell.rstrip(tables.INCOMPLETE)) :]
@@ -117,7 +190,10 @@ def sections(sweep: SweepFolder, comparison: pd.DataFrame | None, width: int) ->
         if metrics and max(map(len, text_lines(whole))) <= width:
             chosen.append(whole)
         else:
-            chosen += [tables.headline(summary, [m], sweep.methods, title, near) for m in metrics]
+            for metric in metrics:
+                one = tables.headline(summary, [metric], sweep.methods, title, near)
+                named = f"{title}: {tables.TITLES[metric]} %"
+                chosen.append(replace(one, title=named, groups=[]))
     leader = tables.leader(summary, sweep.uses)
     if leader:
         chosen.append(certainty.differences(sweep, leader, nearest=True))

@@ -1,0 +1,134 @@
+"""What people see in a terminal: help with examples, and nothing wider than the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from harness.__main__ import main, parser
+from harness.commands.examples import EXAMPLES
+from harness.keys import Cell
+from harness.reporting import compare, report, text
+from harness.reporting.progress import Display
+from harness.reporting.tables import Table
+from harness.reporting.time_left import TimeLeft
+from harness.results import comparison
+from tests.folders import folder_of_a_sweep
+
+WIDTHS = (80, 100, 132, 200)
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    (group,) = (a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
+    return dict(group.choices)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_help_of_every_command_fits_and_ends_with_examples_that_work(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    every = commands()
+    assert every.keys() == EXAMPLES.keys()
+    for name, command in [("", parser()), *every.items()]:
+        lines = command.format_help().splitlines()
+        assert max(map(len, lines)) <= width, (name, lines)
+        assert not any("\x1b" in line for line in lines)
+        examples = lines[lines.index("examples:") + 1 :]
+        assert examples, name
+        for example in examples:
+            words = shlex.split(example.partition(">")[0])
+            assert words[:3] == ["python", "-m", "harness"]
+            parser().parse_args(words[3:])
+            assert name in ("", words[3])
+
+
+@pytest.fixture(scope="module")
+def sweeps(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two of many shots, methods with long names, and failures with long messages."""
+    folder = tmp_path_factory.mktemp("sweeps")
+    skills = {f"a-method-with-a-rather-long-name-{i}": 0.5 + i for i in range(3)}
+    failing = [(next(iter(skills)), "toys", "x", 1, 0)]
+    shots = (1, 2, 4, 8, 16, 32)
+    return [
+        folder_of_a_sweep(folder / name, skills, shots=shots, failing=failing)
+        for name in ("before", "after")
+    ]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_reports_are_no_wider_than_the_terminal(
+    width: int, sweeps: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    shown = report.render(sweeps[0], "text")
+    assert max(map(len, shown.splitlines())) <= width, shown
+    titles = [line for line in shown.splitlines() if re.match(r"Images\b", line)]
+    assert titles == ["Images"] or {t.removesuffix(", continued") for t in titles} == {
+        "Images: AUROC %",
+        "Images: AUPRC %",
+    }
+    both = compare.render(comparison.compare(sweeps, None), "text")
+    assert max(map(len, both.splitlines())) <= width, both
+
+
+def test_a_table_in_parts_shows_every_figure_once() -> None:
+    rows = [[f"row {i}", *(f"{i}.{j:02}" for j in range(40))] for i in range(3)]
+    heads = ["name", *(f"h{j}" for j in range(40))]
+    groups = [("first", 15), ("second", 25)]
+    table = Table("title", heads, rows, groups=groups, best={(1, 3), (2, 40)}, near={(0, 25)})
+    for width in WIDTHS:
+        lines = text.text_lines(table, width)
+        assert max(map(len, lines)) <= width
+        figures = re.findall(r"\d\.\d\d[*~]?", "\n".join(lines))
+        assert sorted(f.rstrip("*~") for f in figures) == sorted(c for r in rows for c in r[1:])
+        marked = {f for f in figures if f[-1] in "*~"}
+        assert marked == {"1.02*", "2.39*", "0.24~"}
+        assert sum("row 1" in line for line in lines) == sum(
+            line.startswith("title") for line in lines
+        )
+
+
+@pytest.mark.parametrize(
+    "words", [("list",), ("list", "patchcore"), ("plan", "conf/demo.yaml"), ("models",)]
+)
+def test_other_commands_fit_into_eighty_columns_or_wrap_at_words(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(list(words)) == 0
+    shown = capsys.readouterr().out
+    tabular = [line for line in shown.splitlines() if re.search(r"\S {2,}\d", line)]
+    assert all(len(line) <= 80 for line in tabular), tabular
+    assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize(
+    ("variables", "drawn"), [({"TERM": "dumb"}, False), ({"NO_COLOR": "1"}, True)]
+)
+def test_terminals_that_want_no_colour_or_cannot_draw(
+    variables: dict[str, str],
+    drawn: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=80)
+    cells = [Cell("near", "toys", "ant", 2, seed) for seed in range(2)]
+    with Display("demo", cells, {}, 2, 1, TimeLeft([], 1, {}), False, console) as display:
+        display.started("k", "predict toys/ant", "worker-0")
+        display.finished(cells[0], {"image_auroc": 0.9})
+    assert ("\x1b" in screen.getvalue()) == drawn
+    colours = re.findall(r"\x1b\[[\d;]*m", screen.getvalue())
+    assert not [c for c in colours if re.search(r"[34]\d|38;|48;", c)]
+    said = capsys.readouterr().err + re.sub(r"\x1b\[[\d;]*m", "", screen.getvalue())
+    assert "image AUROC 90.0" in said
