@@ -23,6 +23,7 @@ def register(commands: Subparsers) -> None:
 
 def _data(arguments: argparse.Namespace) -> int:
     from harness.config import check_plugin
+    from harness.data import waiting
     from harness.data.audit import audit, render
     from harness.data.opening import open_dataset
 
@@ -30,6 +31,7 @@ def _data(arguments: argparse.Namespace) -> int:
     problems = check_plugin("dataset", arguments.dataset, values, "data")
     if problems:
         raise InputError(*problems)
+    waiting.tell()
     try:
         dataset = open_dataset(arguments.dataset, values, arguments.data_root)
         print(render(audit(dataset, arguments.dataset)))

@@ -29,12 +29,14 @@ def register(commands: Subparsers) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
+    from harness.data import waiting
     from harness.options import Options
     from harness.run import run
 
     report = Path(arguments.storage, "demo", "report.html").absolute()
     if arguments.open and report.is_file():
         return show(report)
+    waiting.tell()
     conf = Path(os.path.relpath(CONF))
     names = ("storage", "workers", "runner")
     status = run(Options(conf, **{name: getattr(arguments, name) for name in names}))

@@ -71,8 +71,11 @@ def register(commands: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from harness.data import waiting
     from harness.run import run
 
+    if not arguments.quiet:
+        waiting.tell()
     return run(_options(arguments))
 
 
@@ -88,11 +91,13 @@ def _options(arguments: argparse.Namespace) -> Options:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
+    from harness.data import waiting
     from harness.execution.schedule import Schedule
     from harness.planning import costs, disk, models
     from harness.run import existing, prepare
     from harness.storage.store import Store
 
+    waiting.tell()
     ready = prepare(_options(arguments))
     sweep, graph, inputs = ready.sweep, ready.graph, ready.inputs.plan_inputs
     table = costs.read()

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harness.data.waiting import counted
 from harness.errors import DataError, one_line
 from harness.interface import Dataset, content_hash
 
@@ -107,7 +108,8 @@ class Stamps:
         known = _facts(hashes, keys) if self.hashes else {}
         missing = [name for name in items if name not in known]
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            new = dict(zip(missing, pool.map(compute, missing), strict=True))
+            answers = counted(pool.map(compute, missing), len(missing), "looking at pictures once")
+            new = dict(zip(missing, answers, strict=True))
         if self.hashes and new:
             _remember(
                 "insert or replace into facts values (?, ?, ?)",
@@ -156,7 +158,8 @@ def file_hashes(paths: Iterable[str]) -> dict[str, str]:
                 else:
                     unread.append(path)
     with ThreadPoolExecutor(READERS) as pool:
-        read = dict(zip(unread, pool.map(_read, unread), strict=True))
+        answers = counted(pool.map(_read, unread), len(unread), "reading the data once")
+        read = dict(zip(unread, answers, strict=True))
     lasting: list[tuple[str | bytes, ...]] = [
         (*map(os.fsencode, os.path.split(path)), state, hashed)
         for path, (state, hashed) in read.items()
