@@ -26,7 +26,7 @@ from benchmarks.figures import Figures, figure, parsed, read, write
 from benchmarks.process import watched
 
 #: in the order they run
-SCRIPTS = ("sweep", "scoring", "metrics", "clip", "generator", "peaks")
+SCRIPTS = ("sweep", "scoring", "metrics", "clip", "generator", "engine", "tracking", "peaks")
 #: scripts with options of their own, and what ``--quick`` is among these
 OWN = {"peer": "--quick", "gpu": "--tiny"}
 ROOT = Path(__file__).parents[1]

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,36 @@ def test_a_killed_driver_is_gone_on_with(tmp_path: Path, mlflow_uri: str) -> Non
     log(store, "killed", mlflow_uri, 4)
     parents, children = logged(mlflow_uri, "killed")
     assert (len(parents), len(children)) == (1, 4)
+
+
+def test_cells_are_logged_meanwhile_and_each_in_three_requests(
+    tmp_path: Path, mlflow_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them for all metrics and parameters; the sweep itself has not come to its end."""
+    from mlflow import MlflowClient
+
+    asked: Counter[str] = Counter()
+    names = ("create_run", "log_batch", "log_metric", "log_param", "set_tag", "set_terminated")
+    calls = {name: getattr(MlflowClient, name) for name in names}
+    for name in names:
+
+        def counting(client: Any, *given: Any, _name: str = name, **named: Any) -> Any:
+            asked[_name] += 1
+            return calls[_name](client, *given, **named)
+
+        monkeypatch.setattr(MlflowClient, name, counting)
+    count = 5
+    tracker = log(Store(str(tmp_path)), "meanwhile", mlflow_uri, count, close=False)
+    end = time.monotonic() + 60
+    while asked["set_terminated"] < count:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    parents, children = logged(mlflow_uri, "meanwhile")
+    assert [p.info.status for p in parents] == ["RUNNING"]
+    assert len(children) == count
+    assert asked["create_run"] == asked["log_batch"] == count + 2  # the group's and the sweep's
+    assert set(asked) == {"create_run", "log_batch", "set_terminated"}
+    tracker.close(SUMMARY, COSTS, True, {})
 
 
 def test_a_damaged_note_is_no_obstacle(tmp_path: Path, mlflow_uri: str) -> None:
