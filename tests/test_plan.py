@@ -336,3 +336,21 @@ def test_supports_do_not_depend_on_other_categories(order: list[str]) -> None:
     drawn = [draw_support(samples(30), 4, 0, dataset="d", category=c) for c in order]
     by_name = dict(zip(order, drawn, strict=True))
     assert by_name["bee"] == draw_support(samples(30), 4, 0, dataset="d", category="bee")
+
+
+def test_the_pools_size_is_in_its_key_and_in_no_other_of_the_generator(
+    planned: Callable[..., Plan],
+) -> None:
+    """Also where the support fills the pool, so that nothing is generated."""
+
+    def of(pool: int) -> dict[str, set[str]]:
+        blend = {"blend": BLEND | {"pool": pool}}
+        return keys(planned(everything(methods=GENERATED[-2:], generators=blend, shots=[2])))
+
+    none, one, more = of(2), of(3), of(4)
+    for kind in ("customize", "personalize"):
+        assert none[kind] == one[kind] == more[kind]
+        assert none[kind]
+    assert len(none["generate"]) == len(one["generate"]) == len(more["generate"])
+    assert not none["generate"] & one["generate"]
+    assert not one["generate"] & more["generate"]

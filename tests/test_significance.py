@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.reporting import certainty
+from harness.reporting import certainty, tables
 from harness.results import intervals, significance
 from harness.results.aggregate import results_frame
 from tests.test_aggregate import by_hand, cell, toys
@@ -150,3 +150,26 @@ def test_the_diagram_joins_what_is_not_apart() -> None:
 def test_every_pair_is_there_once() -> None:
     frame = pairs(toys(methods="abcd"))
     assert list(zip(frame["a"], frame["b"], strict=True)) == list(combinations("abcd", 2))
+
+
+def test_wins_are_counted_within_each_number_of_shots() -> None:
+    better = {(1, "x"): "a", (1, "y"): "a", (2, "x"): "b", (2, "y"): ""}  # "": a tie
+    rows = [
+        cell(m, category, seed, 0.9 if better[shots, category] == m else 0.7, shots=shots)
+        for (shots, category), m, seed in product(better, "ab", range(3))
+    ]
+    counts = pairs(rows, "a", "b").set_index("shots")[["wins", "ties", "losses"]]
+    assert counts.loc[1].tolist() == [2, 0, 0]
+    assert counts.loc[2].tolist() == [0, 1, 1]
+
+
+def test_the_best_of_each_category_is_set_off_by_itself() -> None:
+    higher = {("x", 1): "a", ("y", 1): "b", ("x", 2): "b", ("y", 2): ""}
+    rows = [
+        cell(m, category, seed, 0.9 if higher[category, shots] == m else 0.7, shots=shots)
+        for (category, shots), m, seed in product(higher, "ab", range(2))
+    ]
+    one, two = tables.categories(results_frame(rows), "image_auroc", ["a", "b"])
+    assert [row[0] for row in one.rows] == ["x", "y"]
+    assert one.best == {(0, 1), (1, 2)}
+    assert two.best == {(0, 2)}, "none where all are the same"
