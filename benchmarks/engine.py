@@ -71,17 +71,17 @@ def rates(runner: str, tasks: int, repeats: int) -> Figures:
 def planning(repeats: int) -> Figures:
     """Seconds and memory that many cells take."""
     code = PLANNED.format(categories=CELLS // 2000)
-    found = []
+    runs = []
     for _ in range(repeats):
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
         )
-        found.append(json.loads(done.stdout))
-    cells = found[0][0]
+        runs.append(json.loads(done.stdout))
+    cells = runs[0][0]
     return {
-        f"planning {cells:,} cells": figure([f[1] for f in found], "s of CPU"),
-        f"scheduling {cells:,} cells": figure([f[2] for f in found], "s of CPU"),
-        f"peak of planning {cells:,} cells": figure([f[3] for f in found], "MB"),
+        f"planning {cells:,} cells": figure([f[1] for f in runs], "s of CPU"),
+        f"scheduling {cells:,} cells": figure([f[2] for f in runs], "s of CPU"),
+        f"peak of planning {cells:,} cells": figure([f[3] for f in runs], "MB"),
     }
 
 
@@ -140,7 +140,8 @@ def idle_share(path: Path) -> float:
     began = [datetime.datetime.fromisoformat(t).timestamp() for t in tasks["started"]]
     ended = [b + s for b, s in zip(began, tasks["seconds"], strict=True)]
     span = max(ended) - min(began)
-    return 1 - float(tasks["seconds"].sum()) / (span * tasks["worker"].nunique())
+    workers = int(tasks["worker"].nunique())
+    return float(1 - float(tasks["seconds"].sum()) / (span * workers))
 
 
 def measure(quick: bool) -> Figures:

@@ -35,21 +35,21 @@ PROMPTS: Literal[3] = 3
 
 def generator(strength: float, steps: int, **more: Any) -> DreamBooth:
     """A set-up generator with the base's own weights."""
-    made = DreamBooth(base="micro", strength=strength, steps=steps, prompts=PROMPTS, **more)
-    made.setup("cpu", FeatureMemory(1 << 28))
-    made.load({}, Support((noise_image(0, made._side),), "metal nut"))
-    return made
+    dreambooth = DreamBooth(base="micro", strength=strength, steps=steps, prompts=PROMPTS, **more)
+    dreambooth.setup("cpu", FeatureMemory(1 << 28))
+    dreambooth.load({}, Support((noise_image(0, dreambooth._side),), "metal nut"))
+    return dreambooth
 
 
-def bare(made: DreamBooth) -> Callable[[], None]:
+def bare(dreambooth: DreamBooth) -> Callable[[], None]:
     """What the models alone compute for ``QUERIES`` queries."""
-    parts, unet = made._parts, made._unet
-    rows = len(made._conditions(PROMPTS)[0])
-    guided = rows * (1 if made.guidance == 1 else 2)
-    trail = model.timesteps(parts, made.strength, made.steps, made.start)
-    z = torch.randn(guided, *made._shape)
-    text = made._free.expand(guided, -1, -1)
-    pixels = torch.rand(1, 3, made._side, made._side)
+    parts, unet = dreambooth._parts, dreambooth._unet
+    rows = len(dreambooth._conditions(PROMPTS)[0])
+    guided = rows * (1 if dreambooth.guidance == 1 else 2)
+    trail = model.timesteps(parts, dreambooth.strength, dreambooth.steps, dreambooth.start)
+    z = torch.randn(guided, *dreambooth._shape)
+    text = dreambooth._free.expand(guided, -1, -1)
+    pixels = torch.rand(1, 3, dreambooth._side, dreambooth._side)
 
     def run() -> None:
         with torch.inference_mode():
@@ -62,31 +62,31 @@ def bare(made: DreamBooth) -> Callable[[], None]:
     return run
 
 
-def piped(made: DreamBooth) -> Callable[[], None]:
+def piped(dreambooth: DreamBooth) -> Callable[[], None]:
     """Diffusers' image-to-image pipeline for one query, prompt by prompt."""
-    parts = made._parts
+    parts = dreambooth._parts
     pipe = diffusers.StableDiffusionImg2ImgPipeline(
         vae=parts.vae,
         text_encoder=parts.text_encoder,
         tokenizer=parts.tokenizer,
-        unet=made._unet,
+        unet=dreambooth._unet,
         scheduler=diffusers.DDIMScheduler.from_config(parts.scheduler.config),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
     pipe.set_progress_bar_config(disable=True)
-    prompts = made._conditions(PROMPTS)[0]
-    picture = Picture.fromarray(noise_image(1, made._side).pixels)
+    prompts = dreambooth._conditions(PROMPTS)[0]
+    picture = Picture.fromarray(noise_image(1, dreambooth._side).pixels)
 
     def run() -> None:
         for prompt in prompts:
             pipe(
                 prompt,
                 image=picture,
-                strength=made.strength,
-                num_inference_steps=made.steps,
-                guidance_scale=made.guidance,
+                strength=dreambooth.strength,
+                num_inference_steps=dreambooth.steps,
+                guidance_scale=dreambooth.guidance,
             )
 
     return run
@@ -101,41 +101,43 @@ def measure(quick: bool) -> Figures:
     for count, (strength, steps) in EVALUATIONS.items():
         if quick and count > 3:
             break
-        made = generator(strength, steps)
+        dreambooth = generator(strength, steps)
 
-        def personalize(made: DreamBooth = made) -> None:
-            made.personalize([noise_image(next(fresh), made._side) for _ in range(QUERIES)], 0)
+        def personalize(dreambooth: DreamBooth = dreambooth) -> None:
+            dreambooth.personalize(
+                [noise_image(next(fresh), dreambooth._side) for _ in range(QUERIES)], 0
+            )
 
-        runs = {"whole": personalize, "bare": bare(made)}
+        runs = {"whole": personalize, "bare": bare(dreambooth)}
         seconds = interleaved(runs, repeats)
         each = np.divide(seconds["whole"], QUERIES)
-        note = f"{PROMPTS} prompts, guided, {count} evaluations, {made._side} px"
+        note = f"{PROMPTS} prompts, guided, {count} evaluations, {dreambooth._side} px"
         table[f"a query, {count} evaluations"] = figure(each, "s", note=note)
         table[f"a query / bare models, {count} evaluations"] = ratio(
             seconds["whole"], seconds["bare"], better="lower"
         )
     # what the demo and the micro sweeps take
-    made = generator(0.2, 10, guidance=1.0)
-    made.prompts = 1
+    dreambooth = generator(0.2, 10, guidance=1.0)
+    dreambooth.prompts = 1
 
-    def query(made: DreamBooth) -> None:
-        made.personalize([noise_image(next(fresh), made._side)], 0)
+    def query(dreambooth: DreamBooth) -> None:
+        dreambooth.personalize([noise_image(next(fresh), dreambooth._side)], 0)
 
     table["a query in the micro profile"] = figure(
-        interleaved({"": lambda: query(made)}, 2 * repeats)[""],
+        interleaved({"": lambda: query(dreambooth)}, 2 * repeats)[""],
         "s",
         note="1 prompt, unguided, 2 evaluations",
     )
     # with as many evaluations as image-to-image, whose strength rule is the one called so
-    made = generator(0.3, 10, start="diffusers")
-    images = [noise_image(next(fresh), made._side) for _ in range(QUERIES * (2 + repeats))]
+    dreambooth = generator(0.3, 10, start="diffusers")
+    images = [noise_image(next(fresh), dreambooth._side) for _ in range(QUERIES * (2 + repeats))]
     rows = iter(range(0, len(images), QUERIES))
 
     def shard() -> None:
         first = next(rows)
-        made.personalize(images[first : first + QUERIES], 0)
+        dreambooth.personalize(images[first : first + QUERIES], 0)
 
-    seconds = interleaved({"pipeline": piped(made), "harness": shard}, repeats)
+    seconds = interleaved({"pipeline": piped(dreambooth), "harness": shard}, repeats)
     each = np.divide(seconds["harness"], QUERIES)
     table["diffusers per query and prompt / harness"] = ratio(
         seconds["pipeline"], each, "3 evaluations"

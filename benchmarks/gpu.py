@@ -136,7 +136,7 @@ def diffusion(bench: Bench, folder: Path) -> None:
     images = [Image(str(i), random.integers(0, 256, shape, np.uint8)) for i in range(3 * queries)]
     support = Support(tuple(images[:1]), "metal nut", 0)
     for tune in ("full", "lora"):
-        made = DreamBooth(
+        dreambooth = DreamBooth(
             base=str(folder),
             tune=tune,
             size=size,
@@ -146,11 +146,11 @@ def diffusion(bench: Bench, folder: Path) -> None:
             strength=strength,
             steps=math.ceil(evaluations / strength),
         )
-        made.setup(bench.device, FeatureMemory(1 << 30))
-        work = 1e12 * full_size.evaluation_flops(made)
-        prior = {"latents": random.standard_normal((4, *made._shape)).astype(np.float16)}
+        dreambooth.setup(bench.device, FeatureMemory(1 << 30))
+        work = 1e12 * full_size.evaluation_flops(dreambooth)
+        prior = {"latents": random.standard_normal((4, *dreambooth._shape)).astype(np.float16)}
         with bench.peak(f"customization, {tune}"):
-            spent = bench.seconds(partial(made.customize, support, prior), 1, warm=1)
+            spent = bench.seconds(partial(dreambooth.customize, support, prior), 1, warm=1)
         half = torch.bfloat16 if bench.cuda else torch.float32
         # two pictures a step: its own and a prior one; forward, and twice that backward
         share = [6 * work * steps / one / bench.rate(half) for one in spent]
@@ -166,12 +166,12 @@ def diffusion(bench: Bench, folder: Path) -> None:
 
         def personalize() -> None:
             first = next(turns)
-            made.personalize(images[first : first + queries], 0)
+            dreambooth.personalize(images[first : first + queries], 0)
 
         spent = bench.seconds(personalize, 2, warm=1)
     whole = work * 2 * 3 * evaluations * queries
     half = torch.float16 if bench.cuda else torch.float32
-    note = f"3 prompts, {evaluations} guided evaluations, {size} px, batch {made.batch}"
+    note = f"3 prompts, {evaluations} guided evaluations, {size} px, batch {dreambooth.batch}"
     bench.table["personalization"] = figure(
         [queries / one for one in spent], "queries/s", "higher", note
     )

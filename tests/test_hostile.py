@@ -66,11 +66,11 @@ def test_a_sweep_tells_of_hostile_methods_and_comes_to_its_end(
     assert set(failed) == {f"h{i}" for i, word in enumerate(SHOWN.values()) if word}
     for i, word in enumerate(SHOWN.values()):
         assert (word or "") in failed.get(f"h{i}", "")
-    told = capfd.readouterr().err
-    assert "\x1b" not in told
-    assert "\x07" not in told
+    stderr = capfd.readouterr().err
+    assert "\x1b" not in stderr
+    assert "\x07" not in stderr
     for word in ("get_default_dtype", "left a thread"):
-        assert f"{word}" in told, word
+        assert f"{word}" in stderr, word
     assert run_sweep(config) == 1, "the folder can be read again"
 
 

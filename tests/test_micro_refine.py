@@ -120,7 +120,7 @@ def test_the_shipped_denoiser_takes_damage_off_families_it_never_saw(
     )
     inside = torch.from_numpy(np.stack([np.asarray(data.open(s.mask or "")) > 0 for s in samples]))
     words = [f"a photo of normal {data.object_name(s.image.split('/')[0])}" for s in samples]
-    told = models.ids(models.tokenizer(refine.HOME / "tokenizer"), words)
+    tokens = models.ids(models.tokenizer(refine.HOME / "tokenizer"), words)
     text = transformers.CLIPTextModel.from_pretrained(refine.HOME / "text_encoder")
     unet = diffusers.UNet2DConditionModel.from_pretrained(refine.HOME / "unet").float().eval()
     kept = models.scheduler().alphas_cumprod[50]
@@ -128,7 +128,7 @@ def test_the_shipped_denoiser_takes_damage_off_families_it_never_saw(
         z = vae.encode(damaged).latent_dist.mode()
         noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(0))
         noisy = kept.sqrt() * z + (1 - kept).sqrt() * noise
-        state = text.float()(input_ids=told).last_hidden_state
+        state = text.float()(input_ids=tokens).last_hidden_state
         restored = (noisy - (1 - kept).sqrt() * unet(noisy, 50, state).sample) / kept.sqrt()
         errors = [
             (vae.decode(latent).sample - clean).square().mean(1)[inside].mean()

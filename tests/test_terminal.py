@@ -130,5 +130,5 @@ def test_terminals_that_want_no_colour_or_cannot_draw(
     assert ("\x1b" in screen.getvalue()) == drawn
     colours = re.findall(r"\x1b\[[\d;]*m", screen.getvalue())
     assert not [c for c in colours if re.search(r"[34]\d|38;|48;", c)]
-    said = capsys.readouterr().err + re.sub(r"\x1b\[[\d;]*m", "", screen.getvalue())
-    assert "image AUROC 90.0" in said
+    screen_text = capsys.readouterr().err + re.sub(r"\x1b\[[\d;]*m", "", screen.getvalue())
+    assert "image AUROC 90.0" in screen_text

@@ -64,8 +64,8 @@ def _settings() -> Iterator[tuple[str, Any]]:
     yield "numpy.set_printoptions", np.get_printoptions()
     yield "how numbers are rounded", (_TINY * _ONE > 0, _ONE / _THREE, -_ONE / _THREE)
     streams = (sys.stdin, sys.stdout, sys.stderr)
-    about = [(id(stream), _usable(stream)) for stream in streams]
-    yield "sys.stdout and sys.stderr", (about, *map(_file, (0, 1, 2)))
+    usable = [(id(stream), _usable(stream)) for stream in streams]
+    yield "sys.stdout and sys.stderr", (usable, *map(_file, (0, 1, 2)))
     yield "the number of open files", _or_none(_lowest_free) // FREE
     yield "what warnings are errors", [w for w in warnings.filters if w[0] == "error"]
     yield "signal handlers", [_signal.getsignal(s) for s in SIGNALS]
@@ -139,8 +139,8 @@ def _usable(stream: Any) -> bool:
 
 def _file(descriptor: int) -> Any:
     """What a descriptor stands for; None where it is closed."""
-    about = _or_none(lambda: os.fstat(descriptor))
-    return about and (about.st_dev, about.st_ino)
+    status = _or_none(lambda: os.fstat(descriptor))
+    return status and (status.st_dev, status.st_ino)
 
 
 def _lowest_free() -> int:

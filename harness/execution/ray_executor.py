@@ -246,8 +246,8 @@ class RayExecutor(Executor):
         for slot, worker in enumerate(self._workers):
             if worker.pending is None or not worker.ready:
                 continue
-            told = internal_kv._internal_kv_get(worker.place, namespace=NEWS)
-            if told and (text := told.decode()) != worker.text:
+            news = internal_kv._internal_kv_get(worker.place, namespace=NEWS)
+            if news and (text := news.decode()) != worker.text:
                 worker.text = text
                 events.append(Event(slot, text=text))
         return events

@@ -48,11 +48,11 @@ class Harm(NamedTuple):
     noticed: bool = False
 
 
-def does(action: Callable[..., Any], *given: Any, error: str = "", **named: Any) -> Harm:
+def does(action: Callable[..., Any], *arguments: Any, error: str = "", **named: Any) -> Harm:
     """Something done to the process; the prediction is the right one."""
 
     def do(queries: Queries, right: Prediction) -> None:
-        action(*given, **named)
+        action(*arguments, **named)
 
     return Harm(do, error)
 
