@@ -81,7 +81,7 @@ def measure(quick: bool) -> Figures:
                 "ours": lambda: exact(pixels, (12,), SIDES, TOKENS),
                 "bf16": lambda: half(pixels, (12,), SIDES, TOKENS),
             },
-            1 if quick else 3,
+            1 if quick else 2,
             warm=not quick,
         )
         expected = plain_windows(exact, pixels)
@@ -107,7 +107,7 @@ def measure(quick: bool) -> Figures:
         ),
         "largest difference to the plain way": figure(apart, "of the largest", note="float32"),
     }
-    return table | aurocs(12 if quick else 40)
+    return table | aurocs(6 if quick else 24)
 
 
 def aurocs(queries: int) -> Figures:

@@ -49,7 +49,7 @@ def run(sweep: Mapping[str, Any], storage: str | Path, runner: str = "local") ->
 
 def measure(quick: bool) -> Figures:
     """Cold sweeps of both runners, a warm one, and what a further cell costs."""
-    repeats = 2 if quick else 5
+    repeats = 1 if quick else 3
     local: list[Run] = []
     ray: list[Run] = []
     warm: list[Run] = []
