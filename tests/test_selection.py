@@ -102,3 +102,13 @@ def test_a_support_file_that_does_not_parse(tmp_path: Path) -> None:
         selection.support_file(
             DatasetEntry(use="x", label="d", support="refs.json"), tmp_path / "conf.yaml", "here"
         )
+
+
+def test_a_draw_is_the_same_in_every_version() -> None:
+    """What is published of a subset of the queries can be drawn again."""
+    every = images_of(9, a=4, b=2)
+    drawn = selection.stratified(every, Subset(normal=3, anomalous=4, seed=5), "cap")
+    assert [s.name for s in drawn] == [
+        *("good/1", "good/3", "good/8"),
+        *("a/0", "a/2", "b/0", "b/1"),
+    ]
