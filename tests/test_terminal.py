@@ -95,6 +95,19 @@ def test_a_table_in_parts_shows_every_figure_once() -> None:
         )
 
 
+def test_a_table_is_parted_between_groups() -> None:
+    heads = ["dataset", "method", *["ours", "theirs", "diff."] * 4]
+    row = ["mvtec", "a-method-with-a-long-name", *["96.1 ± 0.8", "96.6 ± 0.9", "-0.5"] * 4]
+    groups = [(f"metric {i} %", 3) for i in range(4)]
+    lines = text.text_lines(Table("Beside", heads, [row], names=2, groups=groups), 80)
+    assert max(map(len, lines)) <= 80
+    heads = [line.split()[2:] for line in lines if line.startswith("dataset")]
+    assert heads == [["ours", "theirs", "diff."]] * 4
+    assert [re.findall(r"metric \d", line) for line in lines if "---" in line] == [
+        [f"metric {i}"] for i in range(4)
+    ]
+
+
 @pytest.mark.parametrize(
     "words", [("list",), ("list", "patchcore"), ("plan", "conf/demo.yaml"), ("models",)]
 )

@@ -9,6 +9,8 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from harness.reporting import caveats, certainty, tables
 from harness.reporting.tables import Table
 from harness.results import published
@@ -63,6 +65,10 @@ def parted(table: Table, width: int) -> list[Table]:
         end = len(table.columns)
         while end > start + 1 and _width(_figures(table, groups, start, end)) > width:
             end -= 1
+        # Rather between two groups than inside of one.
+        ends = table.names + np.cumsum([span for _, span in table.groups])
+        between = [int(place) for place in ends if start < place <= end]
+        end = between[-1] if between and end < len(table.columns) else end
         parts.append(_figures(table, groups, start, end))
         start = end
     return parts
