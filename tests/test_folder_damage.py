@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -136,13 +137,13 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
 }
 
 
-def test_a_whole_folder_is_read_without_a_word(reopened: Callable) -> None:
+def test_a_whole_folder_is_read_without_a_word(reopened: Reopened) -> None:
     writer = reopened(lambda _: None)
     assert (len(writer.rows), len(writer.failures), writer.damage) == (len(CELLS) - 1, 1, [])
 
 
 @pytest.mark.parametrize("what", DAMAGE)
-def test_damage_is_told_and_no_other_row_taken(reopened: Callable, what: str) -> None:
+def test_damage_is_told_and_no_other_row_taken(reopened: Reopened, what: str) -> None:
     writer = reopened(DAMAGE[what])
     assert not wrong(writer)
     assert len(writer.damage) <= 2
@@ -152,7 +153,7 @@ def test_damage_is_told_and_no_other_row_taken(reopened: Callable, what: str) ->
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_folder_in_the_place_of_a_file_is_one_line(reopened: Callable, name: str) -> None:
+def test_a_folder_in_the_place_of_a_file_is_one_line(reopened: Reopened, name: str) -> None:
     def damage(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
         (folder / name).mkdir()
@@ -185,7 +186,7 @@ def wrong_damages(reopened: Reopened, seeds: range) -> list[str]:
     bad = []
     for seed in seeds:
         try:
-            writer = reopened(lambda folder, s=seed: damaged_at_random(folder, random.Random(s)))
+            writer = reopened(partial(damaged_at_random, chance=random.Random(seed)))
         except InputError as error:  # another configuration, as far as anybody can tell
             if len(error.problems) != 1:
                 bad.append(f"seed {seed}: {error}")
