@@ -49,7 +49,7 @@ def test_who_comes_after_a_hostile_method_gets_its_own_numbers(table: Any, tmp_p
 
 def test_who_never_ends_is_ended(table: Any, tmp_path: Path) -> None:
     """On workers of their own, so that they are waited for at once."""
-    wrong, _ = faults(tmp_path, table.HANGS, len(table.HANGS), 4.0)
+    wrong, _ = faults(tmp_path, table.HANGS, len(table.HANGS), 6.0)
     assert wrong == {}
 
 
