@@ -34,7 +34,7 @@ from harness.reporting.lineage import lineage
 from harness.reporting.progress import Display
 from harness.reporting.time_left import estimate
 from harness.reporting.tracking import Tracker
-from harness.results import reader, repetition
+from harness.results import integrity, reader, repetition
 from harness.results.accounting import PER_QUERY, ended, moment
 from harness.results.repetition import Audit
 from harness.results.writer import ResultsWriter, numbers, written
@@ -219,7 +219,7 @@ class _Driver:
             for cell in self._payloads.cells_of(task.key):
                 with self._alone():
                     row = {**outcome.row, "support_leaks": self._inputs.support_leaks(cell)}
-                    self._writer.finish(cell, task.key, row, timing)
+                    self._writer.finish(cell, task.key, row, timing | outcome.files)
                     self._tracker.cell(written(cell), task.key, row, timing)
                     self._display.finished(cell, row)
         with self._alone():
@@ -348,6 +348,7 @@ def _finish(
             read = reader.load(folder)
             html = report.render(read, "html")
             store.write_text(f"{sweep.name}/{REPORT}", html)
+            integrity.list_files(store, sweep.name)
             files = {REPORT: html.encode(errors="backslashreplace"), **report.artifacts(folder)}
             if not options.quiet:
                 print(printable(report.render(read, "text"), "\n"), flush=True)

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from harness import config
+from harness import config, results
+from harness.__main__ import main
 from harness.errors import InputError
 from harness.keys import Cell
 from harness.reporting.lineage import is_note
+from harness.results import integrity
 from harness.results.writer import ResultsWriter
 from harness.storage.store import Store
-from tests.sweeps import sweep, written
+from tests.sweeps import NEAR, Runner, sweep, written
 
 pytestmark = pytest.mark.usefixtures("toys")
 CELLS = [Cell("Near", "Squares", c, 2, s) for c in ("ant", "bee") for s in range(6)]
@@ -225,3 +227,99 @@ def test_a_note_of_what_is_logged_is_whole_or_not(note: object, whole: bool) -> 
     if isinstance(note, dict):
         note = {"uri": "x"} | note
     assert is_note(json.loads(json.dumps(note)), "x") is whole
+
+
+#: Files of a finished folder whose damage every command tells that reads them.
+TOLD = ("results.csv", "timings.csv", "failures.csv", "summary.csv", "costs.csv", "tasks.csv")
+TOLD += ("sweep.yaml", "environment.json", "notes.json", "support.json", "audit.json")
+CELL = "Near/Squares/ant/k2_s0"
+TOLD += (f"predictions/{CELL}.csv", f"gallery/{CELL}.npz")
+#: ... that no command reads but the next run, or that none does.
+UNREAD = ("keys.json", "sharing.csv", "sweep.sha256", "report.html", "mlflow.json")
+BOARD = {"results.csv", "timings.csv", "failures.csv", "summary.csv", "sweep.yaml"}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def changed(old: bytes) -> bytes:
+    """One character is another one, such as nobody would see: the last digit."""
+    place = max(old.rfind(b"%d" % digit) for digit in range(10))
+    return old[:place] + (b"3" if old[place : place + 1] != b"3" else b"4") + old[place + 1 :]
+
+
+def halved(old: bytes) -> bytes:
+    return b"\xff\x00" + old[: len(old) // 2]
+
+
+def test_each_kind_of_file_is_told_by_each_command_and_healed_by_a_run(
+    run_sweep: Runner,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(integrity, "PAUSE", 0.0)
+    trouble = {
+        "use": "toys.trouble:Trouble",
+        "label": "fails",
+        "params": {"how": "nothing", "when": "predict"},
+    }
+    given = sweep(methods=[{"use": NEAR}, trouble])
+    assert run_sweep(given, audit=0.1) == 1
+    folder, whole = tmp_path / "runs" / "toy", tmp_path / "whole"
+    shutil.copytree(folder, whole)
+    before = contents(whole)
+    assert set(before) >= {*TOLD, *UNREAD, "manifest.sha256"}
+    names = {name for name in before if "/" not in name}
+    assert names == {*TOLD[:-2], *UNREAD, "manifest.sha256"}, "a new kind of file: is it told?"
+    capfd.readouterr()
+
+    for i, name in enumerate(TOLD):
+        (folder / name).write_bytes((changed, halved)[i % 2](before[name]))
+        for words in (["report", folder], ["compare", whole, folder]):
+            assert main([*map(str, words)]) == 2, (name, words)
+            (line,) = capfd.readouterr().err.splitlines()
+            assert name in line
+            assert "run the sweep again" in line
+        with pytest.raises(ValueError, match="damaged, not what was written"):
+            results.load(folder)
+        if name in BOARD:
+            assert main(["leaderboard", str(tmp_path / "runs")]) == 0
+            (line,) = capfd.readouterr().err.splitlines()
+            assert f"{folder}/" in line
+            assert name in line
+        (folder / name).write_bytes(before[name])
+
+    # with its digest sweep.yaml says which sweep this is; rows tell which files belong to them
+    rows = {"results.csv", "timings.csv", "sweep.yaml"}
+    spared = {"sweep.yaml", *TOLD[-2:]}
+    for damage, left in ((changed, rows), (halved, spared)):
+        there = [n for n in (*TOLD, *UNREAD) if (folder / n).exists() and n not in left]
+        for name in there:
+            (folder / name).write_bytes(damage(before[name]))
+        assert run_sweep(given) == 1
+        said = capfd.readouterr().err
+        assert "Traceback" not in said
+        unsaid = {name for name in there if name not in said}
+        assert unsaid == {"mlflow.json"}
+        after = contents(folder)
+        for name in ("results.csv", "summary.csv", "sweep.yaml", "sweep.sha256", "support.json"):
+            assert after[name] == before[name], name
+        for name in before:
+            if name.startswith(("predictions/", "gallery/")):
+                assert after[name] == before[name], name
+        assert not (folder / "audit.json").exists(), "what an audit saw cannot be made anew"
+        assert main(["report", str(folder)]) == 0
+        assert capfd.readouterr().err == ""
+
+
+def test_galleries_that_were_removed_for_their_room_are_no_damage(
+    run_sweep: Runner, tmp_path: Path
+) -> None:
+    assert run_sweep(sweep()) == 0
+    shutil.rmtree(tmp_path / "runs/toy/gallery")
+    assert main(["report", str(tmp_path / "runs/toy")]) == 0
+    shutil.rmtree(tmp_path / "runs/.artifacts")
+    assert run_sweep(sweep()) == 0
+    assert not (tmp_path / "runs/.artifacts").exists()

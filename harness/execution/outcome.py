@@ -29,6 +29,7 @@ class Outcome:
     traceback: str = ""
     bad_data: bool = False  # the error is a file that is missing or damaged
     row: dict[str, Any] = field(default_factory=dict)  # evaluate: the metrics
+    files: dict[str, str] = field(default_factory=dict)  # evaluate: digests of what it published
     #: seconds by stage (``<stage>_s``), which add up to ``task_s``; counts; processor and memory
     stages: dict[str, float] = field(default_factory=dict)
     #: what tasks share in a worker ("decode", or a space of features) -> how many were asked for,

@@ -44,7 +44,7 @@ from harness.keys import hashed
 from harness.planning import kinds
 from harness.planning.references import DatasetUse, PluginUse, Source, SupportUse
 from harness.planning.task import Payload, Task
-from harness.results import evaluation
+from harness.results import evaluation, publishing
 from harness.storage.repeats import Repeats
 from harness.storage.store import Damaged, Store
 from harness.sweep import plain
@@ -278,7 +278,7 @@ class Worker:
                 self.store.put(task.kind, task.key, arrays, meta)
         with self.watch.stage("write"):
             for place in payload.places:
-                evaluation.publish(self.store, place, arrays, meta)
+                outcome.files = publishing.publish(self.store, place, arrays, meta)
         outcome.row = meta["row"]
 
     # What they share.

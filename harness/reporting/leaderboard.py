@@ -5,6 +5,7 @@ Sweeps differ in queries, supports and models: a row says which, and links to it
 
 from __future__ import annotations
 
+import contextlib
 import math
 import tempfile
 from dataclasses import dataclass
@@ -15,12 +16,15 @@ from urllib.parse import quote
 from harness.errors import one_line
 from harness.planning.models import SMALL
 from harness.reporting.tables import INCOMPLETE, TITLES, spread
-from harness.results import reader
+from harness.results import integrity, reader
 from harness.results.metrics import IMAGES, METRICS, PIXELS, family
 from harness.storage.store import Store
 
 PAGE = "leaderboard.html"
-READ = ("results.csv", "summary.csv", "failures.csv", "sweep.yaml", "environment.json")
+READ = (
+    *("results.csv", "summary.csv", "failures.csv", "sweep.yaml", "environment.json"),
+    *("timings.csv", integrity.MANIFEST),  # by which damage is known
+)
 SHOWN = (*family(IMAGES), *family(PIXELS))
 
 
@@ -46,12 +50,14 @@ def rows(store: Store) -> tuple[list[Row], list[str]]:
     for name in store.folders("results.csv"):
         try:
             with tempfile.TemporaryDirectory() as copy:  # of little: predictions may be far away
-                for file in READ:
-                    text = store.read_text(f"{name}/{file}")
-                    if text is not None:
-                        (Path(copy) / file).write_text(text, encoding="utf-8", newline="")
-                collected += _rows(name, Path(copy))
-        except (OSError, ValueError, KeyError) as error:
+                try:
+                    for file in READ:
+                        with contextlib.suppress(FileNotFoundError):
+                            (Path(copy) / file).write_bytes(store.read(f"{name}/{file}"))
+                    collected += _rows(name, Path(copy))
+                except (OSError, ValueError, KeyError) as error:
+                    problems.append(one_line(error).replace(copy, store.path(name)))
+        except OSError as error:
             problems.append(f"{name}: {one_line(error)}")
     return collected, problems
 

@@ -1,10 +1,8 @@
-"""From predictions to a cell's row, its per-query table and its gallery of telling queries."""
+"""From predictions to a cell's row, and what the report shows of its queries."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,6 @@ from harness.data import images as rules
 from harness.data import shortcuts
 from harness.interface import Arrays, Image, Prediction, Sample
 from harness.results import metrics
-from harness.storage.store import Store
 
 SIDE = 256  # longest side of a gallery picture, pixels
 SMALL = 64  # height and width of the maps that are kept to look at
@@ -201,33 +198,3 @@ def _within(shape: Sequence[int], side: int) -> tuple[int, int]:
     """Height and width shrunk to at most ``side``."""
     shrink = min(1.0, side / max(shape))
     return max(1, round(shape[0] * shrink)), max(1, round(shape[1] * shrink))
-
-
-def publish(store: Store, cell: str, arrays: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
-    """Write a cell's per-query table and gallery into a sweep's folder.
-
-    Parameters
-    ----------
-    cell : "<sweep>/{}/<method>/<dataset>/<category>/k<shots>_s<seed>", {} standing for the folder
-    """
-    names = sorted(n for n in arrays if n.startswith("part."))
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["query", "label", "defect", "score", *names])
-    columns = [arrays["scores"], *(arrays[n] for n in names)]
-    queries = zip(meta["names"], meta["labels"], meta["defects"], strict=True)
-    for i, (name, label, defect) in enumerate(queries):
-        writer.writerow([name, label, defect, *(_shortest(c[i]) for c in columns)])
-    store.write_text(cell.format("predictions") + ".csv", table.getvalue())
-    # sorted: a file is the same whether its arrays were just made or are read
-    shown = sorted(n for n in arrays if n.startswith("gallery."))
-    gallery = {n.removeprefix("gallery."): arrays[n] for n in shown}
-    if gallery:
-        packed = io.BytesIO()
-        np.savez_compressed(packed, **gallery)
-        store.write(cell.format("gallery") + ".npz", packed.getvalue())
-
-
-def _shortest(value: np.float32) -> str:
-    """The shortest text that reads back as the same float32: "nan" and "inf" are said as such."""
-    return repr(float(str(value)))

@@ -22,11 +22,12 @@ import yaml
 from harness.keys import Cell
 from harness.results import accounting, repetition
 from harness.results.aggregate import CELL
+from harness.results.integrity import MANIFEST
 from harness.storage.lock import Lock
 from harness.storage.store import PURGED, Store, artifact
 
 #: What a sweep's folder has of its results as a whole: made anew by the next run, or at a look.
-DERIVED = ("summary.csv", "costs.csv", "sharing.csv", "report.html", repetition.FILE)
+DERIVED = (MANIFEST, "summary.csv", "costs.csv", "sharing.csv", "report.html", repetition.FILE)
 EVALUATE = "evaluate"  # kind of the artifacts that rows are of
 
 Name = tuple[str, str]  # kind and key of an artifact

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.results import aggregate, intervals, repetition, significance
+from harness.results import aggregate, integrity, intervals, repetition, seal, significance
 from harness.results.metrics import RECORDS
 
 if TYPE_CHECKING:
@@ -149,6 +149,7 @@ def load(folder: Path) -> SweepFolder:
 
     if not (folder / "results.csv").is_file():
         raise FileNotFoundError(f"{folder}: expected a sweep's folder, with results.csv in it")
+    integrity.check(folder)
     environment = _json(folder / "environment.json", {})
     written = environment.get("format", 1)
     if not isinstance(written, int) or written > aggregate.FORMAT:
@@ -157,6 +158,12 @@ def load(folder: Path) -> SweepFolder:
             f"expected at most {aggregate.FORMAT}, got {written}; bring the checkout up to date"
         )
     results = aggregate.read_csv(folder / "results.csv", aggregate.NEEDED, aggregate.RESULT_COLUMNS)
+    timings = _optional(
+        folder / "timings.csv", ["fit_s", "predict_s", "encode_s", "images_per_s", "peak_mb"]
+    )
+    if seal.DIGEST in timings:  # a row without its timing was not written to its end
+        results = results.merge(timings[aggregate.CELL], on=aggregate.CELL)
+        timings = timings[[name for name in timings if not str(name).endswith(seal.DIGEST)]]
     text = _read(folder / "sweep.yaml")
     try:
         config = yaml.safe_load(text) or {}
@@ -166,10 +173,7 @@ def load(folder: Path) -> SweepFolder:
         path=folder,
         results=results,
         failed=_optional(folder / "failures.csv", ["task", "error", "traceback"]),
-        timings=_optional(
-            folder / "timings.csv",
-            ["fit_s", "predict_s", "encode_s", "images_per_s", "peak_mb"],
-        ),
+        timings=timings,
         costs=_optional(folder / "costs.csv", ["total_ms"], aggregate.GROUP),
         config=config if isinstance(config, dict) else {},
         config_text=text,

@@ -14,12 +14,14 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from harness.errors import InputError, Problem, one_line, printable, redacted
 from harness.keys import Cell
+from harness.results import integrity, repetition
 from harness.results.accounting import Account, TaskBook, costs_text, read_tasks
 from harness.results.aggregate import CELL, FORMAT, csv_text, results_frame, summary_frame
 from harness.results.continuation import refusals
@@ -33,7 +35,9 @@ if TYPE_CHECKING:
 
 TIMINGS = [*CELL, "key", "fit_s", "predict_s", "encode_s", "decode_s", "evaluate_s", "queries"]
 TIMINGS += ["personalize_s", "images_per_s", "encoded", "decoded", "peak_mb", "gpu_mb", "cpu_s"]
+TIMINGS += [integrity.column(kind) for kind in integrity.PUBLISHED]
 TIMINGS += ["started", "ended", "own_s", "shared_s", "total_s", "whole_s", "gpu_s", "unknown_tasks"]
+ANEW = "made anew as far as it can be"
 _OTHER_TYPES = (AttributeError, TypeError, KeyError)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 DIGEST_OF_SWEEP = re.compile(r"[0-9a-f]{64}")
@@ -70,6 +74,7 @@ class ResultsWriter:
             if cell not in self.rows and row["key"] == keys.get(cell, row["key"]):
                 self.failures[cell] = row
         self.tasks = self._taskbook()
+        self._check_files()
         self.costs: list[dict[str, Any]] = []  # rows of costs.csv, once they are settled
         self._written = 0.0  # when, and how long writing takes: the two set the pace
         self._pause = 1.0
@@ -90,6 +95,7 @@ class ResultsWriter:
 
     def _begin(self, supports: Any, environment: Any, notes: Any, keys: Any) -> None:
         dump = self._sweep.model_dump(mode="json")
+        self.store.delete(f"{self.folder}/{integrity.MANIFEST}")  # until the run ends
         text = yaml.safe_dump(dump, sort_keys=False, allow_unicode=True)
         self._write("sweep.yaml", redacted(text))
         self._write("sweep.sha256", self._sweep.digest() + "\n")
@@ -244,6 +250,27 @@ class ResultsWriter:
         if lost or (text and not results and timings):
             self._damaged("results.csv", lost)
 
+    def _check_files(self) -> None:
+        """Find what else is not what was written: files of the folder, tables and galleries."""
+        folder = self.store.path(self.folder)
+        wrong = integrity.altered(lambda name: self.store.read(f"{self.folder}/{name}"))
+        wrong = [name for name in wrong if not any(name in line for line in self.damage)]
+        if wrong:
+            self.damage.append(integrity.told(folder, wrong, ANEW, len(wrong)))
+        for name in {*wrong} & {"sharing.csv", repetition.FILE}:
+            self.store.delete(f"{self.folder}/{name}")  # of an earlier run: it cannot be
+        cells = [*self.timings]
+        rows = [self.timings[cell] for cell in cells]
+        if self.store.local:
+            damaged = integrity.published(Path(folder), rows)
+        else:
+            damaged = integrity.published_far(self.store, self.folder, rows)
+        if damaged:
+            names = (name for name, _ in damaged)
+            self.damage.append(integrity.told(folder, names, "made anew"))
+        for cell in {cells[place] for _, place in damaged}:
+            del self.rows[cell], self.timings[cell]
+
     def _opened(self, name: str, beside: Mapping[tuple[str, ...], list[str]]) -> list[Any]:
         """Rows of a table that are what was written; the others are told and left out."""
         rows, damaged = opened(self._text(name), CELL, beside)
@@ -273,7 +300,12 @@ class ResultsWriter:
 
     def _taskbook(self) -> TaskBook:
         try:
-            return TaskBook(self._text("tasks.csv") or None, self.folder)
+            book = TaskBook(self._text("tasks.csv") or None, self.folder)
+            if book.damaged:
+                path = self.store.path(f"{self.folder}/tasks.csv")
+                rows = "1 row is" if book.damaged == 1 else f"{book.damaged} rows are"
+                self.damage.append(f"{path}: damaged, {rows} not what was written; left out")
+            return book
         except (KeyError, TypeError, ValueError, AttributeError, csv.Error):
             path = self.store.path(f"{self.folder}/tasks.csv")
             self.damage.append(f"{path}: damaged; begun anew: what earlier tasks cost is lost")

@@ -150,6 +150,24 @@ class Store:
             paths = self._fs.glob(self.path(f"*/{name}"))
         return sorted(str(p).split("/")[-2] for p in paths)
 
+    def files(self, folder: str) -> list[str]:
+        """Names of the files in a folder, sorted; not of those in folders below it."""
+        base = self.path(folder)
+        with self._plain_errors():
+            entries = self._fs.ls(base, detail=True) if self._fs.exists(base) else ()
+        files = (str(entry["name"]) for entry in entries if entry["type"] == "file")
+        return sorted(name.rpartition("/")[2] for name in files)
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Size in bytes of every file below a folder, by its name from there on."""
+        base = self.path(folder)
+        with self._plain_errors():
+            if not self._fs.exists(base):
+                return {}
+            entries = self._fs.find(base, detail=True)
+        start = len(str(self._fs._strip_protocol(base)).rstrip("/")) + 1
+        return {str(path)[start:]: int(about["size"]) for path, about in entries.items()}
+
     def delete(self, name: str) -> None:
         """Remove a file if it is there."""
         with self._plain_errors():
