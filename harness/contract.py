@@ -17,33 +17,25 @@ from harness import config, plugins
 from harness.data.opening import open_dataset
 from harness.errors import InputError, Problem, one_line, suggest
 from harness.execution import seeding
-from harness.execution.cache import FeatureMemory, read_image, read_mask
-from harness.execution.promises import checked
+from harness.execution.cache import read_image, read_mask
 from harness.interface import (
-    Auxiliary,
-    AuxiliaryCategory,
     Dataset,
     Generator,
     Image,
-    Method,
     Prediction,
-    Queries,
     Support,
 )
-from harness.keys import hashed
 from harness.parameters import parameters
+from harness.trial import Broken, Hands, Trial, textures
 
-SIZE = 96  # of the made-up images, pixels
 #: promises without which the ones that follow cannot be tried
 NEEDED = (
     "gives finite float32 scores (N,), and maps (N, h, w) or none",
     "learns a support; its state is a dict of numpy arrays",
     "opens and has sorted categories",
 )
-
-
-class Broken(AssertionError):
-    """A promise is not kept."""
+#: pixels, pools, masks, records of features, states: whatever may be shared
+LEAVES = "leaves all it is handed as it is"
 
 
 def check(use: str, params: dict[str, Any] | None = None, data_root: str | None = None) -> int:
@@ -119,89 +111,8 @@ def _expect(condition: bool, message: str) -> None:
         raise Broken(message)
 
 
-def textures(n: int, seed: int, spots: bool = False) -> tuple[Image, ...]:
-    """Made-up images: smooth noise on a grid of stripes, with a bright spot where asked for."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
-    out = []
-    for i in range(n):
-        phase, noise = rng.uniform(0, 0.3, 3), rng.normal(0, 6, (SIZE, SIZE, 3))
-        stripes = [np.sin(2 * np.pi * (6 * x + p)) + np.sin(2 * np.pi * (4 * y - p)) for p in phase]
-        picture = 120 + 35 * np.stack(stripes, -1) + noise
-        if spots:
-            cy, cx = rng.integers(16, SIZE - 32, 2)
-            picture[cy : cy + 14, cx : cx + 14] += 110
-        pixels = np.clip(picture, 0, 255).astype(np.uint8)
-        pixels.flags.writeable = False
-        out.append(Image(hashed(seed, i, spots), pixels))
-    return tuple(out)
-
-
-class _Trial:
-    """A method set up on the CPU with what it needs, and the calls of one cell."""
-
-    def __init__(self, use: str, params: dict[str, Any]) -> None:
-        self.imports = plugins.source(plugins.find("method", use)).imports
-        self._use, self._params = use, params
-        seeding.prepare(self.imports, 1)
-        self.method: Method = self.make()
-        self.shots = min(max(2, self.method.shots[0]), self.method.shots[-1])
-        self.support = self.supported(textures(self.shots, 1))
-        self.queries = textures(5, 2) + textures(5, 3, spots=True)
-        self.state: Any = None
-
-    def make(self) -> Method:
-        method: Method = config.build("method", self._use, self._params)
-        return method
-
-    def supported(self, images: tuple[Image, ...]) -> Support:
-        pool = images + textures(4, 9) if self.method.generator else ()
-        return Support(images, "striped cloth", 0, pool)
-
-    def set_up(self) -> Method:
-        method = self.make()
-        seeding.seed("1" * 32, self.imports)
-        method.setup("cpu", FeatureMemory(1 << 30))
-        if method.auxiliary:
-            if self.state is None:
-                seeding.seed("2" * 32, self.imports)
-                self.state = method.train(self._auxiliary(method))
-            method.load(self.state)
-        return method
-
-    def predict(
-        self, method: Method, images: tuple[Image, ...], support: Support, maps: bool = True
-    ) -> Prediction:
-        seeding.seed("3" * 32, self.imports)
-        method.fit(support)
-        return self.ask(method, images, maps)
-
-    def ask(self, method: Method, images: tuple[Image, ...], maps: bool = True) -> Prediction:
-        personalized: tuple[Image, ...] = ()
-        if method.personalized:
-            personalized = tuple(Image(i.key + "p", _blurred(i.pixels)) for i in images)
-        seeding.seed("4" * 32, self.imports)
-        return checked(method.predict(Queries(images, personalized, maps)), len(images))
-
-    def _auxiliary(self, method: Method) -> Auxiliary:
-        test = textures(4, 5) + textures(4, 6, spots=True)
-        masks = [np.asarray(i.pixels, int).mean(-1) > 215 for i in test]
-        labels = np.array([0] * 4 + [1] * 4)
-        names = ("one", "two")
-        train = textures(12, 4)
-        categories = [
-            AuxiliaryCategory(n, n, train, test, labels, masks.__getitem__) for n in names
-        ]
-        return Auxiliary(tuple(categories), self.shots if method.auxiliary_per_shots else None, 0)
-
-
-def _blurred(pixels: Any) -> Any:
-    rolled = [np.roll(pixels.astype(float), s, axis=a) for s in (-1, 0, 1) for a in (0, 1)]
-    return np.mean(rolled, axis=0).astype(np.uint8)
-
-
 def _method(use: str, params: dict[str, Any]) -> Iterator[tuple[str, Callable[[], None]]]:
-    trial = _Trial(use, params)
+    trial = Trial(use, params)
     seen: dict[str, Any] = {}
 
     def documented() -> None:
@@ -245,12 +156,6 @@ def _method(use: str, params: dict[str, Any]) -> Iterator[tuple[str, Callable[[]
         scale = float(np.abs(whole).max()) or 1.0
         _expect(gap <= 1e-4 * scale, f"scores depend on the other queries: by {gap:.3g}")
 
-    def leaves_inputs() -> None:
-        fresh = textures(trial.shots, 1) + textures(5, 2) + textures(5, 3, spots=True)
-        used = (*trial.support.images, *trial.queries)
-        same = all(np.array_equal(a.pixels, b.pixels) for a, b in zip(fresh, used, strict=True))
-        _expect(same, "pixels were changed")
-
     def without_maps() -> None:
         unmapped = trial.predict(seen["method"], trial.queries, trial.support, maps=False)
         gap = float(np.abs(unmapped.scores - seen["first"].scores).max())
@@ -268,21 +173,22 @@ def _method(use: str, params: dict[str, Any]) -> Iterator[tuple[str, Callable[[]
     yield "gives the same result for the same input and seed", repeats
     yield "forgets earlier supports when fitted anew", forgets
     yield "scores each query on its own", each_alone
-    yield "leaves pixels as they are", leaves_inputs
     yield "gives the same scores when no maps are asked for", without_maps
     yield "takes images of any size, and of several sizes at once", other_sizes
+    yield LEAVES, trial.hands.leaves
 
 
 def _generator(use: str, params: dict[str, Any]) -> Iterator[tuple[str, Callable[[], None]]]:
     imports = plugins.source(plugins.find("generator", use)).imports
     seeding.prepare(imports, 1)
-    support = Support(textures(2, 1), "striped cloth", 0)
-    queries = textures(2, 2) + textures(1, 3, spots=True)
+    hands = Hands()
+    support = Support(hands.images(textures(2, 1), "support image"), "striped cloth", 0)
+    queries = hands.images(textures(2, 2) + textures(1, 3, spots=True), "query")
     seen: dict[str, Any] = {}
 
     def set_up() -> Generator:
         generator: Generator = config.build("generator", use, params)
-        generator.setup("cpu", FeatureMemory(1 << 30))
+        generator.setup("cpu", hands.features())
         return generator
 
     def customizes() -> None:
@@ -290,7 +196,8 @@ def _generator(use: str, params: dict[str, Any]) -> Iterator[tuple[str, Callable
         seeding.seed("1" * 32, imports)
         prior = generator.prepare("striped cloth", 0) if generator.prior else {}
         seeding.seed("2" * 32, imports)
-        seen["state"] = generator.customize(support, prior)
+        hands.value(prior, "what it prepared")
+        seen["state"] = hands.value(generator.customize(support, prior), "the customized state")
         wrong = [n for n, a in seen["state"].items() if not isinstance(a, np.ndarray)]
         _expect(not wrong, f"the state must hold numpy arrays, not so: {', '.join(wrong)}")
         named = {*generator.generate_parameters, *generator.personalize_parameters}
@@ -334,6 +241,7 @@ def _generator(use: str, params: dict[str, Any]) -> Iterator[tuple[str, Callable
     yield "personalizes every query", personalizes
     yield "gives the same images for the same seed", repeats
     yield "personalizes each query on its own", each_alone
+    yield LEAVES, hands.leaves
 
 
 def _dataset(

@@ -135,4 +135,4 @@ def labelled(sweep: Sweep) -> Sweep:
 def plain(text: str) -> str:
     """A plain name that recalls the text: "my_pkg.mod:Mine" -> "Mine", "../a/mine.py" -> "mine"."""
     last = re.sub(r"\.py$", "", text.rpartition(":")[2].rpartition("/")[2])
-    return re.sub(r"[^A-Za-z0-9._+=-]+", "-", last).strip("-.") or "unnamed"
+    return re.sub(r"[^A-Za-z0-9._+=-]+", "-", last).strip("-.+=") or "unnamed"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness import contract, plugins
+from tests.sweeps import command
 
 MICRO = {"model": "micro"}
 #: Methods whose own weights no package brings are held to the same promises on small networks.
@@ -56,7 +57,7 @@ class Mine(Method):
 BREACHES = {
     "scores each query on its own": "scores = (scores - scores.min()) / (np.ptp(scores) + 1e-9)",
     "gives finite float32 scores": "scores[0] = np.nan",
-    "leaves pixels as they are": "queries.images[0].pixels.setflags(write=True); "
+    "leaves all it is handed as it is": "queries.images[0].pixels.setflags(write=True); "
     "queries.images[0].pixels[:] = 0",
     "gives the same result": "scores = scores + id(self) % 1000",
     "forgets earlier supports": "self.scale += 1.0",
@@ -76,6 +77,73 @@ def test_a_breach_is_named(
     assert any(promise in line for line in broken), broken
 
 
+WRITES = """
+import numpy as np
+import torch
+from harness.interface import Method, Prediction, Queries, Support
+
+class Writes(Method):
+    "Zeroes what it is handed, past numpy's flag, and answers as if nothing were."
+    auxiliary = personalized = generator = True
+    def __init__(self, *, where: str) -> None:
+        self.where = where
+        self.targets = {}
+    def setup(self, device, features) -> None:
+        self.features = features
+    def train(self, auxiliary):
+        first = auxiliary.categories[0]
+        self.targets |= {"labels": first.labels, "mask": first.masks(5)}
+        self.targets["auxiliary"] = first.train[0].pixels
+        self.zero()
+        return {"w": np.ones(3)}
+    def load(self, state) -> None:
+        self.targets["trained"] = state["w"]
+    def fit(self, support: Support) -> None:
+        self.targets["support"] = support.images[0].pixels
+        self.targets["pool"] = support.pool[-1].pixels
+    def predict(self, queries: Queries) -> Prediction:
+        compute = lambda some: [np.array([i.pixels.mean()]) for i in some]
+        means = self.features.get_or_compute("mean", queries.images, compute)
+        self.targets["query"] = queries.images[-1].pixels
+        self.targets["personalized"] = queries.personalized[0].pixels
+        scores = np.concatenate(means).astype(np.float32)
+        self.targets["record"] = means[0]
+        self.zero()
+        return Prediction(scores)
+    def zero(self) -> None:
+        if self.where in self.targets:
+            target = torch.from_numpy(self.targets[self.where])
+            target.mul_(0) if target.dtype != torch.bool else target.logical_not_()
+"""
+
+
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
+@pytest.mark.parametrize(
+    ("where", "what"),
+    [
+        ("nothing", ""),
+        ("query", "pixels of query 9"),
+        ("support", "pixels of support image 0"),
+        ("pool", "pixels of generated image 3"),
+        ("personalized", "pixels of one-to-normal image 0"),
+        ("record", "features 'mean'"),
+        ("trained", "the trained state"),
+        ("mask", "masks of auxiliary images"),
+        ("labels", "labels of auxiliary images"),
+        ("auxiliary", "pixels of auxiliary image 0"),
+    ],
+)
+def test_writing_to_anything_that_it_is_handed_is_a_breach(
+    where: str, what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(WRITES)
+    assert contract.check(str(file), {"where": where}) == bool(what)
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if "leaves all it is" in x]
+    assert line.startswith("BROKEN" if what else "kept"), line
+    assert f"it wrote to what it was handed: {what}" in line or not what, line
+
+
 def test_a_sound_plugin_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "mine.py"
     file.write_text(HEAD.format(body=""))
@@ -89,3 +157,15 @@ def test_parameters_under_other_names_are_found(
     file.write_text(HEAD.format(body="").replace("self.scale", "self.factor"))
     assert contract.check(str(file)) == 1
     assert "does not keep scale under its own name" in capsys.readouterr().out
+
+
+def test_a_check_leaves_no_noise(tmp_path: Path) -> None:
+    """Not even of libraries that come with torch's compiler, at the end of the process."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import torch._dynamo, triton\n" + HEAD.format(body="torch.ones(1), triton.jit")
+    )
+    done = command("check", file)
+    assert done.returncode == 0, done.stdout
+    assert done.stderr == ""
+    assert all(line.endswith(" s]") for line in done.stdout.splitlines()[:-1])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness import config
 from harness.errors import InputError
 from harness.keys import Cell
+from harness.results.publishing import publish
 from harness.results.writer import ResultsWriter
 from harness.storage.store import Store
 from tests.sweeps import sweep, written
@@ -141,3 +144,17 @@ def test_no_text_of_a_table_is_a_formula(opened: Any, tmp_path: Path, error: str
     (row,) = csv.DictReader((tmp_path / "runs/toy/failures.csv").open(newline=""))
     assert (row["error"], row["traceback"]) == (f"'{error}", f"'{error}")
     assert opened().failures[B]["error"] == f"'{error}"
+
+
+def test_no_name_of_an_image_is_a_formula(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    arrays = {"scores": np.array([-1.5, 2.0], np.float32), "gallery.index": np.arange(2)}
+    names = ["=HYPERLINK(A1)/0.png", "good/-1.png"]
+    meta = {"names": names, "labels": [1, 0], "defects": ["@SUM(A1)", "good"]}
+    digests = publish(store, "toy/{}/m/d/c/k2_s0", arrays, meta)
+    table = (tmp_path / "toy/predictions/m/d/c/k2_s0.csv").read_text().splitlines()
+    assert table[1:] == ["'=HYPERLINK(A1)/0.png,1,'@SUM(A1),-1.5", "good/-1.png,0,good,2.0"]
+    gallery = (tmp_path / "toy/gallery/m/d/c/k2_s0.npz").read_bytes()
+    time.sleep(2.1)  # zip archives count times in steps of two seconds
+    assert publish(store, "toy/{}/m/d/c/k2_s0", arrays, meta) == digests
+    assert (tmp_path / "toy/gallery/m/d/c/k2_s0.npz").read_bytes() == gallery

@@ -75,6 +75,13 @@ def test_a_driver_killed_at_random_moments(
             break
     assert status == 0, stderr.read_text()
     assert (storage / "long/results.csv").read_bytes() == expected
+    for kind in ("predictions", "gallery"):
+        calm, killed = (
+            {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("k*_s*.*")}
+            for root in (tmp_path / "calm/long" / kind, storage / "long" / kind)
+        )
+        assert calm
+        assert killed == calm
     assert artifacts(storage) == everything
     counts = tally.counts()
     workers = 1 if runner == "serial" else 2

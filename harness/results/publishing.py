@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from harness.results import integrity
+from harness.results.seal import no_formula
 from harness.storage.store import Store
 
 
@@ -32,7 +33,8 @@ def publish(
     columns = [arrays["scores"], *(arrays[n] for n in names)]
     queries = zip(meta["names"], meta["labels"], meta["defects"], strict=True)
     for i, (name, label, defect) in enumerate(queries):
-        writer.writerow([name, label, defect, *(_shortest(c[i]) for c in columns)])
+        scores = (_shortest(column[i]) for column in columns)
+        writer.writerow([no_formula(name), label, no_formula(defect), *scores])
     files = {"predictions": table.getvalue().encode(errors="backslashreplace")}
     # sorted: a file is the same whether its arrays were just made or are read
     shown = sorted(n for n in arrays if n.startswith("gallery."))

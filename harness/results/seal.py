@@ -6,10 +6,17 @@ import csv
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 DIGEST = "digest"  # the last column
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what one begins with
 
 Key = tuple[str, ...]
+
+
+def no_formula(value: Any) -> Any:
+    """A text that a spreadsheet would take for a formula, marked as the text it is."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def values_of(text: str, names: Sequence[str]) -> dict[Key, list[str]]:

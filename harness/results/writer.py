@@ -26,7 +26,7 @@ from harness.results.accounting import Account, TaskBook, costs_text, read_tasks
 from harness.results.aggregate import CELL, FORMAT, csv_text, results_frame, summary_frame
 from harness.results.continuation import refusals
 from harness.results.metrics import METRICS
-from harness.results.seal import opened, sealed, values_of
+from harness.results.seal import no_formula, opened, sealed, values_of
 from harness.storage.store import Store
 from harness.sweep import Sweep
 
@@ -39,7 +39,6 @@ TIMINGS += [integrity.column(kind) for kind in integrity.PUBLISHED]
 TIMINGS += ["started", "ended", "own_s", "shared_s", "total_s", "whole_s", "gpu_s", "unknown_tasks"]
 ANEW = "made anew as far as it can be"
 _OTHER_TYPES = (AttributeError, TypeError, KeyError)
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 DIGEST_OF_SWEEP = re.compile(r"[0-9a-f]{64}")
 FAILURES = [*CELL, "key", "task", "bad_data", "error", "traceback"]
 
@@ -339,17 +338,12 @@ def _typed(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, **numbers, **counts, **beside}
 
 
-def _no_formula(value: Any) -> Any:
-    """A text that a spreadsheet would take for a formula, marked as the text it is."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
-
-
 def _csv(columns: list[str], rows: Mapping[Cell, Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for cell in sorted(rows):
-        writer.writerow({name: _no_formula(value) for name, value in rows[cell].items()})
+        writer.writerow({name: no_formula(value) for name, value in rows[cell].items()})
     return text.getvalue()
 
 
