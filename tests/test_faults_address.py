@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -126,3 +127,56 @@ def test_an_interrupt_ends_the_wait_for_a_cluster(listening: socket.socket, tmp_
     assert time.monotonic() - began < 30
     assert process.returncode == 130, stderr
     assert "interrupted" in stderr
+
+
+#: Starts Ray as a run does, on a machine whose own address is not the loopback one, and tells where
+#: its processes listen and what a run with another token says.
+CLOSED = """
+import json, os, subprocess, sys
+import psutil
+from harness.execution import ray_token
+ray_token.require(None)
+import ray._private.services as services
+services.node_ip_address_from_perspective = lambda *_: "192.0.2.2"
+import ray
+from harness.execution.ray_executor import connect
+from harness.execution.executor import Settings
+connect(Settings("x", None, 1, 1, 60, 1, 0.0))
+
+@ray.remote
+class Actor:
+    def answer(self):
+        return 1
+
+actor = Actor.remote()
+ray.get(actor.answer.remote())
+here = psutil.Process()
+everyone = [here, *here.children(recursive=True)]
+sockets = [(p.name(), c.laddr.ip) for p in everyone for c in p.net_connections("inet")
+           if c.status == "LISTEN"]
+said = []
+for changes in ({"RAY_AUTH_TOKEN": "f" * 64}, {"RAY_AUTH_MODE": "disabled"}):
+    words = [sys.executable, "-m", "harness", "run", sys.argv[1], "--runner", "ray", "--address",
+             ray.get_runtime_context().gcs_address, "--storage", sys.argv[2], "--quiet"]
+    run = subprocess.run(words, env=os.environ | changes, capture_output=True, text=True)
+    said.append((run.returncode, run.stderr))
+print(json.dumps([sockets, said]))
+ray.shutdown()
+"""
+
+
+def test_ray_on_this_machine_is_closed_to_the_network_and_to_others(tmp_path: Path) -> None:
+    conf = written(tmp_path / "c.yaml", sweep())
+    words = [sys.executable, "-c", CLOSED, str(conf), str(tmp_path / "runs")]
+    free = {n: v for n, v in os.environ.items() if not n.startswith("RAY_")}
+    done = subprocess.run(words, cwd=HOME, env=free, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr[-3000:]
+    sockets, said = json.loads(done.stdout.splitlines()[-1])
+    names = {name.partition("::")[2] or name for name, _ in sockets}
+    assert {"gcs_server", "raylet", "Actor"} <= names
+    outside = [each for each in sockets if each[1] not in ("127.0.0.1", "::ffff:127.0.0.1", "::1")]
+    assert outside == []
+    for status, stderr in said:
+        assert status == 2
+        (line,) = stderr.splitlines()
+        assert "its token is another" in line

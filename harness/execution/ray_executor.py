@@ -16,13 +16,16 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._private import ray_constants
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.actor import ActorHandle
-from ray.exceptions import RayError
+from ray.exceptions import AuthenticationError, RayError
 from ray.experimental import internal_kv
 
 from harness import plugins
@@ -105,6 +108,7 @@ def connect(settings: Settings) -> bool:
                 Problem(f"--storage {settings.relative}", f"{message}; give a URI or absolute path")
             )
         _reach(address)
+        _admitted(address)
         _init(str(settings.address or "RAY_ADDRESS"), address=address, **quiet)
     else:
         # Processes started from here inherit the environment: no need to start them twice for it.
@@ -114,8 +118,24 @@ def connect(settings: Settings) -> bool:
             cores = settings.workers * settings.threads
             cores = max(cores, os.cpu_count() or 1) if settings.gpus else cores
         place = "Ray on this machine ('--runner local' does without)"
-        _init(place, address="local", num_cpus=cores, include_dashboard=False, **quiet)
+        with _on_loopback():
+            _init(place, address="local", num_cpus=cores, include_dashboard=False, **quiet)
     return True
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Have every process of a Ray that is started meanwhile listen on the loopback address alone.
+
+    Ray does so where it expects no cluster, as on macOS; it takes an address of 127.0.0.1 that it
+    is given for one to be replaced by the machine's own, and listens on all of them.
+    """
+    expected = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = expected
 
 
 def _init(place: str, **options: Any) -> None:
@@ -159,6 +179,36 @@ def _reach(address: str) -> None:
         hint = "expected host:port of a head, whose port is 6379 unless it was told another"
         message = f"cannot join it: {one_line(error)}; {hint}"
         raise InputError(Problem(f"Ray at {address}", message)) from None
+
+
+def _admitted(address: str) -> None:
+    """InputError unless the token is the cluster's; ``ray.init`` would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or host.startswith("ray:"):
+        return
+    try:
+        with _unheard():
+            GcsClient(address=address)
+    except AuthenticationError as error:
+        message = "its token is another; expected it in RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or "
+        message += f"~/.ray/auth_token: {_reason(error).partition('. ')[0]}"
+        raise InputError(Problem(f"Ray at {address}", message)) from None
+    except RayError:  # anything else is for ``ray.init`` to say
+        return
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Keep to itself what C++ prints for a moment: the client warns in lines of its own."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 class RayExecutor(Executor):

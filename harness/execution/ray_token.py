@@ -8,7 +8,7 @@ import sys
 
 
 def require(address: str | None) -> None:
-    """Set a token for the cluster to be started here, as Ray listens to the network.
+    """Set a token for the cluster to be started here, as other users of the machine reach it.
 
     Nothing is set where a cluster is joined, or one's own token is set already. Ray reads these
     variables when it is imported, and the processes it starts inherit them.
