@@ -56,7 +56,8 @@ def rows(store: Store) -> tuple[list[Row], list[str]]:
                             (Path(copy) / file).write_bytes(store.read(f"{name}/{file}"))
                     collected += _rows(name, Path(copy))
                 except (OSError, ValueError, KeyError) as error:
-                    problems.append(one_line(error).replace(copy, store.path(name)))
+                    where = one_line(error).replace(copy, store.path(name))
+                    problems.append(f"{name}: {where}")
         except OSError as error:
             problems.append(f"{name}: {one_line(error)}")
     return collected, problems
