@@ -230,7 +230,14 @@ def test_a_note_of_what_is_logged_is_whole_or_not(note: object, whole: bool) -> 
 
 
 #: Files of a finished folder whose damage every command tells that reads them.
-TOLD = ("results.csv", "timings.csv", "failures.csv", "summary.csv", "costs.csv", "tasks.csv")
+TOLD: tuple[str, ...] = (
+    "results.csv",
+    "timings.csv",
+    "failures.csv",
+    "summary.csv",
+    "costs.csv",
+    "tasks.csv",
+)
 TOLD += ("sweep.yaml", "environment.json", "notes.json", "support.json", "audit.json")
 CELL = "Near/Squares/ant/k2_s0"
 TOLD += (f"predictions/{CELL}.csv", f"gallery/{CELL}.npz")
