@@ -169,9 +169,9 @@ def test_cells_are_logged_meanwhile_and_each_in_three_requests(
     calls = {name: getattr(MlflowClient, name) for name in names}
     for name in names:
 
-        def counting(client: Any, *given: Any, _name: str = name, **named: Any) -> Any:
+        def counting(client: Any, *arguments: Any, _name: str = name, **named: Any) -> Any:
             asked[_name] += 1
-            return calls[_name](client, *given, **named)
+            return calls[_name](client, *arguments, **named)
 
         monkeypatch.setattr(MlflowClient, name, counting)
     count = 5
