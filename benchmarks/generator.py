@@ -142,7 +142,7 @@ def measure(quick: bool) -> Figures:
     table["diffusers per query and prompt / harness"] = ratio(
         seconds["pipeline"], each, "3 evaluations"
     )
-    tuned = DreamBooth(base="micro", tune="lora", train_steps=5 if quick else 60, prior_images=4)
+    tuned = DreamBooth(base="micro", tune="lora", train_steps=5 if quick else 200, prior_images=4)
     tuned.setup("cpu", FeatureMemory(1 << 28))
     began = time.process_time()
     whole, before, after, steps = customization(tuned, 3)

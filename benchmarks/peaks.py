@@ -2,9 +2,9 @@
 
     python -m benchmarks.peaks [--quick]
 
-The demo runs from an empty storage with two workers. RegAD trains at 224 px with ResNet18 on ten
-categories of random pictures that its caches keep as it goes, batches of 32, for one step
-(quick: 64 px, to see that it works). Peaks are the high-water
+The demo runs from an empty storage with two local workers. RegAD trains at 224 px with ResNet18
+on ten categories of random pictures that its caches keep as it goes, batches of 32, for one
+step (quick: 64 px, to see that it works). Peaks are the high-water
 marks of processes, libraries included.
 """
 
@@ -30,7 +30,7 @@ def measure(quick: bool) -> Figures:
     table: Figures = {}
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "harness", "run", str(ROOT / "conf" / "demo.yaml")]
-        command += ["--workers", "2", "--quiet", "--storage", folder]
+        command += ["--runner", "local", "--workers", "2", "--quiet", "--storage", folder]
         demo = watched(command, os.environ | {"OMP_NUM_THREADS": "1"})
     table["demo: peak of the driver"] = figure(demo.host_mb, "MB")
     table["demo: peak of a worker"] = figure(demo.worker_mb, "MB")
