@@ -35,7 +35,7 @@ def imported(path: Path) -> set[str]:
         ("ray", {"ray_executor"}),
         ("mlflow", {"tracking"}),
         ("pydantic", {"config", "sweep", "parameters", "schema", "costs"}),
-        ("yaml", {"yaml_file", "costs", "writer", "published", "reader"}),
+        ("yaml", {"yaml_file", "costs", "writer", "published", "reader", "purge"}),
         ("torch", {"seeding", "worker", "forkserver", "contract"}),
         ("fsspec", {"store"}),
     ],
