@@ -171,12 +171,12 @@ def test_ray_on_this_machine_is_closed_to_the_network_and_to_others(tmp_path: Pa
     free = {n: v for n, v in os.environ.items() if not n.startswith("RAY_")}
     done = subprocess.run(words, cwd=HOME, env=free, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr[-3000:]
-    sockets, said = json.loads(done.stdout.splitlines()[-1])
+    sockets, answers = json.loads(done.stdout.splitlines()[-1])
     names = {name.partition("::")[2] or name for name, _ in sockets}
     assert {"gcs_server", "raylet", "Actor"} <= names
     outside = [each for each in sockets if each[1] not in ("127.0.0.1", "::ffff:127.0.0.1", "::1")]
     assert outside == []
-    for status, stderr in said:
+    for status, stderr in answers:
         assert status == 2
         (line,) = stderr.splitlines()
         assert "its token is another" in line

@@ -272,8 +272,8 @@ def test_each_kind_of_file_is_told_by_each_command_and_healed_by_a_run(
         "label": "fails",
         "params": {"how": "nothing", "when": "predict"},
     }
-    given = sweep(methods=[{"use": NEAR}, trouble])
-    assert run_sweep(given, audit=0.1) == 1
+    config = sweep(methods=[{"use": NEAR}, trouble])
+    assert run_sweep(config, audit=0.1) == 1
     folder, whole = tmp_path / "runs" / "toy", tmp_path / "whole"
     shutil.copytree(folder, whole)
     before = contents(whole)
@@ -302,13 +302,13 @@ def test_each_kind_of_file_is_told_by_each_command_and_healed_by_a_run(
     rows = {"results.csv", "timings.csv", "sweep.yaml"}
     spared = {"sweep.yaml", *TOLD[-2:]}
     for damage, left in ((changed, rows), (halved, spared)):
-        there = [n for n in (*TOLD, *UNREAD) if (folder / n).exists() and n not in left]
-        for name in there:
+        present = [n for n in (*TOLD, *UNREAD) if (folder / n).exists() and n not in left]
+        for name in present:
             (folder / name).write_bytes(damage(before[name]))
-        assert run_sweep(given) == 1
-        said = capfd.readouterr().err
-        assert "Traceback" not in said
-        unsaid = {name for name in there if name not in said}
+        assert run_sweep(config) == 1
+        stderr = capfd.readouterr().err
+        assert "Traceback" not in stderr
+        unsaid = {name for name in present if name not in stderr}
         assert unsaid == {"mlflow.json"}
         after = contents(folder)
         for name in ("results.csv", "summary.csv", "sweep.yaml", "sweep.sha256", "support.json"):

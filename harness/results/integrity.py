@@ -66,10 +66,10 @@ def altered(read: Callable[[str], bytes], names: Iterable[str] = ()) -> list[str
     except (FileNotFoundError, NotADirectoryError):
         return []
     wrong = []
-    wanted = set(names)
+    chosen = set(names)
     for line in lines:
         right, _, name = line.partition("  ")
-        if not name or (wanted and name not in wanted):
+        if not name or (chosen and name not in chosen):
             continue
         try:
             if hashlib.sha256(read(name)).hexdigest() != right:

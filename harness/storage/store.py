@@ -166,7 +166,7 @@ class Store:
                 return {}
             entries = self._fs.find(base, detail=True)
         start = len(str(self._fs._strip_protocol(base)).rstrip("/")) + 1
-        return {str(path)[start:]: int(about["size"]) for path, about in entries.items()}
+        return {str(path)[start:]: int(details["size"]) for path, details in entries.items()}
 
     def delete(self, name: str) -> None:
         """Remove a file if it is there."""
