@@ -38,8 +38,9 @@ def die(number: signal.Signals) -> None:
 
 def answer_twice() -> None:
     """A child answers for a task that nobody asked it to do."""
-    if os.fork():
-        time.sleep(0.1)
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
         return
     answer = pickle.dumps("mine")
     for descriptor in range(3, 64):
