@@ -85,6 +85,7 @@ def published(folder: Path) -> dict[str, bytes]:
         "sharing.csv",
         "environment.json",
         "mlflow.json",
+        "manifest.sha256",  # digests of these, too
         "report.html",
     }
     return {
