@@ -245,7 +245,6 @@ class RayExecutor(Executor):
     def submit(self, slot: int, payload: Payload) -> None:
         """Call the actor; what it answers is asked for later."""
         worker = self._workers[slot]
-        worker.text = ""
         worker.pending = worker.actor.run.remote(payload, worker.place)
 
     def poll(self, seconds: float) -> Sequence[Event]:
