@@ -26,8 +26,9 @@ class _Countdown:
     nothing is lost but what a report would have said.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stderr: int = 2) -> None:
         self._begun = threading.Event()
+        self._stderr = stderr
 
     @property
     def begun(self) -> bool:
@@ -47,7 +48,7 @@ class _Countdown:
     def _end(self) -> None:
         time.sleep(GRACE)
         with contextlib.suppress(OSError):
-            os.write(2, b"interrupted: run the same command to go on\n")
+            os.write(self._stderr, b"interrupted: run the same command to go on\n")
         os._exit(STATUS)
 
 
@@ -62,7 +63,8 @@ def ended_soon() -> Iterator[_Countdown]:
     if _running or threading.current_thread() is not threading.main_thread():
         yield _running[0] if _running else _Countdown()
         return
-    countdown = _Countdown()
+    stderr = _kept(2)
+    countdown = _Countdown(stderr)
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
 
@@ -90,6 +92,18 @@ def ended_soon() -> Iterator[_Countdown]:
         for number, handler in zip(SIGNALS, before, strict=True):
             signal.signal(number, handler)
         os.close(writer)
+        if stderr != 2 and not countdown.begun:
+            os.close(stderr)
+
+
+def _kept(stream: int) -> int:
+    """A second descriptor of a stream, which stays where it is while the first leads elsewhere for
+    a moment, to keep what C++ prints to itself; the stream itself where it is closed.
+    """
+    try:
+        return os.dup(stream)
+    except OSError:
+        return stream
 
 
 def leave(status: int) -> NoReturn:
