@@ -22,6 +22,7 @@ from harness.execution.schedule import Schedule
 from harness.execution.workers import Workers
 from harness.keys import Cell
 from harness.options import Options, reproduce
+from harness.planning import costs
 from harness.planning.graph import Plan, plan
 from harness.planning.inputs import SweepInputs, checked_sweep, collect_inputs
 from harness.planning.kinds import Evaluate, Personalize
@@ -116,13 +117,14 @@ def _run(options: Options, ready: Prepared, workers: Workers, facts: dict[str, A
         tracker.failed(written(cell), graph.cells[cell], writer.failures[cell])
     payloads = Payloads(sweep, ready.inputs, graph)
     todo = [graph.tasks[key] for key in graph.tasks if key in schedule.todo]
+    cost = costs.estimator(sweep, ready.inputs.plan_inputs.categories).seconds
     display = Display(
         sweep.name,
         list(graph.cells),
         {cell: writer.rows[cell] for cell in finished_before},
         len(todo),
         workers.count,
-        estimate(todo, payloads.names, workers.count, writer.earlier() if todo else ()),
+        estimate(todo, payloads.names, workers.count, writer.earlier() if todo else (), cost),
         options.quiet,
     )
     keeping = Keeping(store, graph.tasks, schedule.todo, sweep.keep_models)

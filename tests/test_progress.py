@@ -20,7 +20,7 @@ CELLS = [
 
 def display(quiet: bool = False, console: Console | None = None) -> Display:
     tasks = [Work(f"t{i}", "predict", "padim", "elpv/0") for i in range(4)]
-    left = TimeLeft(tasks, 2, {"predict": 5.0}, {("predict", "padim"): 30.0})
+    left = TimeLeft(tasks, 2, {("predict", "padim"): 30.0})
     rows = {CELLS[0]: {"image_auroc": "0.75"}}
     return Display("demo", CELLS, rows, 4, 2, left, quiet, console)
 

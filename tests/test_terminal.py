@@ -137,7 +137,7 @@ def test_terminals_that_want_no_colour_or_cannot_draw(
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=80)
     cells = [Cell("near", "toys", "ant", 2, seed) for seed in range(2)]
-    with Display("demo", cells, {}, 2, 1, TimeLeft([], 1, {}), False, console) as display:
+    with Display("demo", cells, {}, 2, 1, TimeLeft([], 1), False, console) as display:
         display.started("k", "predict toys/ant", "worker-0")
         display.finished(cells[0], {"image_auroc": 0.9})
     assert ("\x1b" in screen.getvalue()) == drawn

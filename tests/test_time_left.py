@@ -21,7 +21,8 @@ def mixed(noise: float) -> list[tuple[Work, float]]:
     def add(kind: str, plugin: str, affinity: str, needs: list[str], seconds: float) -> str:
         key = f"{kind}/{plugin}/{affinity}/{len(tasks)}"
         seconds *= rng.uniform(1 - noise, 1 + noise)
-        tasks.append((Work(key, kind, plugin, affinity, tuple(needs)), seconds))
+        work = Work(key, kind, plugin, affinity, tuple(needs), WEIGHTS[kind])
+        tasks.append((work, seconds))
         return key
 
     for run in range(6):
@@ -45,7 +46,7 @@ def estimates(
 ) -> list[tuple[float, float]]:
     """Estimate and truth, as shares of the whole run, each time a task ends."""
     now = 0.0
-    left = TimeLeft([task for task, _ in tasks], workers, WEIGHTS, before, clock=lambda: now)
+    left = TimeLeft([task for task, _ in tasks], workers, before, clock=lambda: now)
     seconds = {task.key: taken for task, taken in tasks}
     waiting = {task.key: set(task.needs) for task, _ in tasks}
     queue = [task.key for task, _ in tasks]
@@ -89,7 +90,7 @@ def test_an_earlier_run_helps_at_once() -> None:
 
 
 def test_what_is_not_known_is_not_invented() -> None:
-    left = TimeLeft([Work("a", "predict", "m", "p")], 1, WEIGHTS)
+    left = TimeLeft([Work("a", "predict", "m", "p")], 1)
     assert left.seconds() is None
     left.started("a")
     assert left.seconds() is None
@@ -101,7 +102,7 @@ def test_tasks_that_wait_for_one_another_are_not_shared_out() -> None:
     """A chain of three takes its whole length, however many workers there are."""
     now = 0.0
     chain = [Work(str(i), "predict", "m", f"p{i}", (str(i - 1),) if i else ()) for i in range(4)]
-    left = TimeLeft(chain, 8, WEIGHTS, clock=lambda: now)
+    left = TimeLeft(chain, 8, clock=lambda: now)
     left.started("0")
     now = 10.0
     left.finished("0")
@@ -109,7 +110,7 @@ def test_tasks_that_wait_for_one_another_are_not_shared_out() -> None:
 
 
 def test_what_was_dropped_takes_no_time() -> None:
-    left = TimeLeft([Work("a", "predict", "m", "p")], 1, WEIGHTS, {("predict", "m"): 4.0})
+    left = TimeLeft([Work("a", "predict", "m", "p")], 1, {("predict", "m"): 4.0})
     assert left.seconds() == 4
     left.drop(["a"])
     assert left.seconds() == 0

@@ -100,9 +100,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     waiting.tell()
     ready = prepare(_options(arguments))
     sweep, graph, inputs = ready.sweep, ready.graph, ready.inputs.plan_inputs
-    table = costs.read()
-    values = costs.parameters(sweep)
-    estimator = costs.Estimator(table, sweep, inputs.categories, values)
+    estimator = costs.estimator(sweep, inputs.categories)
     store = Store(arguments.storage)
     stored = existing(store, {task.kind for task in graph.tasks.values()})
     finished = {key for key in graph.cells.values() if key in stored}
@@ -118,7 +116,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     known = importlib.import_module("methods._encoders.weights").inventory
     print("\n".join(models.lines(models.networks(sweep, known))))
     print(costs.render(estimator.stages(graph, graph.tasks), estimator.stages(graph, todo)))
-    print(f"Estimates by conf/costs.yaml: {table.hardware}.")
+    print(f"Estimates by conf/costs.yaml: {costs.read().hardware}.")
     left = disk.free(Path(store.root)) if store.local else None
     needed = disk.need(estimator, graph, todo)
     print("\n".join(disk.lines(needed, left, sweep.keep_models)))

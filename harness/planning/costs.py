@@ -196,6 +196,11 @@ class Estimator:
         return {"task": 1.0, **task.amounts(self._sizes)._asdict()}
 
 
+def estimator(sweep: Sweep, categories: Sequence[Category], path: Path = TABLE) -> Estimator:
+    """Estimates of a sweep's tasks by a table of costs; raises what reading that does."""
+    return Estimator(read(path), sweep, categories, parameters(sweep))
+
+
 Formula = Callable[[Mapping[str, float]], float]
 
 

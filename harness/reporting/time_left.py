@@ -3,7 +3,8 @@
 What a task takes depends on its kind, on the plug-in that does it, and on whether its worker holds
 what the task's affinity shares: the first prediction on a shard decodes and encodes its queries,
 later ones find them. So durations are averaged by these three; where nothing was seen yet, by fewer
-of them; and at the start by what an earlier sweep in the same storage took, or by rough weights.
+of them; and at the start by what an earlier sweep in the same storage took, or by a table of costs,
+corrected by how far that was from the truth for the tasks of that kind that are done.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from harness.planning.task import Task
 PATHS = 3000
 #: how much an earlier duration weighs beside those of this run, in tasks
 PRIOR = 1.0
+#: how much the table of costs weighs beside what tasks took, in seconds
+TRUST = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class Work:
     plugin: str  # label of the method or generator that does it, "" where there is none
     affinity: str
     needs: tuple[str, ...] = ()
+    seconds: float = 1.0  # what a table of costs says it takes
 
 
 class _Mean:
@@ -47,6 +51,21 @@ class _Mean:
         return self.sum / self.count if self.count else None
 
 
+class _Rate:
+    """What tasks took for each second that the table of costs gave them."""
+
+    def __init__(self) -> None:
+        self._taken = self._expected = TRUST
+
+    def add(self, taken: float, expected: float) -> None:
+        self._taken += taken
+        self._expected += expected
+
+    @property
+    def value(self) -> float:
+        return self._taken / self._expected
+
+
 class TimeLeft:
     """Estimates the seconds left of a run.
 
@@ -54,7 +73,6 @@ class TimeLeft:
     ----------
     tasks : those to do
     workers : how many do them
-    weights : rough seconds of a task by kind, for what nothing else is known of
     before : (kind, plug-in) -> mean seconds in an earlier run
     clock : seconds, for tests
     """
@@ -63,17 +81,17 @@ class TimeLeft:
         self,
         tasks: Iterable[Work],
         workers: int,
-        weights: Mapping[str, float],
         before: Mapping[tuple[str, str], float] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._left = {task.key: task for task in tasks}
-        self._workers, self._weights, self._clock = max(1, workers), weights, clock
+        self._workers, self._clock = max(1, workers), clock
         self._before = dict(before or {})
         self._means: dict[tuple[str, ...], _Mean] = {}
         self._opened: set[tuple[str, str]] = set()  # kind, affinity that some task has begun
         self._running: dict[str, tuple[float, bool]] = {}  # since when, first of its kind there
-        self._spent = self._expected = 0.0  # seconds of tasks done, and what weights said of them
+        self._rates: dict[str, _Rate] = defaultdict(_Rate)  # by kind
+        self._rate = _Rate()  # of all kinds
 
     def started(self, key: str) -> None:
         """A worker begins a task."""
@@ -91,8 +109,8 @@ class TimeLeft:
         seconds = self._clock() - since
         for group in _groups(task, first):
             self._means.setdefault(group, self._fresh(group)).add(seconds)
-        self._spent += seconds
-        self._expected += self._weights.get(task.kind, 1.0)
+        self._rates[task.kind].add(seconds, task.seconds)
+        self._rate.add(seconds, task.seconds)
 
     def drop(self, keys: Iterable[str]) -> None:
         """Tasks will not be done, for what they need has failed."""
@@ -133,8 +151,8 @@ class TimeLeft:
                 return mean.value
         if (task.kind, task.plugin) in self._before:
             return self._before[task.kind, task.plugin]
-        rate = self._spent / self._expected if self._expected else 1.0
-        return rate * self._weights.get(task.kind, 1.0)
+        rate = self._rates.get(task.kind, self._rate)
+        return rate.value * task.seconds
 
     def _fresh(self, group: tuple[str, ...]) -> _Mean:
         # An earlier run's mean does not tell first tasks from later ones: it stands for either.
@@ -170,9 +188,8 @@ class TimeLeft:
 
 
 def _groups(task: Work, first: bool) -> tuple[tuple[str, ...], ...]:
-    """From the most alike tasks to those that are merely of one kind."""
-    state = "first" if first else "later"
-    return (task.kind, task.plugin, state), (task.kind, task.plugin), (task.kind, "", state)
+    """From the most alike tasks to those that are merely of one plug-in."""
+    return (task.kind, task.plugin, "first" if first else "later"), (task.kind, task.plugin)
 
 
 def estimate(
@@ -180,6 +197,7 @@ def estimate(
     names: Callable[[Task], Mapping[str, object]],
     workers: int,
     records: Iterable[Mapping[str, object]],
+    cost: Callable[[Task], float],
 ) -> TimeLeft:
     """An estimate for tasks of a plan that starts from the records of earlier runs.
 
@@ -189,9 +207,12 @@ def estimate(
     names : gives the labels of a task's method and generator, under these names
     workers : how many do them
     records : rows of ``tasks.csv``, older ones first
+    cost : seconds of a task by a table
     """
-    work = [Work(t.key, t.kind, plugin(names(t)), t.affinity, tuple(t.needs)) for t in todo]
-    return TimeLeft(work, workers, {task.kind: task.seconds for task in todo}, measured(records))
+    work = [
+        Work(t.key, t.kind, plugin(names(t)), t.affinity, tuple(t.needs), cost(t)) for t in todo
+    ]
+    return TimeLeft(work, workers, measured(records))
 
 
 def plugin(names: Mapping[str, object]) -> str:
