@@ -198,6 +198,7 @@ def estimate(
     workers: int,
     records: Iterable[Mapping[str, object]],
     cost: Callable[[Task], float],
+    clock: Callable[[], float] = time.monotonic,
 ) -> TimeLeft:
     """An estimate for tasks of a plan that starts from the records of earlier runs.
 
@@ -208,11 +209,12 @@ def estimate(
     workers : how many do them
     records : rows of ``tasks.csv``, older ones first
     cost : seconds of a task by a table
+    clock : seconds, for replays
     """
     work = [
         Work(t.key, t.kind, plugin(names(t)), t.affinity, tuple(t.needs), cost(t)) for t in todo
     ]
-    return TimeLeft(work, workers, measured(records))
+    return TimeLeft(work, workers, measured(records), clock)
 
 
 def plugin(names: Mapping[str, object]) -> str:
