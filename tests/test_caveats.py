@@ -58,7 +58,8 @@ def test_every_format_has_the_caveats(tmp_path: Path, format: str, against: str 
     for note in rows:
         assert note["note"] in text
     if format != "csv":
-        assert "a method below this line has shown nothing: patchcore (2 shots)" in text
+        words = " ".join(text.split())
+        assert "a method below this line has shown nothing: patchcore (2 shots)" in words
 
 
 @pytest.mark.parametrize(("normal", "withheld"), [(377, False), (100, True)])
@@ -68,7 +69,7 @@ def test_auprc_is_compared_at_the_papers_prevalence_only(
 ) -> None:
     text = render(folder(tmp_path / "toy", normal), format, "published")
     reason = "prevalence 0.877 here and 0.655 in the paper's test set"
-    assert (reason in text.replace("&#39;", "'")) == withheld
+    assert (reason in " ".join(text.replace("&#39;", "'").split())) == withheld
     if format == "csv":
         for row in csv.DictReader(io.StringIO(text)):
             assert (row["difference"] == "") == (withheld and row["metric"] == "image_auprc")

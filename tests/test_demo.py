@@ -47,10 +47,10 @@ def test_the_demo_ends_with_three_things_to_do(
 
 
 def test_nothing_is_said_to_be_next_where_it_failed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr(runs, "run", lambda _: 1)
-    assert main(["demo", "--open"]) == 1
+    assert main(["demo", "--open", "--storage", str(tmp_path)]) == 1
     assert capsys.readouterr().out == ""
 
 

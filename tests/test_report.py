@@ -81,7 +81,10 @@ def test_every_format_shows_the_means_with_their_deviation(sweep: Path, format: 
     assert "tiny models, not the paper" in text
 
 
-def test_text_says_what_is_missing_first_and_fits_a_terminal(sweep: Path) -> None:
+def test_text_says_what_is_missing_first_and_fits_a_terminal(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     text = report.render(sweep, "text")
     lines = text.splitlines()
     assert lines[0] == "toys: 35 cells finished, 1 failed, 3 methods, 2 datasets, 2 seeds"
