@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from harness.errors import DataError
 from harness.execution.allowance import caches_mb, machine_bytes
-from harness.execution.cache import Budget, Decoder, FeatureMemory, Memory, nbytes
+from harness.execution.cache import (
+    Budget,
+    Decoder,
+    FeatureMemory,
+    HandedImage,
+    Memory,
+    nbytes,
+)
 from harness.execution.worker import Worker
 from harness.interface import Dataset, Image, Sample
 
@@ -154,6 +161,22 @@ def test_spaces_are_apart_and_nothing_is_computed_twice() -> None:
     memory.get_or_compute("two", images("a"), compute)
     assert calls == ["a", "b", "a"]
     assert (memory.computed, memory.reused) == (3, 2)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_an_image_of_a_plugin_is_never_taken_for_the_one_whose_key_it_bears(batch: int) -> None:
+    """A method encodes a darkened copy under the query's key, in a space that others share."""
+    features = FeatureMemory(10**6)
+    pixels = np.full((2, 2, 3), 200, np.uint8)
+    query, copy = HandedImage("q", pixels), Image("q", pixels // 2)
+
+    def means(images: Sequence[Image]) -> list[float]:
+        return [float(image.pixels.mean()) for image in images]
+
+    assert features.get_or_compute("mean", [copy], means, batch) == [100.0]
+    assert features.get_or_compute("mean", [query], means, batch) == [200.0]
+    assert features.get_or_compute("mean", [copy, query], means, batch) == [100.0, 200.0]
+    assert features.get_or_compute("mean", [query], means, batch) == [200.0]
 
 
 def test_a_compute_that_loses_records_is_told() -> None:

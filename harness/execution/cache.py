@@ -131,6 +131,14 @@ def nbytes(value: Any) -> int:
     return 64
 
 
+class HandedImage(Image):
+    """An image that the engine hands out. One that a plug-in makes of it, even under its key, is
+    another: what is remembered of the plug-in's is never taken for what is known of this one.
+    """
+
+    __slots__ = ()
+
+
 class FeatureMemory:
     """The ``Features`` of the interface: one per worker, shared by all its plug-ins.
 
@@ -175,7 +183,7 @@ class FeatureMemory:
         collected: list[Any] = []
         for start in range(0, len(images), batch):
             chunk = images[start : start + batch]
-            key = (space, tuple(image.key for image in chunk))
+            key = (space, tuple((isinstance(i, HandedImage), i.key) for i in chunk))
             records = self._records.get(key)
             if records is None:
                 records = self._compute(space, chunk, compute)
@@ -275,7 +283,7 @@ class Decoder:
         def loader(i: int) -> Callable[[], Pixels]:
             return lambda: self._ask(dataset, items, i)
 
-        return tuple(Image(key, loader(i)) for i, (_, key) in enumerate(items))
+        return tuple(HandedImage(key, loader(i)) for i, (_, key) in enumerate(items))
 
     def _ask(self, dataset: Dataset, items: Sequence[tuple[Sample, str]], i: int) -> Pixels:
         pixels = self._pixels.get(items[i][1])

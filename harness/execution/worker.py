@@ -20,7 +20,7 @@ from harness.data.images import rgb
 from harness.data.opening import open_dataset
 from harness.errors import traced
 from harness.execution import allowance, seeding, statistics
-from harness.execution.cache import Budget, Decoder, FeatureMemory, Memory, read_mask
+from harness.execution.cache import Budget, Decoder, FeatureMemory, HandedImage, Memory, read_mask
 from harness.execution.outcome import Missing, Outcome
 from harness.execution.process_state import ProcessState
 from harness.execution.promises import checked
@@ -240,7 +240,7 @@ class Worker:
         if task.personalized is not None:
             pictures = self._get(kinds.Personalize, task.personalized)["images"]
             keys = (f"{task.personalized}/{i}" for i in range(len(pictures)))
-            personalized = tuple(map(Image, keys, pictures))
+            personalized = tuple(map(HandedImage, keys, pictures))
         _seed(task.key, payload)
         with self.watch.stage("work"):
             prediction = method.predict(Queries(images, personalized, payload.maps))
@@ -304,7 +304,7 @@ class Worker:
         customized: Arrays = {}
         if support.pool is not None:
             pictures = self._get(kinds.Generate, support.pool)
-            added = (Image(f"{support.pool}/{n}", pictures[n]) for n in sorted(pictures))
+            added = (HandedImage(f"{support.pool}/{n}", pictures[n]) for n in sorted(pictures))
             pool = (*images, *added)
         if support.customized is not None:
             customized = self._get(kinds.Customize, support.customized)
