@@ -77,8 +77,8 @@ def main() -> int:
         error = worst(points, 1 / 3)
         missed |= error > GOAL
         print(f"{name}: from one third on {error:.0%} of what is left at worst (goal {GOAL:.0%})")
-        for at, true, said in points[:: max(1, len(points) // 12)]:
-            print(f"  {at:6.0f} s: {true:6.0f} s left, estimated {said:6.0f}")
+        for at, true, expected in points[:: max(1, len(points) // 12)]:
+            print(f"  {at:6.0f} s: {true:6.0f} s left, estimated {expected:6.0f}")
     return int(missed)
 
 
