@@ -2,7 +2,7 @@
 
     make bench                       every script that needs no peer, in under ten minutes
     make bench-peer                  installs the newest anomalib into .cache/anomalib, and compares
-    python -m benchmarks.suite --only sweep metrics --full
+    python -m benchmarks.suite --only sweep metrics --quick
 
 Each script runs in a process of its own, whose peak memory is a figure too. A script that fails is
 told and left out; what is stored of it stays.
