@@ -149,18 +149,23 @@ def _crops(rng: np.random.Generator, data: NDArray[np.uint8], n: int = 2) -> NDA
     for _ in range(n):
         picture = data[rng.integers(len(data)), rng.integers(2)]
         top, left = rng.integers(0, SIDE - CROP + 1, 2)
-        crop = np.rot90(picture[top : top + CROP, left : left + CROP], int(rng.integers(4)))
-        if rng.random() < 0.5:
-            crop = crop[:, ::-1]
-        if rng.random() < 0.4:
-            crop = crop[..., rng.permutation(3)]
-        if rng.random() < 0.25:
-            crop = np.repeat(crop.mean(2, keepdims=True).astype(np.uint8), 3, axis=2)
-        if rng.random() < 0.4:
-            gain, lift = rng.uniform(0.5, 1.3), rng.uniform(-30, 30)
-            crop = np.clip(crop * gain + lift, 0, 255).astype(np.uint8)
-        crops.append(crop)
+        crops.append(varied(rng, picture[top : top + CROP, left : left + CROP]))
     return np.stack(crops)
+
+
+def varied(rng: np.random.Generator, crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A square crop (..., H, W, 3), turned, mirrored and recoloured at random, all of it alike."""
+    crop = np.rot90(crop, int(rng.integers(4)), (-3, -2))
+    if rng.random() < 0.5:
+        crop = crop[..., ::-1, :]
+    if rng.random() < 0.4:
+        crop = crop[..., rng.permutation(3)]
+    if rng.random() < 0.25:
+        crop = np.repeat(crop.mean(-1, keepdims=True).astype(np.uint8), 3, axis=-1)
+    if rng.random() < 0.4:
+        gain, lift = rng.uniform(0.5, 1.3), rng.uniform(-30, 30)
+        crop = np.clip(crop * gain + lift, 0, 255).astype(np.uint8)
+    return crop
 
 
 def refine_denoiser(out: Path, minutes: float, resume: bool, seed: int) -> None:

@@ -47,17 +47,7 @@ def batch(rng: np.random.Generator, data: Pairs, n: int) -> tuple[Pairs, list[in
         if rng.random() < 0.7:
             extent = int(rng.integers(side, extent + 1))
         top, left = rng.integers(0, pair.shape[1] - extent + 1, 2)
-        both = pair[:, top : top + extent, left : left + extent]
-        both = np.rot90(both, int(rng.integers(4)), (1, 2))
-        if rng.random() < 0.5:
-            both = both[:, :, ::-1]
-        if rng.random() < 0.4:
-            both = both[..., rng.permutation(3)]
-        if rng.random() < 0.25:
-            both = np.repeat(both.mean(3, keepdims=True).astype(np.uint8), 3, axis=3)
-        if rng.random() < 0.4:
-            gain, lift = rng.uniform(0.5, 1.3), rng.uniform(-30, 30)
-            both = np.clip(both * gain + lift, 0, 255).astype(np.uint8)
+        both = refine.varied(rng, pair[:, top : top + extent, left : left + extent])
         resize = Picture.Resampling.BOX if extent >= 2 * side else Picture.Resampling.BICUBIC
         shrunk = [
             np.asarray(Picture.fromarray(np.ascontiguousarray(one)).resize((side, side), resize))
