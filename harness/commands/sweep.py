@@ -116,7 +116,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     known = importlib.import_module("methods._encoders.weights").inventory
     print("\n".join(models.lines(models.networks(sweep, known))))
     print(costs.render(estimator.stages(graph, graph.tasks), estimator.stages(graph, todo)))
-    print(f"Estimates by conf/costs.yaml: {costs.read().hardware}.")
+    print(f"Estimates by conf/costs.yaml: {estimator.hardware}.")
     left = disk.free(Path(store.root)) if store.local else None
     needed = disk.need(estimator, graph, todo)
     print("\n".join(disk.lines(needed, left, sweep.keep_models)))

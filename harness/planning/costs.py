@@ -135,7 +135,7 @@ class Estimator:
 
     Parameters
     ----------
-    table : costs by plug-in
+    table : costs by plug-in; what its seconds are meant for is kept as ``hardware``
     sweep, categories : what tasks refer to by index
     values : parameters of its methods and generators, as ``parameters`` gives them
 
@@ -152,6 +152,7 @@ class Estimator:
         categories: Sequence[Category],
         values: tuple[Sequence[Values], Mapping[str, Values]],
     ) -> None:
+        self.hardware = table.hardware
         self._sizes = [
             Sizes(
                 tuple(s.stop - s.start for s in shards(len(c.queries), sweep.shard)),
