@@ -124,9 +124,13 @@ def main(text: str | None, measure: Callable[[bool], Mapping[str, Any]]) -> None
     parser.add_argument("--quick", action="store_true", help="fewer repeats")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     arguments = parser.parse_args()
-    figures = parsed(measure(arguments.quick))
+    tell(parsed(measure(arguments.quick)), arguments.json)
+
+
+def tell(figures: Mapping[str, Figure], path: Path | None) -> None:
+    """Print figures, a line each, and write them where a file is named."""
     width = max(map(len, figures), default=0)
     for name, one in figures.items():
         print(f"{name:{width}}  {shown(one)}{'  ' + one.note if one.note else ''}")
-    if arguments.json:
-        write(arguments.json, figures)
+    if path:
+        write(path, figures)

@@ -32,7 +32,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import full_size
-from benchmarks.figures import Figures, figure, shown, write
+from benchmarks.figures import Figures, figure, tell
 from harness.execution.cache import FeatureMemory
 from harness.interface import Image, Support
 from methods._ops.bank import Bank
@@ -310,10 +310,7 @@ def main() -> None:
     table = measure(arguments.device, arguments.tiny, arguments.minutes)
     name = torch.cuda.get_device_name() if arguments.device.startswith("cuda") else "CPU"
     print(f"{name}, torch {torch.__version__}")
-    for label, one in table.items():
-        print(f"{label:70}  {shown(one)}  {one.note}")
-    if arguments.json:
-        write(arguments.json, table)
+    tell(table, arguments.json)
 
 
 if __name__ == "__main__":

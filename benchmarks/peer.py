@@ -30,7 +30,7 @@ import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.figures import Figures, figure, ratio, shown, write
+from benchmarks.figures import Figures, figure, ratio, tell
 from benchmarks.sweep import SWEEP, WORKERS, run
 from harness.execution.executor import MALLOC
 from methods._encoders import cnn
@@ -310,10 +310,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     arguments = parser.parse_args()
     table = measure(arguments.environment, arguments.quick)
-    for name, one in table.items():
-        print(f"{name:60}  {shown(one)}  {one.note}")
-    if arguments.json:
-        write(arguments.json, table)
+    tell(table, arguments.json)
 
 
 if __name__ == "__main__":
