@@ -81,6 +81,7 @@ class _Worker:
     pending: Any  # what ray.wait waits for: that it is ready, or the outcome of its task
     asked: float  # when it was, to start
     ready: bool = False
+    began: float = 0.0  # when it was given its task
     heard: float = 0.0  # when it last answered
     place: bytes = b""  # where it says how far its task is
     text: str = ""  # what it said last
@@ -245,6 +246,7 @@ class RayExecutor(Executor):
     def submit(self, slot: int, payload: Payload) -> None:
         """Call the actor; what it answers is asked for later."""
         worker = self._workers[slot]
+        worker.began = time.monotonic()
         worker.pending = worker.actor.run.remote(payload, worker.place)
 
     def poll(self, seconds: float) -> Sequence[Event]:
@@ -255,7 +257,12 @@ class RayExecutor(Executor):
         answered, rest = ray.wait(list(slots), num_returns=1, timeout=seconds)
         if answered and rest:  # whoever else has answered by now
             answered += ray.wait(rest, num_returns=len(rest), timeout=0)[0]
-        events = [self._hear(slots[reference]) for reference in answered]
+        events: list[Event] = []
+        for slot in (slots[reference] for reference in answered):
+            # What a task said since workers were last asked would be lost with its outcome.
+            if self._workers[slot].ready and time.monotonic() - self._workers[slot].began > EVERY:
+                events += self._read(slot)
+            events.append(self._hear(slot))
         for worker in self._workers:
             # A worker without a task is asked whether it is still there: one that is not would
             # cost the task that it is given a try.
@@ -291,15 +298,17 @@ class RayExecutor(Executor):
         if now - self._looked < EVERY:
             return []
         self._looked = now
-        events = []
-        for slot, worker in enumerate(self._workers):
-            if worker.pending is None or not worker.ready:
-                continue
-            news = internal_kv._internal_kv_get(worker.place, namespace=NEWS)
-            if news and (text := news.decode()) != worker.text:
-                worker.text = text
-                events.append(Event(slot, text=text))
-        return events
+        at_work = (i for i, w in enumerate(self._workers) if w.ready and w.pending is not None)
+        return [event for slot in at_work for event in self._read(slot)]
+
+    def _read(self, slot: int) -> list[Event]:
+        """What a worker's task said of itself and was not read yet."""
+        worker = self._workers[slot]
+        news = internal_kv._internal_kv_get(worker.place, namespace=NEWS)
+        if not news or (text := news.decode()) == worker.text:
+            return []
+        worker.text = text
+        return [Event(slot, text=text)]
 
     def _complain(self) -> None:
         """Say when workers have not started for long, for nothing else would."""
