@@ -29,7 +29,7 @@ from methods._encoders.load import EncoderSpec, caveat, described
 from methods._encoders.pictures import centred, encoder_files, shapes
 from methods._o2n.branches import Comparison, Levels
 from methods._o2n.compare import default_levels, mean_map, score_of
-from methods._o2n.fusion import Weights, best_weights, fused
+from methods._o2n.fusion import CHOICES, Weights, fused
 from methods._o2n.rehearsal import Personalizer, acts
 from methods._o2n.views import shaped, unstacked
 from methods._ops.crop import framed
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 #: queries whose features are held at a time; a multiple of what encoders take at a time on a GPU
 _BLOCK = 32
-#: AUROC that S_P and S_text must add on a support's synthetic defects to get a weight
-_MARGIN = 0.05
 _TEXT_BATCH = {"cpu": 1, "cuda": 16}
 
 
@@ -94,9 +92,10 @@ class O2n(Method):
     weights : str
         ``fixed``: 1, alpha and beta; ``synthetic``: for each support those that tell its own images
         from damaged copies of them (``methods/_o2n/defects.py``), each image without itself in the
-        bank. A support of one image leaves nothing to compare with: the fixed ones.
+        bank, S_N's alone unless others add to it; ``discounted``: a quarter of what S_P and S_text
+        earn on these (``methods/_o2n/fusion.py``). A support of one image: the fixed ones.
     personalizer : mapping, optional
-        The generator's parameters, which ``weights: synthetic`` needs.
+        The generator's parameters, which weights that are not ``fixed`` need.
     rehearsals : int
         Damaged copies that weights are chosen by.
     autoencoder : str, optional
@@ -167,7 +166,7 @@ class O2n(Method):
         selection: Literal["generator", "mean", "min"] = "generator",
         against: Literal["query", "reconstruction", "excess", "bank"] = "query",
         fusion: Literal["sum", "min"] = "sum",
-        weights: Literal["fixed", "synthetic"] = "fixed",
+        weights: Literal["fixed", "synthetic", "discounted"] = "fixed",
         personalizer: Mapping[str, Any] | None = None,
         rehearsals: PositiveInt = 12,
         autoencoder: str | None = None,
@@ -216,7 +215,7 @@ class O2n(Method):
             name = f"against: {against}" if rebuilt else "autoencoder_size"
             raise ValueError(f"o2n: {name} needs `autoencoder`, the generator's base")
         if (personalizer is None) != (weights == "fixed"):
-            both = "`weights: synthetic` and `personalizer`, the generator's parameters"
+            both = "weights by synthetic defects and `personalizer`, the generator's parameters"
             raise ValueError(f"o2n: {both}, belong together")
         self._comparison = Comparison(against, fusion, scope, selection, search)
         self._personalizer = None if personalizer is None else Personalizer(personalizer)
@@ -303,7 +302,7 @@ class O2n(Method):
                 parts.setdefault(name, []).append(score_of(levels, self.maximum == "of-mean"))
         scores = {name: torch.cat(values).cpu().numpy() for name, values in parts.items()}
         damaged = np.array([act.damaged for act in played])
-        weights = best_weights(scores, damaged, self.fusion, _MARGIN)
+        weights = CHOICES[self.weights](scores, damaged, self.fusion)
         _log.info("%s: weights %s by synthetic defects", support.object_name, weights)
         return weights
 

@@ -23,7 +23,7 @@ from methods._diffusion.model import Parts
 from methods._o2n.branches import Comparison
 from methods._o2n.compare import score_of
 from methods._o2n.defects import KINDS, damaged
-from methods._o2n.fusion import STEPS, Weights, best_weights, fused
+from methods._o2n.fusion import CHOICES, STEPS, Weights, best_weights, discounted_weights, fused
 from methods._o2n.rehearsal import acts
 from methods.generators.dreambooth import DreamBooth
 from tests.clip_fixtures import memory, pictures, write_config
@@ -144,6 +144,53 @@ def test_a_branch_that_sees_nothing_gets_no_weight() -> None:
     assert chosen.personal > 0
 
 
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), fusion=st.sampled_from(["sum", "min"]))
+def test_discounted_branches_count_for_their_share_of_the_nearest_patchs_spread(
+    seed: int, fusion: str
+) -> None:
+    """In units of spread: a quarter of the lesser of 1 and d' over that of S_N; never below 0."""
+    random = np.random.default_rng(seed)
+    bad = np.arange(12) < 8
+    names = ("S_P", "S_N", "S_text", "S_min")
+    lifts = dict(zip(names, random.normal(1, 1, 4), strict=True))
+    branches = {n: random.gamma(2, size=12) * random.gamma(2) + lifts[n] * bad for n in names}
+    weights = discounted_weights(branches, bad, fusion, 0.25)
+
+    def spread(name: str) -> float:
+        groups = (branches[name][bad], branches[name][~bad])
+        return float(np.mean([np.var(group, ddof=1) for group in groups]) ** 0.5)
+
+    def prime(name: str) -> float:
+        gap = branches[name][bad].mean() - branches[name][~bad].mean()
+        return float(gap) / spread(name)
+
+    own = "S_min" if fusion == "min" else "S_N"
+    assert weights.normal == 1
+    for name, weight in (("S_P", weights.personal), ("S_text", weights.text)):
+        share = weight * spread(name) / spread(own)
+        if prime(name) <= 0 or (name == "S_P" and fusion == "min"):
+            assert weight == 0
+        elif prime(own) <= prime(name):
+            assert share == pytest.approx(0.25)
+        else:
+            assert share == pytest.approx(0.25 * prime(name) / prime(own))
+    scaled = {**branches, "S_text": 5 * branches["S_text"] + 3}  # units mean nothing
+    again = discounted_weights(scaled, bad, fusion, 0.25)
+    assert again.text == pytest.approx(weights.text / 5)
+
+
+@pytest.mark.parametrize("how", sorted(CHOICES))
+def test_branches_without_spread_get_no_weight(how: str) -> None:
+    """Nor do two normal pictures and one damaged one bring a division by nothing."""
+    bad = np.array([False, False, True])
+    flat, sees = np.ones(3, np.float32), np.array([0.1, 0.2, 0.9], np.float32)
+    chosen = CHOICES[how]({"S_P": flat, "S_N": sees, "S_text": flat}, bad, "sum")
+    assert chosen == Weights(0.0, 1.0, 0.0)
+    chosen = CHOICES[how]({"S_P": flat, "S_N": flat, "S_text": sees}, bad, "sum")
+    assert 0 < chosen.text < np.inf
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(64, 64, 3), (40, 90, 3), (16, 16, 3)])
 def test_defects_change_what_their_mask_says_and_no_more(kind: str, shape: tuple) -> None:
@@ -184,14 +231,17 @@ def customized(base: str, features, cell: Support, **params) -> tuple[DreamBooth
     return generator, Support(cell.images, cell.object_name, cell.seed, cell.pool, state)
 
 
-def test_synthetic_weights_are_those_of_a_loop_over_the_support(tiny: str, base: str) -> None:
+@pytest.mark.parametrize("how", sorted(CHOICES))
+def test_chosen_weights_are_those_of_a_loop_over_the_support(
+    tiny: str, base: str, how: str
+) -> None:
     """Every image and damaged copy predicted by a method that has the other images as its bank."""
     features = memory()
     params = {"base": base, "tune": "lora", "rank": 2, "prompts": 1, "steps": 4}
     images = pictures(3, seed=40)
     cell = support(references=images, pool=images)
     generator, cell = customized(base, features, cell)
-    method = o2n(tiny, features, weights="synthetic", personalizer=params, rehearsals=6)
+    method = o2n(tiny, features, weights=how, personalizer=params, rehearsals=6)
     prediction = predict(method, cell=cell)
 
     ordered = sorted(images, key=lambda image: image.key)
@@ -210,7 +260,7 @@ def test_synthetic_weights_are_those_of_a_loop_over_the_support(tiny: str, base:
         for name, values in alone.parts.items():
             parts.setdefault(name, []).append(float(values[0]))
     branches = {name: np.array(values, np.float32) for name, values in parts.items()}
-    weights = best_weights(branches, np.array([act.damaged for act in played]), "sum", 0.05)
+    weights = CHOICES[how](branches, np.array([act.damaged for act in played]), "sum")
     np.testing.assert_allclose(
         prediction.scores, fused(prediction.parts, weights, "sum"), rtol=1e-5
     )
@@ -238,7 +288,7 @@ def test_one_shot_and_plain_supports(tiny: str, base: str) -> None:
         ({"weights": "synthetic"}, "belong together"),
         ({"personalizer": {"base": "micro"}}, "belong together"),
         ({"fusion": "max"}, "fusion: expected one of sum, min"),
-        ({"weights": "best"}, "weights: expected one of fixed, synthetic"),
+        ({"weights": "best"}, "weights: expected one of fixed, synthetic, discounted"),
         ({"rehearsals": 0, "weights": "fixed"}, "rehearsals"),
         (
             {"weights": "synthetic", "personalizer": {"strength": 2}},

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,3 +73,57 @@ def best_weights(
     enough = max(area for area, _ in tried) - margin
     near = [weights for area, weights in tried if area >= enough - 1e-9]
     return min(near, key=lambda weights: (weights.personal + weights.text, weights.personal))
+
+
+def discounted_weights(
+    branches: Branches, damaged: NDArray[np.bool_], fusion: str, trust: float
+) -> Weights:
+    """Weights by how well branches tell damaged from normal pictures, synthetic damage discounted.
+
+    For branches whose errors are independent and normal the best sum weighs each by its separation
+    (difference of the means of damaged and normal pictures) over its variance within them: in units
+    of its own spread, by d' = separation / spread. Here S_N stays as it is, and S_P and S_text, in
+    those units, get
+
+        trust * min(1, d' / d' of S_N)
+
+    of its spread. ``trust`` is below 1 because pasted damage is easier than real damage, most of
+    all for sentences; the minimum, because S_N alone knows this object.
+
+    Parameters
+    ----------
+    branches : mapping of str to ndarray of shape (N,)
+    damaged : bool ndarray of shape (N,)
+        At least one of either.
+    fusion : str
+        With ``min``, S_min stands for S_N and S_P has no weight of its own.
+    trust : float
+        0 to 1.
+    """
+
+    def separated(name: str) -> tuple[float, float]:
+        groups = [np.asarray(branches[name], float)[which] for which in (~damaged, damaged)]
+        variances = [((g - g.mean()) ** 2).sum() / max(1, len(g) - 1) for g in groups]
+        return float(groups[1].mean() - groups[0].mean()), float(np.sqrt(np.mean(variances)))
+
+    far, wide = separated("S_min" if fusion == "min" else "S_N")
+
+    def weight(name: str) -> float:
+        separation, spread = separated(name)
+        if separation <= 0 or spread == 0:
+            return 0.0
+        if wide == 0:
+            return trust  # nothing to measure in, and nothing to spoil
+        # separation / spread, over the same of S_N, without dividing by what may be 0
+        ratio = 1.0 if separation * wide >= far * spread else separation * wide / (far * spread)
+        return trust * ratio * wide / spread
+
+    return Weights(0.0 if fusion == "min" else weight("S_P"), 1.0, weight("S_text"))
+
+
+#: choosers of weights by the name of the parameter ``weights`` of `O2n`: with ``synthetic`` S_P and
+#: S_text must add 0.05 AUROC; with ``discounted`` they count for a quarter of S_N's spread at most
+CHOICES = {
+    "synthetic": partial(best_weights, margin=0.05),
+    "discounted": partial(discounted_weights, trust=0.25),
+}

@@ -80,7 +80,9 @@ class Personalizer:
             The support brings no customized model.
         """
         if not support.customized:
-            raise ValueError("o2n: weights: synthetic needs a generator that customizes a model")
+            raise ValueError(
+                "o2n: weights by synthetic defects need a generator that customizes a model"
+            )
         self._generator.load(support.customized, support)
         rebuilt = self._generator.personalize(images, support.seed).images
         digest = hashlib.sha256(
