@@ -14,6 +14,7 @@ from typing import Any
 from harness import config, plugins
 from harness.errors import described, one_line, printable
 from harness.execution.audit import audit
+from harness.execution.channel import remaining
 from harness.execution.executor import Settings
 from harness.execution.keeping import Keeping
 from harness.execution.outcome import Outcome
@@ -256,7 +257,7 @@ class _Driver:
         self._display.note(f"{task.kind} {task.affinity}: {reason}; its worker is replaced")
 
     def told(self, task: Task, worker: str, text: str) -> None:
-        self._display.told(worker, text)
+        self._display.told(worker, text, remaining(text))
 
     def tick(self) -> None:
         with self._alone():

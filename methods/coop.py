@@ -134,7 +134,8 @@ class Coop(Method):
             optimizer.param_groups[0]["lr"] = cosine if epoch else 1e-5
             order = torch.from_numpy(rng.permutation(len(views)))
             choice = torch.from_numpy(rng.integers(0, views.shape[1], len(views)))
-            for part in order.split(self.batch):
+            parts = order.split(self.batch)
+            for number, part in enumerate(parts, 1):
                 present = sorted(set(owners[part].tolist()))
                 text = self._prompts(context, [names[i] for i in present])  # (objects, 2, e)
                 where = torch.tensor([present.index(i) for i in owners[part].tolist()])
@@ -144,7 +145,7 @@ class Coop(Method):
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-                progress(epoch + 1, epochs, {"loss": loss})
+                progress(epoch * len(parts) + number, epochs * len(parts), {"loss": loss})
         return {"context": context.detach().cpu().numpy()}
 
     def load(self, state: Arrays) -> None:

@@ -163,6 +163,8 @@ class Regad(Method):
         ]
         optimizer = torch.optim.SGD(groups, self.learning_rate, self.momentum)
         losses = np.zeros(self.epochs, np.float32)
+        each = sum(-(-len(c.train) // self.batch) for c in auxiliary.categories)
+        each = min(each, self.steps or each)  # batches of an epoch
         for epoch in range(self.epochs):
             cosine = (1 + math.cos(math.pi * (epoch + 1) / self.epochs)) / 2
             for group in optimizer.param_groups:
@@ -176,7 +178,7 @@ class Regad(Method):
                 loss.backward()
                 optimizer.step()
                 seen.append(loss.detach())
-                progress(epoch + 1, self.epochs, {"loss": seen[-1]})
+                progress(epoch * each + len(seen), self.epochs * each, {"loss": seen[-1]})
             losses[epoch] = torch.stack(seen).mean().item()
         return {"losses": losses, **{f"network.{n}": a for n, a in network.arrays().items()}}
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from harness import interface
-from harness.execution.channel import EVERY, Channel
+from harness.execution.channel import EVERY, Channel, remaining
 
 
 class Clock:
@@ -106,3 +106,36 @@ def test_a_driver_that_is_gone_does_not_disturb_the_plugin() -> None:
     channel.open()
     clock.now += 60
     interface.progress(1, 2)
+
+
+class Attached:
+    """A tensor with a gradient, of which a plain conversion warns."""
+
+    def detach(self) -> float:
+        return 0.5
+
+    def __float__(self) -> float:
+        raise AssertionError("converted with its gradient")
+
+
+def test_a_figure_may_carry_a_gradient() -> None:
+    clock, lines = Clock(), []
+    channel = Channel(lines.append, clock)
+    channel.open()
+    clock.now += EVERY
+    interface.progress(1, 2, {"loss": Attached()})
+    assert lines == ["step 1 of 2, loss 0.5"]
+
+
+@pytest.mark.parametrize(
+    ("line", "seconds"),
+    [
+        ("step 1,000 of 3,000, loss 0.25, 16 steps/s", 125.0),
+        ("step 2 of 3, 4.5 s/step", 4.5),
+        ("step 2 of 2, loss 1e-05, 1e+03 steps/s", 0.0),
+        ("step 1 of 3, loss 2", None),
+        ("downloading, 3 steps/s", None),
+    ],
+)
+def test_a_line_says_how_long_its_steps_still_take(line: str, seconds: float | None) -> None:
+    assert remaining(line) == seconds

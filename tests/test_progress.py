@@ -10,8 +10,9 @@ from rich.console import Console
 
 from harness.keys import Cell
 from harness.reporting import progress
+from harness.reporting.pace import Work
 from harness.reporting.progress import Display
-from harness.reporting.time_left import TimeLeft, Work
+from harness.reporting.time_left import TimeLeft
 
 CELLS = [
     Cell(m, "elpv", "elpv", k, s) for m in ("padim", "patchcore") for k in (2, 4) for s in (0, 1)
@@ -19,8 +20,10 @@ CELLS = [
 
 
 def display(quiet: bool = False, console: Console | None = None) -> Display:
-    tasks = [Work(f"t{i}", "predict", "padim", "elpv/0") for i in range(4)]
-    left = TimeLeft(tasks, 2, {("predict", "padim"): 30.0})
+    tasks = [
+        Work(f"t{i}", "predict", "padim", "elpv/0", seconds=30, earlier=True) for i in range(4)
+    ]
+    left = TimeLeft(tasks, 2)
     rows = {CELLS[0]: {"image_auroc": "0.75"}}
     return Display("demo", CELLS, rows, 4, 2, left, quiet, console)
 

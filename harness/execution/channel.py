@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import SupportsFloat
+from typing import Any, SupportsFloat
 
 from harness import interface
 
 EVERY = 2.0  # seconds between two messages of a worker, and before a task's first
+_STEPS = re.compile(r"step ([\d,]+) of ([\d,]+)")
+_PACE = re.compile(r", ([\d.e+-]+) (steps/s|s/step)$")
 
 
 class Channel:
@@ -53,7 +56,7 @@ class Channel:
         self._spoke = now
         _, first, since = self._begun
         parts = [f"step {step:,} of {steps:,}"]
-        parts += [f"{name} {float(value):.4g}" for name, value in figures.items()]
+        parts += [f"{name} {_number(value):.4g}" for name, value in figures.items()]
         if step > first and now > since:
             rate = (step - first) / (now - since)
             parts.append(f"{rate:.3g} steps/s" if rate >= 1 else f"{1 / rate:.3g} s/step")
@@ -61,6 +64,21 @@ class Channel:
             self._send(", ".join(parts))
         except Exception:  # a driver that is gone ends the worker by other ways
             return
+
+
+def remaining(line: str) -> float | None:
+    """Seconds that the steps of which a line tells still take; None where it tells no pace."""
+    steps, pace = _STEPS.match(line), _PACE.search(line)
+    if steps is None or pace is None:
+        return None
+    step, of = (int(number.replace(",", "")) for number in steps.groups())
+    each, unit = float(pace[1]), pace[2]
+    return (of - step) * (each if unit == "s/step" else 1 / each)
+
+
+def _number(value: Any) -> float:
+    # torch warns of a tensor with a gradient that becomes a number; this file knows no torch.
+    return float(value.detach() if hasattr(value, "detach") else value)
 
 
 def _here() -> tuple[int, int]:

@@ -54,6 +54,7 @@ class Display:
         self._live: Live | None = None
         self._total, self._done, self._failed = len(cells), len(rows), 0
         self._running: dict[str, str] = {}
+        self._keys: dict[str, str] = {}  # worker -> what it does
         self._told: dict[str, tuple[str, float]] = {}  # worker -> how far it is, and when printed
         self._spoke = time.monotonic()
         self._methods = list(dict.fromkeys(cell.method for cell in cells))
@@ -94,7 +95,8 @@ class Display:
 
     def started(self, key: str, what: str, worker: str) -> None:
         """A worker begins a task."""
-        self._left.started(key)
+        self._left.started(key, worker)
+        self._keys[worker] = key
         self._running[worker] = what
         self._told[worker] = "", time.monotonic()
 
@@ -102,12 +104,15 @@ class Display:
         """A task is over, one way or the other."""
         self._left.finished(key)
         self._running.pop(worker, None)
+        self._keys.pop(worker, None)
         self._told.pop(worker, None)
 
-    def told(self, worker: str, text: str) -> None:
-        """A task says how far it is; a plain log has it now and then."""
+    def told(self, worker: str, text: str, seconds: float | None = None) -> None:
+        """A task says how far it is, and how long its steps take yet; a plain log has it seldom."""
         if worker not in self._running:
             return
+        if seconds is not None:
+            self._left.told(self._keys[worker], seconds)
         now, (_, since) = time.monotonic(), self._told.get(worker, ("", 0.0))
         spoken = self._live is None and now - since > QUIET_SPELL
         self._told[worker] = text, now if spoken else since

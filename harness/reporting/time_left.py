@@ -1,69 +1,39 @@
 """How long a run will still take, learned from how long its tasks took.
 
-What a task takes depends on its kind, on the plug-in that does it, and on whether its worker holds
-what the task's affinity shares: the first prediction on a shard decodes and encodes its queries,
-later ones find them. So durations are averaged by these three; where nothing was seen yet, by fewer
-of them; and at the start by what an earlier sweep in the same storage took, or by a table of costs,
-corrected by how far that was from the truth for the tasks of that kind that are done.
+What a task takes depends on its kind, on the plug-in that does it, on its size, and on whether its
+worker holds what the task's affinity shares: the first prediction on a shard decodes and encodes
+its queries, later ones find them. What earlier runs in the same storage took, or else a table of
+costs, says what to expect; how far that is from the truth is learned while the run goes on
+(``harness.reporting.pace``), also from tasks under way that tell their steps or last longer than
+expected. Then the tasks left are played through, longest path first, as the schedule does it.
 """
 
 from __future__ import annotations
 
 import heapq
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.planning.task import Task
+from harness.reporting.pace import Paces, Work
 
 #: tasks left up to which their order is played through: it matters towards the end
 PATHS = 3000
-#: how much an earlier duration weighs beside those of this run, in tasks
-PRIOR = 1.0
-#: how much the table of costs weighs beside what tasks took, in seconds
-TRUST = 5.0
+#: what lasts longer than expected goes on for this share of what it has taken: where tasks like it
+#: were measured, and where the expectation is a table's
+OVERDUE, UNKNOWN = 0.1, 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A task as far as its duration goes."""
+@dataclass(slots=True)
+class _Running:
+    """A task under way."""
 
-    key: str
-    kind: str
-    plugin: str  # label of the method or generator that does it, "" where there is none
-    affinity: str
-    needs: tuple[str, ...] = ()
-    seconds: float = 1.0  # what a table of costs says it takes
-
-
-class _Mean:
-    """Mean of the seconds seen."""
-
-    def __init__(self, prior: float | None = None) -> None:
-        self.count, self.sum = (0.0, 0.0) if prior is None else (PRIOR, PRIOR * prior)
-
-    def add(self, seconds: float) -> None:
-        self.count, self.sum = self.count + 1, self.sum + seconds
-
-    @property
-    def value(self) -> float | None:
-        return self.sum / self.count if self.count else None
-
-
-class _Rate:
-    """What tasks took for each second that the table of costs gave them."""
-
-    def __init__(self) -> None:
-        self._taken = self._expected = TRUST
-
-    def add(self, taken: float, expected: float) -> None:
-        self._taken += taken
-        self._expected += expected
-
-    @property
-    def value(self) -> float:
-        return self._taken / self._expected
+    since: float
+    first: bool  # of its kind and plug-in that its worker does at its affinity
+    told: float = 0.0  # when it told how far it is
+    steps: float | None = None  # seconds that its steps had left then
 
 
 class TimeLeft:
@@ -71,9 +41,8 @@ class TimeLeft:
 
     Parameters
     ----------
-    tasks : those to do
+    tasks : those to do, each after its needs
     workers : how many do them
-    before : (kind, plug-in) -> mean seconds in an earlier run
     clock : seconds, for tests
     """
 
@@ -81,36 +50,36 @@ class TimeLeft:
         self,
         tasks: Iterable[Work],
         workers: int,
-        before: Mapping[tuple[str, str], float] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._left = {task.key: task for task in tasks}
         self._workers, self._clock = max(1, workers), clock
-        self._before = dict(before or {})
-        self._means: dict[tuple[str, ...], _Mean] = {}
-        self._opened: set[tuple[str, str]] = set()  # kind, affinity that some task has begun
-        self._running: dict[str, tuple[float, bool]] = {}  # since when, first of its kind there
-        self._rates: dict[str, _Rate] = defaultdict(_Rate)  # by kind
-        self._rate = _Rate()  # of all kinds
+        self._paces = Paces()
+        self._earlier = any(task.earlier for task in self._left.values())
+        self._opened: set[tuple[str, str, str]] = set()  # kind, plug-in, affinity: by any worker
+        self._been: set[tuple[str, str, str, str]] = set()  # worker, and the same
+        self._running: dict[str, _Running] = {}
 
-    def started(self, key: str) -> None:
+    def started(self, key: str, worker: str = "") -> None:
         """A worker begins a task."""
         task = self._left.get(key)
         if task is not None:
-            opening = (task.kind, task.affinity)
-            self._running[key] = self._clock(), opening not in self._opened
-            self._opened.add(opening)
+            place = worker, *_place(task)
+            self._running[key] = _Running(self._clock(), place not in self._been)
+            self._been.add(place)
+            self._opened.add(_place(task))
+
+    def told(self, key: str, seconds: float) -> None:
+        """A task under way says that the steps it counts take so many more seconds."""
+        running = self._running.get(key)
+        if running is not None:
+            running.told, running.steps = self._clock(), seconds
 
     def finished(self, key: str) -> None:
         """A task is over, one way or the other."""
-        task, (since, first) = self._left.pop(key, None), self._running.pop(key, (None, False))
-        if task is None or since is None:
-            return
-        seconds = self._clock() - since
-        for group in _groups(task, first):
-            self._means.setdefault(group, self._fresh(group)).add(seconds)
-        self._rates[task.kind].add(seconds, task.seconds)
-        self._rate.add(seconds, task.seconds)
+        task, running = self._left.pop(key, None), self._running.pop(key, None)
+        if task is not None and running is not None:
+            self._paces.count(task, running.first, self._clock() - running.since)
 
     def drop(self, keys: Iterable[str]) -> None:
         """Tasks will not be done, for what they need has failed."""
@@ -122,44 +91,60 @@ class TimeLeft:
         """Seconds left, None where nothing at all is known yet."""
         if not self._left:
             return 0.0
-        if not self._means and not self._before:
-            return None
         costs = self._costs()
-        now = self._clock()
-        for key, (since, _) in self._running.items():
-            if key in costs:  # at least a tenth of it: what lasts longer than expected is not over
-                costs[key] = max(costs[key] - (now - since), 0.1 * costs[key])
+        if costs is None:
+            return None
+        tails = self._tails(costs)
         if len(costs) > PATHS:
-            return sum(costs.values()) / self._workers
-        return self._played(costs)
+            return max(sum(costs.values()) / self._workers, max(tails.values()))
+        return self._played(costs, tails)
 
-    def _costs(self) -> dict[str, float]:
-        """Seconds of each task left; the first of an affinity nobody has begun pays for all."""
+    def _costs(self) -> dict[str, float] | None:
+        """Seconds of each task left; of those under way, of what is left of them."""
+        costs, under_way = {}, []
+        for key, running in self._running.items():
+            task, elapsed = self._left[key], self._clock() - running.since
+            expected = self._paces.seconds(task, running.first)
+            costs[key] = self._rest(task, running, expected - elapsed, elapsed)
+            if running.steps is not None:
+                under_way.append((task, running.first, elapsed + costs[key]))
+            elif elapsed > expected:
+                under_way.append((task, running.first, elapsed))
+        # What is under way foretells others like it: no less than it has taken by now.
+        for task, first, total in under_way:
+            self._paces.count(task, first, total)
+        known = self._earlier or self._paces.known
         opened = set(self._opened)
-        costs = {}
         for key, task in self._left.items():
-            opening = (task.kind, task.affinity)
-            first = self._running[key][1] if key in self._running else opening not in opened
-            opened.add(opening)
-            costs[key] = self._cost(task, first)
-        return costs
+            if key not in costs:
+                costs[key] = self._paces.seconds(task, _place(task) not in opened)
+                opened.add(_place(task))
+        for task, first, total in under_way:
+            self._paces.count(task, first, total, -1)
+        return costs if known else None
 
-    def _cost(self, task: Work, first: bool) -> float:
-        for group in _groups(task, first):
-            mean = self._means.get(group)
-            if mean is not None and mean.value is not None:
-                return mean.value
-        if (task.kind, task.plugin) in self._before:
-            return self._before[task.kind, task.plugin]
-        rate = self._rates.get(task.kind, self._rate)
-        return rate.value * task.seconds
+    def _rest(self, task: Work, running: _Running, expected: float, elapsed: float) -> float:
+        """Seconds that a task under way still takes, of which some are expected by now."""
+        measured = self._paces.measured(task)
+        if running.steps is None:
+            return max(expected, (OVERDUE if measured else UNKNOWN) * elapsed)
+        steps = max(running.steps - (self._clock() - running.told), 0.0)
+        if measured and steps < expected:  # there may be other work after these steps
+            return (steps + expected) / 2
+        return steps
 
-    def _fresh(self, group: tuple[str, ...]) -> _Mean:
-        # An earlier run's mean does not tell first tasks from later ones: it stands for either.
-        return _Mean(self._before.get((group[0], group[1])) if len(group) == 2 else None)
+    def _tails(self, costs: Mapping[str, float]) -> dict[str, float]:
+        """Seconds of the longest path from each task on, itself included."""
+        tails: dict[str, float] = {}
+        after: dict[str, float] = defaultdict(float)
+        for key in reversed(self._left):  # each comes after its needs
+            tails[key] = costs[key] + after[key]
+            for need in self._left[key].needs:
+                after[need] = max(after[need], tails[key])
+        return tails
 
-    def _played(self, costs: Mapping[str, float]) -> float:
-        """Seconds until all is done when free workers take what is ready, in the plan's order."""
+    def _played(self, costs: Mapping[str, float], tails: Mapping[str, float]) -> float:
+        """Seconds until all is done when free workers take the ready task of the longest path."""
         waiting = {
             key: len([need for need in task.needs if need in self._left])
             for key, task in self._left.items()
@@ -169,13 +154,14 @@ class TimeLeft:
             for need in task.needs:
                 dependents[need].append(key)
         # What runs already has its worker; the rest is taken up as workers become free.
-        ends = [(costs[key], key) for key in self._running if key in costs]
+        ends = [(costs[key], key) for key in self._running]
         heapq.heapify(ends)
-        ready = deque(k for k, n in waiting.items() if not n and k not in self._running)
+        ready = [(-tails[k], k) for k, n in waiting.items() if not n and k not in self._running]
+        heapq.heapify(ready)
         free, now = self._workers - len(ends), 0.0
         while ends or ready:
             while ready and free > 0:
-                key = ready.popleft()
+                key = heapq.heappop(ready)[1]
                 heapq.heappush(ends, (now + costs[key], key))
                 free -= 1
             now, key = heapq.heappop(ends)
@@ -183,13 +169,70 @@ class TimeLeft:
             for dependent in dependents[key]:
                 waiting[dependent] -= 1
                 if not waiting[dependent]:
-                    ready.append(dependent)
+                    heapq.heappush(ready, (-tails[dependent], dependent))
         return now
 
 
-def _groups(task: Work, first: bool) -> tuple[tuple[str, ...], ...]:
-    """From the most alike tasks to those that are merely of one plug-in."""
-    return (task.kind, task.plugin, "first" if first else "later"), (task.kind, task.plugin)
+def _place(task: Work) -> tuple[str, str, str]:
+    return task.kind, task.plugin, task.affinity
+
+
+class Earlier:
+    """What tasks took in earlier runs.
+
+    Parameters
+    ----------
+    records : rows of ``tasks.csv``
+    """
+
+    def __init__(self, records: Iterable[Mapping[str, object]]) -> None:
+        #: kind, plug-in -> (affinity or "", shots or "") -> seconds
+        self._seconds: dict[tuple[str, str], dict[tuple[str, str], list[float]]] = {}
+        for record in records:
+            if record.get("status") != "done":
+                continue
+            try:
+                seconds = float(str(record["seconds"]))
+            except (KeyError, ValueError):
+                continue
+            places = self._seconds.setdefault((str(record.get("kind")), plugin(record)), {})
+            shots = str(record.get("shots") or "")
+            for affinity in {str(record.get("affinity") or ""), ""}:
+                places.setdefault((affinity, shots), []).append(seconds)
+
+    def seconds(
+        self, task: Task, names: Mapping[str, object], cost: Callable[[Task], float]
+    ) -> float | None:
+        """Mean of tasks most like it; None where there are none.
+
+        Of its kind and plug-in, at its affinity if there are such, with as many shots: else with
+        the next number of shots, corrected by what the table of costs says of the two.
+        """
+        places = self._seconds.get((task.kind, plugin(names)))
+        if places is None:
+            return None
+        shots = getattr(task, "shots", None)
+        for affinity in (task.affinity, ""):
+            known = {s: seconds for (a, s), seconds in places.items() if a == affinity}
+            if not known:
+                continue
+            near = min(known, key=lambda s: _steps(s, shots))
+            mean = sum(known[near]) / len(known[near])
+            if not near.isdigit() or shots in (None, int(near)):
+                return mean
+            return mean * cost(task) / max(cost(_with_shots(task, int(near))), 1e-9)
+        return None
+
+
+def _steps(known: str, shots: object) -> float:
+    if known.isdigit() and isinstance(shots, int):
+        return abs(int(known) - shots)
+    return 0.0 if known == str("" if shots is None else shots) else float("inf")
+
+
+def _with_shots(task: Task, shots: int) -> Task:
+    changed: Task = replace(task, shots=shots)  # type: ignore[call-arg]
+    return changed
 
 
 def estimate(
@@ -207,14 +250,18 @@ def estimate(
     todo : in the plan's order
     names : gives the labels of a task's method and generator, under these names
     workers : how many do them
-    records : rows of ``tasks.csv``, older ones first
+    records : rows of ``tasks.csv``
     cost : seconds of a task by a table
     clock : seconds, for replays
     """
-    work = [
-        Work(t.key, t.kind, plugin(names(t)), t.affinity, tuple(t.needs), cost(t)) for t in todo
-    ]
-    return TimeLeft(work, workers, measured(records), clock)
+    earlier, work = Earlier(records), []
+    for t in todo:
+        label = names(t)
+        seconds = earlier.seconds(t, label, cost)
+        expected = cost(t) if seconds is None else seconds
+        place = t.kind, plugin(label), t.affinity
+        work.append(Work(t.key, *place, tuple(t.needs), expected, seconds is not None))
+    return TimeLeft(work, workers, clock)
 
 
 def plugin(names: Mapping[str, object]) -> str:
@@ -234,17 +281,3 @@ def words(seconds: float | None) -> str:
     if hours < 10:
         return f"about {hours:.1f} h left"
     return f"about {round(hours)} h left" if hours < 48 else f"about {round(hours / 24)} days left"
-
-
-def measured(records: Iterable[Mapping[str, object]]) -> dict[tuple[str, str], float]:
-    """(kind, plug-in) -> mean seconds, from the records of an earlier run's ``tasks.csv``."""
-    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for record in records:
-        if record.get("status") != "done":
-            continue
-        try:
-            taken = float(str(record["seconds"]))
-        except (KeyError, ValueError):
-            continue
-        seconds[str(record.get("kind")), plugin(record)].append(taken)
-    return {key: sum(values) / len(values) for key, values in seconds.items()}
