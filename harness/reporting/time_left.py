@@ -32,7 +32,7 @@ class _Running:
 
     since: float
     first: bool  # of its kind and plug-in that its worker does at its affinity
-    told: float = 0.0  # when it told how far it is
+    heard: float = 0.0  # when it said how far it is
     steps: float | None = None  # seconds that its steps had left then
 
 
@@ -73,7 +73,7 @@ class TimeLeft:
         """A task under way says that the steps it counts take so many more seconds."""
         running = self._running.get(key)
         if running is not None:
-            running.told, running.steps = self._clock(), seconds
+            running.heard, running.steps = self._clock(), seconds
 
     def finished(self, key: str) -> None:
         """A task is over, one way or the other."""
@@ -128,7 +128,7 @@ class TimeLeft:
         measured = self._paces.measured(task)
         if running.steps is None:
             return max(expected, (OVERDUE if measured else UNKNOWN) * elapsed)
-        steps = max(running.steps - (self._clock() - running.told), 0.0)
+        steps = max(running.steps - (self._clock() - running.heard), 0.0)
         if measured and steps < expected:  # there may be other work after these steps
             return (steps + expected) / 2
         return steps
