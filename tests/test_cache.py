@@ -21,7 +21,7 @@ from harness.execution.cache import (
     Memory,
     nbytes,
 )
-from harness.execution.worker import Worker
+from harness.execution.workshop import Workshop
 from harness.interface import Dataset, Image, Sample
 
 
@@ -84,15 +84,15 @@ def test_memories_share_a_budget(steps: list[tuple[int, int, int, bool]]) -> Non
 
 
 def test_a_worker_s_caches_are_bounded_together(tmp_path: Path) -> None:
-    worker = Worker(str(tmp_path), memory_gb=0.001)
+    shop = Workshop(str(tmp_path), memory_mb=1)
     picture = np.zeros((100, 100, 3), np.uint8)  # 30,000 bytes
     for i in range(40):
-        worker.features.get_or_compute("s", [Image(f"{i}", picture)], lambda images: [picture])
-        worker.decoder._pixels.put(i, picture)
-        worker._artifacts.put(i, {"a": picture})
-        assert worker.budget.used <= 1 << 20
-    assert len(worker.features._records) > len(worker.decoder._pixels) > 0
-    assert len(worker._artifacts) > 0
+        shop.features.get_or_compute("s", [Image(f"{i}", picture)], lambda images: [picture])
+        shop.decoder._pixels.put(i, picture)
+        shop.artifacts.put(i, {"a": picture})
+        assert shop.budget.used <= 1 << 20
+    assert len(shop.features._records) > len(shop.decoder._pixels) > 0
+    assert len(shop.artifacts) > 0
 
 
 def test_the_default_is_a_share_of_what_the_machine_has(

@@ -18,7 +18,7 @@ from harness.execution import seals, seeding
 from harness.execution.cache import FeatureMemory
 from harness.execution.offload import homes, on_a_gpu
 from harness.execution.seals import Seals
-from harness.execution.worker import Worker
+from harness.execution.workshop import Workshop
 from harness.interface import Features, Image
 from harness.planning.references import PluginUse
 from methods._encoders.encoding import Encoding
@@ -77,26 +77,26 @@ def where(module: torch.nn.Module) -> str:
 def test_all_but_one_plugin_leaves_the_gpu_and_returns(
     gpu: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = Worker(str(tmp_path), gpus=1.0)
+    shop = Workshop(str(tmp_path), gpus=1.0)
     kinds: dict[str, type[Any]] = {"de": Detector, "c0": Customizer}
     monkeypatch.setattr("harness.config.build", lambda role, use, params: kinds[use]())
     uses = {name: PluginUse("method", name, {}, id=name) for name in kinds}
 
     def plugin(name: str) -> Any:
-        worker.seals.begin(uses[name])
-        return worker._plugin(uses[name])
+        shop.seals.begin(uses[name])
+        return shop.plugin(uses[name])
 
     first, customizer = plugin("de"), plugin("c0")
-    worker._fitted |= {"de": "a support", "c0": "a state"}
-    worker._clear_gpu("c0")
-    assert worker._plugins == {"c0": customizer}
-    assert worker._fitted == {}
+    shop._fitted |= {"de": "a support", "c0": "a state"}
+    shop.make_room("c0")
+    assert shop._plugins == {"c0": customizer}
+    assert shop._fitted == {}
     assert where(customizer.unet) == "cuda"
     assert where(first.towers.network) == "cpu"
-    kept = worker.features._records._values.values()
+    kept = shop.features._records._values.values()
     assert kept
     assert not any(on_a_gpu(homes(each.value)) for each in kept)
-    worker.seals.check()  # what waits elsewhere is not taken for altered
+    shop.seals.check()  # what waits elsewhere is not taken for altered
 
     again = plugin("de")
     assert again is not first
@@ -104,15 +104,15 @@ def test_all_but_one_plugin_leaves_the_gpu_and_returns(
     assert where(again.towers.network) == "cuda"
     assert {t.device.type for e in again.records for t in (*e.levels, e.image)} == {"cuda"}
     assert again.records[0].windows[2].device.type == "cpu"
-    assert worker.features.computed == len(IMAGES)
-    worker.seals.check()
+    assert shop.features.computed == len(IMAGES)
+    shop.seals.check()
 
 
 def test_on_a_host_nothing_is_let_go(tmp_path: Path) -> None:
-    worker = Worker(str(tmp_path))
-    worker._plugins["other"] = object()
-    worker._clear_gpu("c0")
-    assert "other" in worker._plugins
+    shop = Workshop(str(tmp_path))
+    shop._plugins["other"] = object()
+    shop.make_room("c0")
+    assert "other" in shop._plugins
 
 
 def test_what_lies_on_the_host_stays_as_it_is() -> None:

@@ -66,7 +66,8 @@ def _cell(arguments: argparse.Namespace) -> int:
 
 
 def _perform(arguments: argparse.Namespace, options: Options, ready: Prepared, folder: Path) -> int:
-    from harness.execution.bench import Bench, lend, perform
+    from harness.execution.bench import lend, perform
+    from harness.execution.workshop import Workshop
     from harness.planning.payload import Payloads
     from harness.storage.store import Store
 
@@ -74,13 +75,13 @@ def _perform(arguments: argparse.Namespace, options: Options, ready: Prepared, f
     tasks = list(ready.graph.tasks.values())
     lend(tasks, Store(options.storage), Store(str(folder)))
     root = None if options.data_root is None else str(Path(options.data_root).absolute())
-    bench = Bench(str(folder), root)
+    shop = Workshop(str(folder), root)
     payloads = Payloads(ready.sweep, ready.inputs, ready.graph)
     profile = cProfile.Profile()
     try:
         if arguments.profile:
             profile.enable()
-        outcome = perform(tasks, payloads.write, bench, print)
+        outcome = perform(tasks, payloads.write, shop, print)
         profile.disable()
     except Exception:
         profile.disable()

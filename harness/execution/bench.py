@@ -5,38 +5,32 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from harness.execution import seeding
 from harness.execution.executor import Write
 from harness.execution.outcome import Outcome
-from harness.execution.worker import Worker
-from harness.planning.task import Payload, Task
+from harness.execution.work import do
+from harness.execution.workshop import Workshop
+from harness.planning.task import Task
 from harness.storage.store import Store
 
 
-class Bench(Worker):
-    """A worker that lets exceptions through, with the process they happened in."""
-
-    def perform(self, payload: Payload) -> Outcome:
-        """Do one task; whatever its plug-in raises is raised."""
-        outcome = Outcome(payload.task.key)
-        self.begin(payload)
-        seeding.prepare(payload.imports, payload.threads)
-        if payload.publishes or not self.store.has(payload.task.kind, payload.task.key):
-            self._do(payload, outcome)
-        else:
-            outcome.reused = True
-        self.watch.stop()
-        return outcome
-
-
 def perform(
-    tasks: Iterable[Task], write: Write, bench: Bench, tell: Callable[[str], None]
+    tasks: Iterable[Task], write: Write, shop: Workshop, tell: Callable[[str], None]
 ) -> Outcome:
-    """Do the tasks of a cell, in an order in which each comes after its needs; the last outcome."""
+    """Do the tasks of a cell, in an order in which each comes after its needs; the last outcome.
+
+    Whatever a plug-in raises is raised, with the process it happened in.
+    """
     outcome = Outcome("")
     for task in tasks:
         began = time.perf_counter()
-        outcome = bench.perform(write(task))
+        payload, outcome = write(task), Outcome(task.key)
+        shop.begin(payload)
+        outcome.reused = shop.has(payload)
+        if not outcome.reused:
+            # Not noted, as a worker does, is what changes: a debugger sets traces and handlers.
+            shop.prepare(payload)
+            do(payload, shop, outcome)
+        shop.watch.stop()
         state = "was there" if outcome.reused else f"{time.perf_counter() - began:.2f} s"
         tell(f"{task.kind} {task.affinity}: {state}")
     return outcome
