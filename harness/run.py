@@ -2,49 +2,37 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness import config, plugins
-from harness.errors import described, one_line, printable
+from harness.ending import doubtful, publish, verdict, write_tables
 from harness.execution.audit import audit
-from harness.execution.channel import remaining
 from harness.execution.executor import Settings
 from harness.execution.keeping import Keeping
-from harness.execution.outcome import Outcome
-from harness.execution.reuse import Sharing
 from harness.execution.schedule import Schedule
 from harness.execution.workers import Workers
-from harness.keys import Cell
-from harness.options import Options, reproduce
+from harness.options import Options
 from harness.planning import costs
 from harness.planning.graph import Plan, plan
 from harness.planning.inputs import SweepInputs, checked_sweep, collect_inputs
-from harness.planning.kinds import Evaluate, Personalize
 from harness.planning.origins import origins
 from harness.planning.payload import Payloads
-from harness.planning.task import Task
-from harness.reporting import closing, report
+from harness.recording import Recorder
 from harness.reporting.environment import environment
 from harness.reporting.lineage import lineage
 from harness.reporting.progress import Display
 from harness.reporting.time_left import estimate
 from harness.reporting.tracking import Tracker
-from harness.results import integrity, reader, repetition
-from harness.results.accounting import PER_QUERY, ended, moment
+from harness.results import repetition
 from harness.results.repetition import Audit
 from harness.results.writer import ResultsWriter, numbers, written
 from harness.storage.lock import Lock
 from harness.storage.store import Store, relative
 from harness.sweep import GeneratorEntry, MethodEntry, Sweep
-
-REPORT = "report.html"
 
 
 @dataclass(frozen=True)
@@ -129,17 +117,17 @@ def _run(options: Options, ready: Prepared, workers: Workers, facts: dict[str, A
         options.quiet,
     )
     keeping = Keeping(store, graph.tasks, schedule.todo, sweep.keep_models)
-    driver = _Driver(ready, payloads, writer, tracker, display, keeping)
+    recorder = Recorder(ready.inputs, graph, payloads, writer, tracker, display, keeping)
     interrupted = False
     with display:
         try:
             if schedule.todo:
-                workers.run(schedule, payloads.write, driver)
+                workers.run(schedule, payloads.write, recorder)
         except KeyboardInterrupt:
             interrupted = workers.hurry = True
         finally:
-            whole = _tables(store, writer, driver.sharing, graph)
-    for problem in sorted(driver.problems):
+            whole = write_tables(store, writer, recorder.sharing, graph)
+    for problem in sorted(recorder.problems):
         print(f"not everything could be recorded: {problem}", file=sys.stderr)
     saw: Audit | None = None
     try:
@@ -150,165 +138,13 @@ def _run(options: Options, ready: Prepared, workers: Workers, facts: dict[str, A
     except KeyboardInterrupt:
         interrupted = workers.hurry = True
     missing = [c for c in graph.cells if c not in writer.rows]
-    whole = _finish(store, sweep, writer, tracker, options, complete=not missing) and whole
-    whole = whole and not driver.problems
+    whole = publish(store, sweep, writer, tracker, options, complete=not missing) and whole
+    whole = whole and not recorder.problems
     if interrupted:
         print("interrupted: run the same command to go on", file=sys.stderr)
         return 130
-    status = _verdict(options, graph, writer, whole)
-    return status or _doubtful(options, saw)
-
-
-def _doubtful(options: Options, saw: Audit | None) -> int:
-    """Name the tasks that did not do the same again; the exit status."""
-    if saw is None or saw.passed:
-        return 0
-    print(printable("\n".join(saw.lines()), "\n"), file=sys.stderr)
-    storage = shlex.quote(options.storage)
-    command = f"python -m harness purge --storage {storage} --method NAME"
-    print(f"'{command}' removes what a faulty method may have touched", file=sys.stderr)
-    return 1
-
-
-def _tables(store: Store, writer: ResultsWriter, sharing: Sharing, graph: Plan) -> bool:
-    """Write the tables of a run; whether that went well: the disk may be full."""
-    try:
-        writer.settle(graph.cells, {key: task.needs for key, task in graph.tasks.items()})
-        writer.flush(final=True)
-        if sharing:
-            store.write_text(f"{writer.folder}/sharing.csv", sharing.text())
-    except OSError as error:
-        hint = "make room and run the same command again: what is finished is kept"
-        print(f"{store.path(writer.folder)}: {one_line(error)}; {hint}", file=sys.stderr)
-        return False
-    return True
-
-
-class _Driver:
-    """Listens to the runner and records."""
-
-    def __init__(
-        self,
-        ready: Prepared,
-        payloads: Payloads,
-        writer: ResultsWriter,
-        tracker: Tracker,
-        display: Display,
-        keeping: Keeping,
-    ) -> None:
-        self._graph = ready.graph
-        self._inputs = ready.inputs
-        self._payloads = payloads
-        self._writer = writer
-        self._tracker = tracker
-        self._display = display
-        self._keeping = keeping
-        self._who: dict[str, tuple[str, float]] = {}  # task that runs -> its worker, since when
-        self._lost: dict[str, list[float]] = {}  # task -> seconds of tries in vain
-        self.sharing = Sharing()
-        self.problems: set[str] = set()  # met while recording
-
-    def started(self, task: Task, worker: str) -> None:
-        self._who[task.key] = worker, time.monotonic()
-        self._display.started(task.key, f"{task.kind} {task.affinity}", worker)
-
-    def finished(self, task: Task, outcome: Outcome) -> None:
-        with self._alone():
-            self._record(task, outcome)
-        if isinstance(task, Evaluate):
-            timing: dict[str, Any] = {}
-            with self._alone():
-                timing = self._timing(task)
-            for cell in self._payloads.cells_of(task.key):
-                with self._alone():
-                    row = {**outcome.row, "support_leaks": self._inputs.support_leaks(cell)}
-                    self._writer.finish(cell, task.key, row, timing | outcome.files)
-                    self._tracker.cell(written(cell), task.key, row, timing)
-                    self._display.finished(cell, row)
-        with self._alone():
-            self._keeping.done(task)
-        self.tick()
-
-    def failed(self, task: Task, outcome: Outcome, dropped: list[str]) -> None:
-        with self._alone():
-            self._record(task, outcome)
-            self._display.dropped(dropped)
-        what = f"{task.kind} {task.affinity}"
-        failure = {
-            "task": what,
-            "bad_data": outcome.bad_data,
-            "error": outcome.error,
-            "traceback": outcome.traceback,
-        }
-        for key in dropped:
-            for cell in self._payloads.cells_of(key):
-                with self._alone():
-                    self._writer.fail(cell, key, failure)
-                    self._tracker.failed(written(cell), key, failure)
-                    self._display.failed(cell, f"{what}: {outcome.error}")
-        self.tick()
-
-    def lost(self, task: Task, reason: str) -> None:
-        _, since = self._who.pop(task.key, ("", time.monotonic()))
-        self._lost.setdefault(task.key, []).append(time.monotonic() - since)
-        self._display.note(f"{task.kind} {task.affinity}: {reason}; trying again")
-
-    def replaced(self, task: Task, reason: str) -> None:
-        self._display.note(f"{task.kind} {task.affinity}: {reason}; its worker is replaced")
-
-    def told(self, task: Task, worker: str, text: str) -> None:
-        self._display.told(worker, text, remaining(text))
-
-    def tick(self) -> None:
-        with self._alone():
-            self._writer.flush()
-            self._display.tick()
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """What goes wrong while one result is recorded or shown does not stop the others."""
-        try:
-            yield
-        except Exception as error:
-            self.problems.add(described(error))
-
-    def _record(self, task: Task, outcome: Outcome) -> None:
-        """Write down what a task cost that is over, one way or the other."""
-        worker, since = self._who.pop(task.key, ("", time.monotonic()))
-        lost = self._lost.pop(task.key, [])
-        if not outcome.stages:  # its worker did not come back
-            lost.append(time.monotonic() - since)
-        tries = len(lost) + bool(outcome.stages)
-        status = "failed" if outcome.error else "reused" if outcome.reused else "done"
-        names = self._payloads.names(task) | {"worker": worker}
-        self._writer.tasks.add(names, status, outcome.stages, outcome.pools, sum(lost), tries)
-        self.sharing.add(worker, outcome.shared)
-        self._display.worked(task.key, worker)
-
-    def _timing(self, task: Task) -> dict[str, Any]:
-        """Seconds by stage of a cell's own predictions and evaluation, in whichever run they were;
-        what an unknown run has made is not in them.
-        """
-        records, tasks = self._writer.tasks.records, self._graph.tasks
-        predicted = [records[key] for key in task.needs if key in records]
-        before = {key for needed in task.needs for key in tasks[needed].needs}
-        personalized = [
-            records[k] for k in before if k in records and isinstance(tasks[k], Personalize)
-        ]
-        every = [*personalized, *predicted, records[task.key]]
-        names = ("fit_s", "encode_s", "decode_s", "queries", "encoded", "decoded")
-        total = {name: sum(r[name] for r in predicted) for name in names}
-        total |= {"predict_s": sum(r["work_s"] for r in predicted)}
-        total |= {"personalize_s": sum(r["work_s"] for r in personalized)}
-        total |= {"evaluate_s": records[task.key]["seconds"]}
-        total |= {"cpu_s": sum(r["cpu_s"] for r in every)}
-        total |= {name: max(r[name] for r in every) for name in ("peak_mb", "gpu_mb")}
-        spent = sum(total[f"{part}_s"] for part in PER_QUERY)
-        if spent:
-            total["images_per_s"] = total["queries"] / spent
-        times = {"started": min(r["started"] for r in every)}
-        times["ended"] = moment(max(map(ended, every)))
-        return {n: round(value, 4) for n, value in total.items()} | times
+    status = verdict(options, graph, writer, whole)
+    return status or doubtful(options, saw)
 
 
 def _settings(options: Options, sweep: Sweep, commit: str) -> Settings:
@@ -333,62 +169,3 @@ def _settings(options: Options, sweep: Sweep, commit: str) -> Settings:
         commit=commit,
         memory=sweep.memory,
     )
-
-
-def _finish(
-    store: Store,
-    sweep: Sweep,
-    writer: ResultsWriter,
-    tracker: Tracker,
-    options: Options,
-    complete: bool,
-) -> bool:
-    """Report, MLflow, and the table on the terminal; whether the report could be written."""
-    summary = writer.summary()
-    whole, files = True, {}
-    try:
-        with store.folder(sweep.name) as folder:
-            read = reader.load(folder)
-            html = report.render(read, "html")
-            store.write_text(f"{sweep.name}/{REPORT}", html)
-            integrity.list_files(store, sweep.name)
-            files = {REPORT: html.encode(errors="backslashreplace"), **report.artifacts(folder)}
-            if not options.quiet:
-                print(printable(report.render(read, "text"), "\n"), flush=True)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        whole = False
-        print(f"{store.path(sweep.name)}: no report: {one_line(error)}", file=sys.stderr)
-    tracker.close(summary.to_dict("records"), writer.costs, complete, files)
-    if tracker.problem:
-        print(f"not everything was logged: {tracker.problem}", file=sys.stderr)
-    if not options.quiet:
-        ui = closing.ui(options.storage, tracker.uri, options.mlflow)
-        page = f"{store.path(sweep.name)}/{REPORT}"
-        print("\n" + "\n".join(closing.lines(page, ui, writer.tasks.records.values())), flush=True)
-    return whole
-
-
-def _verdict(options: Options, graph: Plan, writer: ResultsWriter, whole: bool) -> int:
-    """Name what failed, all of it where the tables are not whole; the exit status."""
-    failed: Mapping[Cell, Mapping[str, Any]] = {
-        cell: failure for cell, failure in writer.failures.items() if cell in graph.cells
-    }
-    bad = {failure["error"] for failure in failed.values() if str(failure["bad_data"]) == "True"}
-    for line in map(printable, sorted(bad)):
-        print(line.removeprefix("DataError: "), file=sys.stderr)
-    if failed:
-        most = 10 if whole else len(failed)
-        named = list(failed.items())[:most]
-        few = "\n".join(
-            printable(
-                f"  {cell}: {failure['error']}\n    look into it: {reproduce(options, cell)}", "\n"
-            )
-            for cell, failure in named
-        )
-        more = f"\n  and {len(failed) - most} more, see failures.csv" if len(failed) > most else ""
-        hint = "; --retry-failed tries them again"
-        noun = "cell" if len(failed) == 1 else "cells"
-        print(f"{len(failed)} {noun} failed{hint}:\n{few}{more}", file=sys.stderr)
-    return 2 if bad else 1 if failed or not whole else 0

@@ -33,7 +33,7 @@ def imported(path: Path) -> set[str]:
     ("package", "allowed"),
     [
         ("ray", {"ray_executor"}),
-        ("mlflow", {"tracking"}),
+        ("mlflow", {"mlflow_runs"}),
         ("pydantic", {"config", "sweep", "parameters", "schema", "costs"}),
         ("yaml", {"yaml_file", "costs", "writer", "published", "reader", "purge"}),
         ("torch", {"seeding", "worker", "forkserver", "contract"}),

@@ -21,7 +21,8 @@ import pytest
 from harness.keys import Cell
 from harness.reporting import tracking
 from harness.reporting.lineage import Group, GroupKey, Lineage
-from harness.reporting.tracking import EXPERIMENT, Tracker
+from harness.reporting.mlflow_runs import EXPERIMENT
+from harness.reporting.tracking import Tracker
 from harness.storage.store import Store
 from tests.sweeps import HOME, Runner, rows, sweep
 
@@ -148,7 +149,7 @@ def test_a_killed_driver_is_gone_on_with(tmp_path: Path, mlflow_uri: str) -> Non
     store = Store(str(tmp_path))
     killed = log(store, "killed", mlflow_uri, 3, close=False)
     end = time.monotonic() + 60
-    while len(killed._known.get("cells", ())) < 3:
+    while len(killed._runs._known.get("cells", ())) < 3:
         assert time.monotonic() < end
         time.sleep(0.05)
     note = json.loads((tmp_path / "killed/mlflow.json").read_text())

@@ -1,0 +1,107 @@
+"""The end of a run: its tables, its report, what failed, and the exit status."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from harness.errors import one_line, printable
+from harness.execution.reuse import Sharing
+from harness.keys import Cell
+from harness.options import Options, reproduce
+from harness.planning.graph import Plan
+from harness.reporting import closing, report
+from harness.reporting.tracking import Tracker
+from harness.results import integrity, reader
+from harness.results.repetition import Audit
+from harness.results.writer import ResultsWriter
+from harness.storage.store import Store
+from harness.sweep import Sweep
+
+REPORT = "report.html"
+
+
+def write_tables(store: Store, writer: ResultsWriter, sharing: Sharing, graph: Plan) -> bool:
+    """Write the tables of a run; whether that went well: the disk may be full."""
+    try:
+        writer.settle(graph.cells, {key: task.needs for key, task in graph.tasks.items()})
+        writer.flush(final=True)
+        if sharing:
+            store.write_text(f"{writer.folder}/sharing.csv", sharing.text())
+    except OSError as error:
+        hint = "make room and run the same command again: what is finished is kept"
+        print(f"{store.path(writer.folder)}: {one_line(error)}; {hint}", file=sys.stderr)
+        return False
+    return True
+
+
+def publish(
+    store: Store,
+    sweep: Sweep,
+    writer: ResultsWriter,
+    tracker: Tracker,
+    options: Options,
+    complete: bool,
+) -> bool:
+    """Report, MLflow, and the table on the terminal; whether the report could be written."""
+    summary = writer.summary()
+    whole, files = True, {}
+    try:
+        with store.folder(sweep.name) as folder:
+            read = reader.load(folder)
+            html = report.render(read, "html")
+            store.write_text(f"{sweep.name}/{REPORT}", html)
+            integrity.list_files(store, sweep.name)
+            files = {REPORT: html.encode(errors="backslashreplace"), **report.artifacts(folder)}
+            if not options.quiet:
+                print(printable(report.render(read, "text"), "\n"), flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        whole = False
+        print(f"{store.path(sweep.name)}: no report: {one_line(error)}", file=sys.stderr)
+    tracker.close(summary.to_dict("records"), writer.costs, complete, files)
+    if tracker.problem:
+        print(f"not everything was logged: {tracker.problem}", file=sys.stderr)
+    if not options.quiet:
+        ui = closing.ui(options.storage, tracker.uri, options.mlflow)
+        page = f"{store.path(sweep.name)}/{REPORT}"
+        print("\n" + "\n".join(closing.lines(page, ui, writer.tasks.records.values())), flush=True)
+    return whole
+
+
+def verdict(options: Options, graph: Plan, writer: ResultsWriter, whole: bool) -> int:
+    """Name what failed, all of it where the tables are not whole; the exit status."""
+    failed: Mapping[Cell, Mapping[str, Any]] = {
+        cell: failure for cell, failure in writer.failures.items() if cell in graph.cells
+    }
+    bad = {failure["error"] for failure in failed.values() if str(failure["bad_data"]) == "True"}
+    for line in map(printable, sorted(bad)):
+        print(line.removeprefix("DataError: "), file=sys.stderr)
+    if failed:
+        most = 10 if whole else len(failed)
+        named = list(failed.items())[:most]
+        few = "\n".join(
+            printable(
+                f"  {cell}: {failure['error']}\n    look into it: {reproduce(options, cell)}", "\n"
+            )
+            for cell, failure in named
+        )
+        more = f"\n  and {len(failed) - most} more, see failures.csv" if len(failed) > most else ""
+        hint = "; --retry-failed tries them again"
+        noun = "cell" if len(failed) == 1 else "cells"
+        print(f"{len(failed)} {noun} failed{hint}:\n{few}{more}", file=sys.stderr)
+    return 2 if bad else 1 if failed or not whole else 0
+
+
+def doubtful(options: Options, saw: Audit | None) -> int:
+    """Name the tasks that did not do the same again; the exit status."""
+    if saw is None or saw.passed:
+        return 0
+    print(printable("\n".join(saw.lines()), "\n"), file=sys.stderr)
+    storage = shlex.quote(options.storage)
+    command = f"python -m harness purge --storage {storage} --method NAME"
+    print(f"'{command}' removes what a faulty method may have touched", file=sys.stderr)
+    return 1
