@@ -48,12 +48,17 @@ def content_hash(contents: bytes | NDArray[Any]) -> str:
     return hashed.hexdigest()
 
 
-#: takes (step, steps, figures); what it hears is shown to the user
-Listen = Callable[[int, int, Mapping[str, SupportsFloat]], None]
+#: takes (step, steps, figures, file); what it hears is shown to the user
+Listen = Callable[[int, int, Mapping[str, SupportsFloat], str], None]
 _listeners: list[Listen] = []
 
 
-def progress(step: int, steps: int, figures: Mapping[str, SupportsFloat] | None = None) -> None:
+def progress(
+    step: int,
+    steps: int,
+    figures: Mapping[str, SupportsFloat] | None = None,
+    file: str = "",
+) -> None:
     """Tell how far long work is: call it at every step of a training, of images made, and the like.
 
     Terminal and logs show it with the rate, every few seconds at most. Call it as often as you
@@ -65,9 +70,10 @@ def progress(step: int, steps: int, figures: Mapping[str, SupportsFloat] | None 
     steps : in all
     figures : such as {"loss": loss}; numbers, or tensors of one element, which are read (a GPU is
         waited for) only when they are shown
+    file : name of a file that is downloaded, whose bytes are the steps
     """
     for listener in _listeners:
-        listener(step, steps, figures or {})
+        listener(step, steps, figures or {}, file)
 
 
 def listen(listener: Listen) -> None:

@@ -127,6 +127,22 @@ def test_a_figure_may_carry_a_gradient() -> None:
     assert lines == ["step 1 of 2, loss 0.5"]
 
 
+def test_a_download_tells_its_file_and_bytes() -> None:
+    clock, lines = Clock(), []
+    channel = Channel(lines.append, clock)
+    channel.open()
+    for megabytes in range(0, 1501, 500):
+        interface.progress(megabytes * 10**6, 1500 * 10**6, file="unet/model.safetensors")
+        clock.now += 5
+    interface.progress(1, 1500 * 10**6)
+    assert lines == [
+        "downloading unet/model.safetensors: 500.0 of 1,500.0 MB, 100 MB/s",
+        "downloading unet/model.safetensors: 1,000.0 of 1,500.0 MB, 100 MB/s",
+        "downloading unet/model.safetensors: 1,500.0 of 1,500.0 MB, 100 MB/s",
+        "step 1 of 1,500,000,000",
+    ]
+
+
 @pytest.mark.parametrize(
     ("line", "seconds"),
     [

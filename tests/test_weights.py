@@ -230,7 +230,7 @@ def test_the_pinned_revision_is_taken_unless_another_is_named(cache, monkeypatch
     repository, names = "timm/vit_large_patch14_clip_224.openai", ("open_clip_model.safetensors",)
     asked = []
 
-    def download(repo, name, *, revision, etag_timeout):
+    def download(repo, name, *, revision, **_):
         asked.append(revision)
         raise OSError("no such file")
 

@@ -12,6 +12,7 @@ from typing import Any, SupportsFloat
 from harness import interface
 
 EVERY = 2.0  # seconds between two messages of a worker, and before a task's first
+MB = 1e6
 _STEPS = re.compile(r"step ([\d,]+) of ([\d,]+)")
 _PACE = re.compile(r", ([\d.e+-]+) (steps/s|s/step)$")
 
@@ -30,7 +31,8 @@ class Channel:
     ) -> None:
         self._send, self._clock = send, clock
         self._spoke = clock()
-        self._begun = (0, 0, 0.0)  # of the steps under way: their number, the first seen, and when
+        # Of the steps under way: their number and file, the first seen, and when.
+        self._begun = (0, "", 0, 0.0)
         self._last = 0
         self._owner = _here()
 
@@ -41,24 +43,31 @@ class Channel:
     def begin(self) -> None:
         """A task begins, in this thread: others' reports would cross with its outcome."""
         self._owner = _here()
-        self._spoke, self._last, self._begun = self._clock(), 0, (0, 0, 0.0)
+        self._spoke, self._last, self._begun = self._clock(), 0, (0, "", 0, 0.0)
 
-    def hear(self, step: int, steps: int, figures: Mapping[str, SupportsFloat]) -> None:
+    def hear(
+        self, step: int, steps: int, figures: Mapping[str, SupportsFloat], file: str = ""
+    ) -> None:
         """See ``interface.progress``."""
         if _here() != self._owner:
             return
         now = self._clock()
-        if steps != self._begun[0] or step < self._last:
-            self._begun = steps, step, now
+        if (steps, file) != self._begun[:2] or step < self._last:
+            self._begun = steps, file, step, now
         self._last = step
         if now - self._spoke < EVERY:
             return
         self._spoke = now
-        _, first, since = self._begun
-        parts = [f"step {step:,} of {steps:,}"]
+        *_, first, since = self._begun
+        rate = (step - first) / (now - since) if step > first and now > since else 0.0
+        if file:
+            parts = [f"downloading {file}: {step / MB:,.1f} of {steps / MB:,.1f} MB"]
+        else:
+            parts = [f"step {step:,} of {steps:,}"]
         parts += [f"{name} {_number(value):.4g}" for name, value in figures.items()]
-        if step > first and now > since:
-            rate = (step - first) / (now - since)
+        if rate and file:
+            parts.append(f"{rate / MB:.3g} MB/s")
+        elif rate:
             parts.append(f"{rate:.3g} steps/s" if rate >= 1 else f"{1 / rate:.3g} s/step")
         try:
             self._send(", ".join(parts))

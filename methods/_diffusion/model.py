@@ -22,7 +22,7 @@ import numpy as np
 import torch
 import transformers
 
-from methods._encoders import pins
+from methods._encoders import pins, weights
 
 MICRO = Path(__file__).parents[1] / "micro" / "diffusion"
 SCHEDULERS = ("ddim", "dpmpp")
@@ -114,6 +114,8 @@ def _load(loader: Any, base: str, part: str, **options: Any) -> Any:
         name, named = (str(folder), "") if folder else pins.parted(base)
         if folder is None and (revision := pins.revision(name, named)):
             options["revision"] = revision
+        if folder is None:
+            weights.fetch_part(name, part, options.get("revision", ""))
         return loader.from_pretrained(name, subfolder=part, **options)
     except (OSError, ValueError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), "unknown reason")

@@ -10,14 +10,14 @@ import os
 import pickle
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from methods._encoders import pins
+from methods._encoders import downloads, pins
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +34,12 @@ PACKAGED = {
 IMAGENET_TAGS = {"resnet18": "tv_in1k", "wide_resnet50_2": "tv_in1k"}
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+#: the large file of each part of a diffusion model in diffusers' format
+LARGE = {
+    "vae": "diffusion_pytorch_model.safetensors",
+    "unet": "diffusion_pytorch_model.safetensors",
+    "text_encoder": "model.safetensors",
+}
 _ANSWER = 2.0  # seconds that a hub gets to answer
 
 
@@ -301,7 +307,7 @@ def hub_file(
     ValueError
         A file holds other contents than it is pinned to.
     """
-    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import constants, try_to_load_from_cache
 
     commit = pins.revision(repo, named)
     for name in names:
@@ -317,7 +323,7 @@ def hub_file(
     else:
         for name in names:
             try:
-                path = Path(hf_hub_download(repo, name, revision=commit, etag_timeout=_ANSWER))
+                path = downloads.fetch(repo, name, commit, _ANSWER)
                 return pins.check(repo, name, path) if not named else path
             except pins.Altered:
                 raise
@@ -329,6 +335,16 @@ def hub_file(
         f"{constants.HF_HUB_CACHE} nor to be had ({reason}); download it elsewhere and give its "
         f"path as `weights`"
     )
+
+
+def fetch_part(repo: str, part: str, revision: str) -> None:
+    """Have the large file of a diffusion model's part in the cache, counted aloud while it comes.
+
+    Where it is not to be had, nothing: the library that looks for it next says what is missing.
+    """
+    with suppress(FileNotFoundError):
+        if part in LARGE:
+            hub_file(repo, (f"{part}/{LARGE[part]}",), part, named=revision or "main")
 
 
 def inventory(embedded: Path | None = None) -> list[Entry]:
