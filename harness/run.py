@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import config, plugins
+from harness import config
 from harness.ending import doubtful, publish, verdict, write_tables
+from harness.execution import preload
 from harness.execution.audit import audit
 from harness.execution.executor import Settings
 from harness.execution.keeping import Keeping
@@ -151,10 +152,6 @@ def _settings(options: Options, sweep: Sweep, commit: str) -> Settings:
     used: list[tuple[str, MethodEntry | GeneratorEntry]] = [("method", m) for m in sweep.methods]
     used += [("generator", g) for g in sweep.generators.values()]
     built = [config.build(kind, entry.use, entry.params) for kind, entry in used]
-    imported: set[str] = set()
-    for plugin in built:
-        declared = getattr(plugin, "preload", None)
-        imported |= set(plugins.source(plugin.__class__).imports if declared is None else declared)
     return Settings(
         storage=Store(options.storage).root,
         data_root=None if options.data_root is None else str(Path(options.data_root).absolute()),
@@ -165,7 +162,7 @@ def _settings(options: Options, sweep: Sweep, commit: str) -> Settings:
         gpus=max((float(plugin.gpus) for plugin in built), default=0.0),
         address=options.address,
         relative=relative(options.storage),
-        preload=tuple(name for name in plugins.HEAVY if name in imported),
+        preload=preload.needed(built),
         commit=commit,
         memory=sweep.memory,
     )

@@ -39,3 +39,20 @@ def test_loading_torch_is_no_change_and_more_is(line: str, expected: str) -> Non
         check=True,
     )
     assert done.stdout.strip() == expected
+
+
+def test_a_task_without_torch_leaves_nothing_that_the_next_one_finds_changed() -> None:
+    code = """
+import torch  # as a worker's process has it from its start
+from harness.execution import seeding
+from harness.execution.process_state import ProcessState
+state = ProcessState()
+for imports in ((), ("torch",), ()):
+    seeding.prepare(imports, 1)
+    state.note()
+    assert state.changed() == ""
+print(torch.backends.cudnn.deterministic)
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=HOME, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

@@ -8,6 +8,7 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from harness.reporting import certainty, tables
 from harness.results import intervals, significance
@@ -79,6 +80,10 @@ def test_holm_by_hand() -> None:
     """Three chances: the smallest times 3, the next times 2, never below the one before."""
     corrected = significance.holm(np.array([0.04, 0.01, np.nan, 0.015]))
     np.testing.assert_allclose(corrected, [0.04, 0.03, np.nan, 0.03])
+    chances = np.random.default_rng(0).random(40).round(2) ** 3  # ties among them
+    expected = multipletests(chances, method="holm")[1]
+    np.testing.assert_array_equal(significance.holm(chances), expected)
+    assert significance.holm(np.array([np.nan])).tolist() == pytest.approx([np.nan], nan_ok=True)
 
 
 def test_the_best_is_level_with_those_it_cannot_be_told_from() -> None:

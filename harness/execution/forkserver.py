@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import importlib
 import os
 import pickle
 import signal
@@ -23,6 +22,7 @@ from typing import Any
 
 from harness.execution.channel import Channel
 from harness.execution.outcome import Outcome
+from harness.execution.preload import load
 from harness.execution.worker import Worker
 from harness.planning.task import Payload
 
@@ -153,9 +153,7 @@ def main(descriptor: int) -> None:
     if not _dies_with(driver):
         return
     gc.disable()  # a quarter of the time that imports take is looking for garbage in vain
-    for name in preload:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
+    load(preload)
     gc.freeze()  # what is loaded is shared with the workers: nobody need look through it again
     gc.enable()
     with contextlib.suppress(EOFError, OSError):

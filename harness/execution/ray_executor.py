@@ -10,7 +10,6 @@ same kind of device, whoever is free. Elsewhere all workers do everything.
 
 from __future__ import annotations
 
-import importlib
 import os
 import socket
 import sys
@@ -33,6 +32,7 @@ from harness.errors import InputError, Problem, one_line
 from harness.execution.channel import EVERY, Channel
 from harness.execution.executor import Event, Executor, Settings, Shares
 from harness.execution.outcome import Outcome
+from harness.execution.preload import load
 from harness.execution.worker import Worker
 from harness.planning.task import Payload
 
@@ -48,11 +48,7 @@ class _Actor:
     """A worker, as an actor sees it."""
 
     def __init__(self, preload: tuple[str, ...], arguments: dict[str, Any]) -> None:
-        for name in preload:
-            try:
-                importlib.import_module(name)
-            except ImportError:
-                continue  # whoever needs it will say so
+        load(preload)
         self._worker = Worker(**arguments)
         self._channel = Channel(self._tell)
         self._channel.open()

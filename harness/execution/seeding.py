@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Collection
 
 import numpy as np
@@ -13,9 +14,10 @@ from harness import plugins
 def prepare(imports: Collection[str], threads: int) -> None:
     """Load torch before anything is seeded, if the plug-in will use it, and fix its threads.
 
-    On GPUs, kernels are those that give the same bits each time, in full float32.
+    On GPUs, kernels are those that give the same bits each time, in full float32. Where torch is
+    loaded already this is done for any task, so that no later one finds its settings changed.
     """
-    if any(name in imports for name in plugins.HEAVY):
+    if "torch" in sys.modules or any(name in imports for name in plugins.HEAVY):
         import torch
 
         torch.backends.cudnn.deterministic = True
