@@ -36,7 +36,7 @@ def imported(path: Path) -> set[str]:
         ("mlflow", {"mlflow_runs"}),
         ("pydantic", {"config", "sweep", "parameters", "schema", "costs"}),
         ("yaml", {"yaml_file", "costs", "writer", "published", "reader", "purge"}),
-        ("torch", {"seeding", "worker", "forkserver", "contract"}),
+        ("torch", {"seeding", "preload"}),
         ("fsspec", {"store"}),
     ],
 )
