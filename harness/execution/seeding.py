@@ -1,4 +1,4 @@
-"""One seed for every source of randomness. Besides plug-ins and ``preload``, the only file that touches torch."""
+"""One seed for every source of randomness. Beside plug-ins, only ``preload`` touches torch, too."""
 
 from __future__ import annotations
 
