@@ -21,9 +21,9 @@ from harness.execution.outcome import Outcome
 from harness.execution.schedule import Schedule
 from harness.interface import Sample
 from harness.planning.graph import Category, Code, Plan, PlanInputs, Reference, plan
-from harness.planning.kinds import Prepare
-from harness.planning.task import Payload, Task
 from harness.sweep import DatasetEntry, MethodEntry, Sweep
+from harness.tasks.kinds import Prepare
+from harness.tasks.task import Payload, Task
 
 SECONDS, GIGABYTES, RATE = 10.0, 1.0, 200.0
 

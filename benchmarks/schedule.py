@@ -25,8 +25,8 @@ from harness.execution.schedule import Schedule
 from harness.interface import Sample
 from harness.planning import costs
 from harness.planning.graph import Category, Code, Plan, PlanInputs, Reference, plan
-from harness.planning.task import Task
 from harness.sweep import Subset, Sweep
+from harness.tasks.task import Task
 
 HOME = Path(__file__).resolve().parents[1]
 WANTED = {8: 0.97, 64: 0.90}

@@ -14,13 +14,13 @@ from harness.execution.outcome import Outcome
 from harness.execution.reuse import Sharing
 from harness.planning.graph import Plan
 from harness.planning.inputs import SweepInputs
-from harness.planning.kinds import Evaluate, Personalize
 from harness.planning.payload import Payloads
-from harness.planning.task import Task
 from harness.reporting.progress import Display
 from harness.reporting.tracking import Tracker
-from harness.results.accounting import PER_QUERY, ended, moment
+from harness.results.accounting import PER_QUERY, WORK_S, ended, moment
 from harness.results.writer import ResultsWriter, written
+from harness.tasks.kinds import Evaluate
+from harness.tasks.task import Task
 
 
 class Recorder:
@@ -139,15 +139,14 @@ class Recorder:
         records, tasks = self._writer.tasks.records, self._graph.tasks
         predicted = [records[key] for key in task.needs if key in records]
         before = {key for needed in task.needs for key in tasks[needed].needs}
-        personalized = [
-            records[k] for k in before if k in records and isinstance(tasks[k], Personalize)
-        ]
-        every = [*personalized, *predicted, records[task.key]]
+        sooner = [records[k] for k in before if k in records and tasks[k].per_query]
+        every = [*sooner, *predicted, records[task.key]]
         names = ("fit_s", "encode_s", "decode_s", "queries", "encoded", "decoded")
         total = {name: sum(r[name] for r in predicted) for name in names}
-        total |= {"predict_s": sum(r["work_s"] for r in predicted)}
-        total |= {"personalize_s": sum(r["work_s"] for r in personalized)}
-        total |= {"evaluate_s": records[task.key]["seconds"]}
+        total |= dict.fromkeys(WORK_S, 0.0)
+        for record in (*sooner, *predicted):
+            total[f"{record['kind']}_s"] += record["work_s"]
+        total[f"{task.kind}_s"] = records[task.key]["seconds"]
         total |= {"cpu_s": sum(r["cpu_s"] for r in every)}
         total |= {name: max(r[name] for r in every) for name in ("peak_mb", "gpu_mb")}
         spent = sum(total[f"{part}_s"] for part in PER_QUERY)

@@ -12,11 +12,11 @@ from harness.execution.loop import Loop
 from harness.execution.outcome import Outcome
 from harness.execution.schedule import Schedule
 from harness.options import Options
-from harness.planning.kinds import Predict
 from harness.planning.payload import Payloads
-from harness.planning.task import Task
 from harness.run import prepare
 from harness.storage.store import Store
+from harness.tasks.kinds import Predict
+from harness.tasks.task import Task
 from tests.sweeps import SQUARES, sweep, written
 
 ANT = [{"use": SQUARES, "params": {"names": ["ant"]}}]

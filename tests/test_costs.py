@@ -14,9 +14,9 @@ from harness import config
 from harness.errors import InputError
 from harness.planning import costs
 from harness.planning.graph import Plan, PlanInputs, plan
-from harness.planning.kinds import KINDS, Predict
-from harness.planning.task import Task
 from harness.sweep import Sweep
+from harness.tasks.kinds import KINDS, Predict
+from harness.tasks.task import Task
 from tests.sweeps import HOME, SQUARES, sweep, written
 
 pytestmark = pytest.mark.usefixtures("toys")

@@ -13,7 +13,7 @@ import torch
 from harness.execution.cache import FeatureMemory
 from harness.execution.seals import Seals
 from harness.interface import Arrays, Image, Support
-from harness.planning.references import PluginUse
+from harness.tasks.references import PluginUse
 from methods._diffusion import finetune, model
 from methods.generators.dreambooth import DreamBooth
 from tests import adp_fixtures

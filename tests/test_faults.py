@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from harness.planning.kinds import KINDS
+from harness.tasks.kinds import KINDS
 from tests.clusters import address, cluster, published
 from tests.sweeps import HOME, NEAR, Runner, Tally, lasting, rows, sweep, written
 

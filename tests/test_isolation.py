@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.tasks.kinds import KINDS
 from tests.sweeps import HOME
 
 HEAVY = ("torch", "torchvision", "timm", "open_clip", "diffusers", "transformers", "peft")
@@ -27,6 +28,22 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and not node.level:
             packages.add(str(node.module).split(".")[0])
     return packages
+
+
+def test_kinds_of_tasks_are_named_by_their_classes_alone() -> None:
+    """To add one is to touch its class, the plan and the worker: no list of names elsewhere."""
+    names = {affix % kind for kind in KINDS for affix in ("%s", "%s_s", "%s_ms", "%s_gpu_ms")}
+    theirs = {"tasks/kinds.py", "planning/graph.py", "execution/work.py"}
+    elsewhere = {
+        f"{path.relative_to(HOME / 'harness')}:{node.lineno}: {node.value!r}"
+        for path in ENGINE
+        if str(path.relative_to(HOME / "harness")) not in theirs
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value in names
+    }
+    train = {name for name in elsewhere if name.startswith("data/audit.py:")}
+    assert all(name.endswith("'train'") for name in train)  # the split of a dataset, no task
+    assert elsewhere == train
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from harness.execution.local_executor import LocalExecutor
 from harness.execution.loop import Loop
 from harness.execution.outcome import Outcome
 from harness.execution.schedule import Schedule
-from harness.planning.kinds import Evaluate, Predict
-from harness.planning.task import Payload, Task
+from harness.tasks.kinds import Evaluate, Predict
+from harness.tasks.task import Payload, Task
 
 SETTINGS = Settings("", None, 2, 1, time_limit=5.0, attempts=3, gpus=0.0)
 Answers = Callable[[int, Payload], list[Event]]

@@ -20,7 +20,7 @@ from harness.execution.offload import homes, on_a_gpu
 from harness.execution.seals import Seals
 from harness.execution.workshop import Workshop
 from harness.interface import Features, Image
-from harness.planning.references import PluginUse
+from harness.tasks.references import PluginUse
 from methods._encoders.encoding import Encoding
 
 IMAGES = tuple(Image(f"key-{i}", np.zeros((4, 4, 3), np.uint8)) for i in range(2))

@@ -17,7 +17,7 @@ from harness.data.contents import Stamps
 from harness.interface import Sample
 from harness.planning import inputs, listing
 from harness.planning.graph import Plan, draw_support, plan, shard_queries, shards
-from harness.planning.kinds import KINDS
+from harness.tasks.kinds import KINDS
 from tests.sweeps import NEAR, SQUARES, sweep, written
 
 pytestmark = pytest.mark.usefixtures("toys")

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from harness.execution.attempts import Attempts
 from harness.execution.outcome import Outcome
 from harness.execution.schedule import Schedule
-from harness.planning import kinds
-from harness.planning.references import Context
-from harness.planning.task import Payload, Task
+from harness.tasks import kinds
+from harness.tasks.references import Context
+from harness.tasks.task import Payload, Task
 
 KINDS = ("train", "customize", "generate", "personalize", "predict")
 

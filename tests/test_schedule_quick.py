@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from harness.execution.schedule import Schedule
-from harness.planning.task import Task
+from harness.tasks.task import Task
 from tests.test_schedule import task
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from harness.execution.cache import FeatureMemory, Memory
 from harness.execution.seals import Altered, Sealed, SealedModel, Seals, Spoilt, sealed
-from harness.planning.references import PluginUse
+from harness.tasks.references import PluginUse
 from tests.sweeps import HOME, Runner, rows, sweep
 
 pytestmark = pytest.mark.timeout(280)

@@ -19,8 +19,8 @@ from harness.execution.forkserver import ForkServer, WorkerProcess
 from harness.execution.promises import checked
 from harness.execution.worker import Worker
 from harness.interface import Prediction
-from harness.planning.kinds import Prepare, PreparePayload
-from harness.planning.references import PluginUse
+from harness.tasks.kinds import Prepare, PreparePayload
+from harness.tasks.references import PluginUse
 
 F = np.float32
 

@@ -43,7 +43,7 @@ TESTS = {
     "harness/planning/disk.py": "keeping costs",
     "harness/planning/graph.py": "plan keeping inputs",
     "harness/planning/inputs.py": "inputs plan leaks tree origins",
-    "harness/planning/kinds.py": "plan schedule costs worker",
+    "harness/tasks/kinds.py": "plan schedule costs worker",
     "harness/planning/listing.py": "plan inputs leaks",
     "harness/planning/models.py": "confs",
     "harness/planning/origins.py": "origins",

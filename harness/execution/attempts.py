@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from harness.execution.executor import Listener
 from harness.execution.outcome import Outcome
 from harness.execution.schedule import Schedule
-from harness.planning.task import Task
+from harness.tasks.task import Task
 
 
 @dataclass

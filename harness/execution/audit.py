@@ -16,13 +16,13 @@ from harness.execution.outcome import Outcome
 from harness.execution.schedule import Schedule
 from harness.execution.workers import Workers
 from harness.keys import hashed
-from harness.planning.kinds import KINDS
 from harness.planning.payload import Payloads
-from harness.planning.references import PluginUse
-from harness.planning.task import Payload, Task
 from harness.results.accounting import now
 from harness.results.repetition import Audit, Doubt
 from harness.storage.store import Store
+from harness.tasks.kinds import KINDS
+from harness.tasks.references import PluginUse
+from harness.tasks.task import Payload, Task
 
 
 def audit(

@@ -9,8 +9,8 @@ from harness.execution.executor import Write
 from harness.execution.outcome import Outcome
 from harness.execution.work import do
 from harness.execution.workshop import Workshop
-from harness.planning.task import Task
 from harness.storage.store import Store
+from harness.tasks.task import Task
 
 
 def perform(

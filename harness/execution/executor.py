@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from harness.execution.outcome import Outcome
-from harness.planning.task import Payload, Task
+from harness.tasks.task import Payload, Task
 
 #: Set before python starts in every worker. glibc returns memory and takes it again on each large
 #: tensor, which makes the same task take twice as long on one day as on another; these stop it.

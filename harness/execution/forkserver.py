@@ -24,7 +24,7 @@ from harness.execution.channel import Channel
 from harness.execution.outcome import Outcome
 from harness.execution.preload import load
 from harness.execution.worker import Worker
-from harness.planning.task import Payload
+from harness.tasks.task import Payload
 
 READY = "ready"
 LONGEST = 64 << 20  # bytes of an answer

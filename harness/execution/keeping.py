@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 
-from harness.planning.kinds import Customize
-from harness.planning.task import Task
 from harness.storage.store import Store, artifact
+from harness.tasks.kinds import Customize
+from harness.tasks.task import Task
 
 
 class Keeping:

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection, wait
 
 from harness.execution.executor import Event, Executor, Settings, Shares
 from harness.execution.forkserver import ForkServer, WorkerProcess
-from harness.planning.task import Payload
+from harness.tasks.task import Payload
 
 #: What any worker needs sooner or later, whatever its plug-ins: a worker that takes another's place
 #: finds it loaded.

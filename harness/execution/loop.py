@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from harness.execution.attempts import Attempts
 from harness.execution.executor import Event, Executor, Listener, Settings, Shares, Write
 from harness.execution.schedule import Schedule
-from harness.planning.task import Task
+from harness.tasks.task import Task
 
 WAIT = 0.2  # seconds after which the driver looks around though nothing happened
 DEATHS = 3  # of each worker, before their first task, that are no accident

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from harness.errors import described
 from harness.execution import process_settings
 from harness.execution.seals import Altered, Spoilt
-from harness.planning.references import PluginUse
+from harness.tasks.references import PluginUse
 
 #: modules whose functions and classes are watched
 SHARED = {"builtins", "math", "random", "os", "io", "json", "time", "csv", "zlib", "pickle"}

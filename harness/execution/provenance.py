@@ -11,8 +11,8 @@ import platform
 import uuid
 from typing import Any
 
-from harness.planning.task import Payload
 from harness.results.accounting import now
+from harness.tasks.task import Payload
 
 
 class Maker:

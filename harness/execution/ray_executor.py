@@ -34,7 +34,7 @@ from harness.execution.executor import Event, Executor, Settings, Shares
 from harness.execution.outcome import Outcome
 from harness.execution.preload import load
 from harness.execution.worker import Worker
-from harness.planning.task import Payload
+from harness.tasks.task import Payload
 
 CPU_WORKERS = 4  # beside each GPU worker, at most
 NEWS = b"harness-progress"  # namespace of Ray's table where workers say how far they are

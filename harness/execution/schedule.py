@@ -20,7 +20,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from harness.planning.task import Task
+from harness.tasks.task import Task
 
 #: work left over the longest path, per worker, from which on there is slack
 SLACK = 1.5

@@ -23,7 +23,7 @@ import numpy as np
 import xxhash
 
 from harness.execution import offload
-from harness.planning.references import PluginUse
+from harness.tasks.references import PluginUse
 
 CLOSED = (type, ModuleType, FunctionType, MethodType, BuiltinFunctionType, logging.Logger)
 DEPTH = 200  # characters of a path, beyond which containers are not looked into

@@ -24,10 +24,10 @@ from harness.interface import (
     Method,
     Queries,
 )
-from harness.planning import kinds
-from harness.planning.task import Payload
 from harness.results import evaluation, publishing
 from harness.sweep import plain
+from harness.tasks import kinds
+from harness.tasks.task import Payload
 
 
 @singledispatch

@@ -16,8 +16,8 @@ from harness.execution.outcome import Outcome
 from harness.execution.stopwatch import UNMEASURED, Meter, by_pool, by_stage
 from harness.execution.work import do
 from harness.execution.workshop import SHARED, Workshop
-from harness.planning.task import Payload
 from harness.storage.repeats import Repeats
+from harness.tasks.task import Payload
 
 
 class Worker:

@@ -23,10 +23,10 @@ from harness.execution.seals import Seals
 from harness.execution.stopwatch import Stopwatch
 from harness.interface import Arrays, Dataset, Generator, Image, Method, Sample, Support
 from harness.keys import hashed
-from harness.planning import kinds
-from harness.planning.references import DatasetUse, PluginUse, Source, SupportUse
-from harness.planning.task import Payload, Task
 from harness.storage.store import Damaged, Store
+from harness.tasks import kinds
+from harness.tasks.references import DatasetUse, PluginUse, Source, SupportUse
+from harness.tasks.task import Payload, Task
 
 MB = 1 << 20
 SHARED = tuple(name for name, task in kinds.KINDS.items() if task.shared)

@@ -19,10 +19,10 @@ from harness import plugins
 from harness.errors import InputError, Problem, one_line, suggest
 from harness.parameters import parameters as parameters_of
 from harness.planning.graph import Category, Plan, shards
-from harness.planning.kinds import KINDS
-from harness.planning.references import Role
-from harness.planning.task import Amounts, Sizes, Task
 from harness.sweep import Sweep, plain
+from harness.tasks.kinds import KINDS
+from harness.tasks.references import Role
+from harness.tasks.task import Amounts, Sizes, Task
 
 TABLE = plugins.HOME / "conf" / "costs.yaml"
 UNITS = ("task", *Amounts._fields)

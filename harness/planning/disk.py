@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.planning.costs import Estimator
 from harness.planning.graph import Plan
-from harness.planning.kinds import Customize
+from harness.tasks.kinds import Customize
 
 
 @dataclass(frozen=True)

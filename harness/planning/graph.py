@@ -17,7 +17,8 @@ import numpy as np
 from harness.errors import InputError, Problem, suggest
 from harness.interface import Sample
 from harness.keys import Cell, hashed
-from harness.planning.kinds import (
+from harness.sweep import Sweep
+from harness.tasks.kinds import (
     Customize,
     Evaluate,
     Generate,
@@ -26,8 +27,7 @@ from harness.planning.kinds import (
     Prepare,
     Train,
 )
-from harness.planning.task import Task
-from harness.sweep import Sweep
+from harness.tasks.task import Task
 
 #: Part of every key: raised when the engine itself makes something else of the same inputs.
 VERSION = 3

@@ -30,9 +30,13 @@ from harness.planning.listing import (
     open_entry,
     says,
 )
-from harness.planning.references import AuxiliaryUse, DatasetUse
 from harness.results import evaluation, metrics
 from harness.sweep import DatasetEntry, Sweep, plain
+from harness.tasks.kinds import Generate, Personalize
+from harness.tasks.references import AuxiliaryUse, DatasetUse
+
+#: Tasks of a customized model that may read parameters of their own.
+READERS = (Generate.kind, Personalize.kind)
 
 
 @dataclass(frozen=True)
@@ -181,9 +185,7 @@ def _code(kind: str, use: str, params: dict[str, Any]) -> tuple[Code, str]:
     values = _effective(cls, params)
     # ``sampling_parameters`` and ``later`` are what generators of before call what both uses read.
     both = {*getattr(plugin, "sampling_parameters", ()), *getattr(plugin, "later", ())}
-    generate, personalize = (
-        {*getattr(plugin, f"{use}_parameters", ()), *both} for use in ("generate", "personalize")
-    )
+    generate, personalize = ({*getattr(plugin, f"{use}_parameters", ()), *both} for use in READERS)
     source = plugins.source(cls)
 
     def digest(unread: Collection[str] = ()) -> str:
@@ -195,9 +197,7 @@ def _code(kind: str, use: str, params: dict[str, Any]) -> tuple[Code, str]:
     parts[""] |= {f"file {name}": contents for name, contents in weights}
     for name, value in values.items():
         readers = [
-            use
-            for use, read in (("generate", generate), ("personalize", personalize))
-            if name in read
+            use for use, read in zip(READERS, (generate, personalize), strict=True) if name in read
         ]
         for reader in readers or [""]:
             parts.setdefault(reader, {})[f"parameter {name}"] = json.dumps(value, default=str)

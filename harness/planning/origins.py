@@ -14,7 +14,8 @@ from typing import Any
 
 from harness.keys import hashed
 from harness.planning.graph import VERSION, Category, Plan, PlanInputs
-from harness.planning.kinds import (
+from harness.sweep import Sweep
+from harness.tasks.kinds import (
     Customize,
     Evaluate,
     Generate,
@@ -24,8 +25,7 @@ from harness.planning.kinds import (
     Prepare,
     Train,
 )
-from harness.planning.task import Task
-from harness.sweep import Sweep
+from harness.tasks.task import Task
 
 FILE = "keys.json"  # in a sweep's folder
 
@@ -127,10 +127,10 @@ class Reasons:
         if generator is not None:
             yield _generator(generator, ""), None
             if isinstance(task, (Generate, Predict, Evaluate)):
-                yield _generator(generator, "generate"), None
+                yield _generator(generator, Generate.kind), None
                 yield f"pool of {generator}, {_shots(task.shots)}", None
             if personalizes:
-                yield _generator(generator, "personalize"), None
+                yield _generator(generator, Personalize.kind), None
         if isinstance(task, Prepare):
             yield f"object {task.object_name}", None
         if isinstance(task, OfSupport):

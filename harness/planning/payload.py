@@ -8,8 +8,9 @@ from harness import plugins
 from harness.keys import Cell, hashed
 from harness.planning.graph import Plan, shard_queries
 from harness.planning.inputs import SweepInputs
-from harness.planning.kinds import Evaluate, OfSupport, Predict, Train
-from harness.planning.references import (
+from harness.sweep import Sweep
+from harness.tasks.kinds import Evaluate, OfSupport, Predict, Train
+from harness.tasks.references import (
     AuxiliaryUse,
     DatasetUse,
     PluginUse,
@@ -18,8 +19,7 @@ from harness.planning.references import (
     SupportUse,
     Truth,
 )
-from harness.planning.task import Payload, Task
-from harness.sweep import Sweep
+from harness.tasks.task import Payload, Task
 
 
 class Payloads:

@@ -9,12 +9,13 @@ from harness.reporting import plots, tables
 from harness.reporting.plots import Line
 from harness.reporting.tables import Table
 from harness.results.accounting import PARTS
+from harness.tasks.kinds import Evaluate
 
 if TYPE_CHECKING:
     from harness.results.reader import SweepFolder
 
 #: Parts of a cost that a table adds up, for they are small and nobody's choice.
-REST = ("setup", "read", "write", "other", "lost", "evaluate")
+REST = ("setup", "read", "write", "other", "lost", Evaluate.kind)
 
 
 def table(sweep: SweepFolder) -> Table | None:

@@ -16,8 +16,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.planning.task import Task
 from harness.reporting.pace import Paces, Work
+from harness.tasks.task import Task
 
 #: tasks left up to which their order is played through: it matters towards the end
 PATHS = 3000

@@ -19,6 +19,7 @@ from typing import Any
 
 from harness.keys import Cell
 from harness.results.seal import DIGEST, opened, sealed
+from harness.tasks.kinds import KINDS
 
 #: Where the seconds of a task go: making plug-ins ready, reading artifacts, decoding images,
 #: encoding them, fitting, what the task's kind is called after, writing its artifact, the rest.
@@ -33,13 +34,14 @@ TASKS += ["shard", "status", "sweep", "worker", "tries", "started", *_NUMBERS]
 TASKS += ["queries", "encoded", "decoded", "pools"]
 #: Stages of a cost: those of ``STAGES`` that every task has, what tasks are called after, and what
 #: went into tries that led nowhere.
-WORK = ("train", "prepare", "customize", "generate", "personalize", "predict", "evaluate")
+WORK = tuple(KINDS)
 PARTS = ("setup", "read", "decode", "encode", "fit", *WORK, "write", "other", "lost")
 #: Of those, what a further query of a category that was learned already costs.
-PER_QUERY = ("decode", "encode", "personalize", "predict")
+PER_QUERY = ("decode", "encode", *(name for name, task in KINDS.items() if task.per_query))
+#: ... and how the tables of cells call the seconds of tasks of which that is the work.
+WORK_S = tuple(f"{name}_s" for name, task in KINDS.items() if task.per_query)
 COSTS = ["method", "dataset", "shots", "cells", "queries", "unknown_tasks"]
 COSTS += [f"{part}_{unit}" for unit in ("ms", "gpu_ms") for part in (*PARTS, "total")]
-_GENERATORS = ("prepare", "customize", "generate", "personalize")
 
 Record = dict[str, Any]
 
@@ -302,9 +304,9 @@ def _priced(records: Mapping[str, Record]) -> dict[str, dict[str, float]]:
 
 
 def _plugin(record: Record) -> str:
-    if record["kind"] == "evaluate":
-        return ""
-    return f"generator {record['generator']}" if record["kind"] in _GENERATORS else record["method"]
+    """The plug-in that a task ran; "" where there is none."""
+    role = KINDS[record["kind"]].role
+    return "" if role is None else f"{role} {record[role]}"
 
 
 def now() -> str:

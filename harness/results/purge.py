@@ -25,10 +25,10 @@ from harness.results.aggregate import CELL
 from harness.results.integrity import MANIFEST
 from harness.storage.lock import Lock
 from harness.storage.store import PURGED, Store, artifact
+from harness.tasks.kinds import Evaluate
 
 #: What a sweep's folder has of its results as a whole: made anew by the next run, or at a look.
 DERIVED = (MANIFEST, "summary.csv", "costs.csv", "sharing.csv", "report.html", repetition.FILE)
-EVALUATE = "evaluate"  # kind of the artifacts that rows are of
 
 Name = tuple[str, str]  # kind and key of an artifact
 Maker = Mapping[str, Any]
@@ -80,8 +80,8 @@ def find(
     steps = spread(makers, suspects, after, unknown)
     reached = {name for names in steps for name in names}
     touched = Touched(steps, unknown=sum(not m and n not in reached for n, m in makers.items()))
-    evaluations = {key for kind, key in makers if kind == EVALUATE}
-    bad = {key for kind, key in reached if kind == EVALUATE}
+    evaluations = {key for kind, key in makers if kind == Evaluate.kind}
+    bad = {key for kind, key in reached if kind == Evaluate.kind}
     for sweep in store.folders("results.csv"):
         users = _users(store, sweep, suspects)
         copied = _copied(store, sweep, after) if users else set()
@@ -207,7 +207,7 @@ def _copied(store: Store, sweep: str, after: str) -> set[str]:
         return {
             record["key"]
             for record in accounting.read_tasks(text)
-            if record["kind"] == EVALUATE
+            if record["kind"] == Evaluate.kind
             and record["status"] == "reused"
             and record["started"] >= after
         }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.results import aggregate, integrity, intervals, repetition, seal, significance
+from harness.results.accounting import WORK_S
 from harness.results.metrics import RECORDS
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def load(folder: Path) -> SweepFolder:
         )
     results = aggregate.read_csv(folder / "results.csv", aggregate.NEEDED, aggregate.RESULT_COLUMNS)
     timings = _optional(
-        folder / "timings.csv", ["fit_s", "predict_s", "encode_s", "images_per_s", "peak_mb"]
+        folder / "timings.csv", ["fit_s", *WORK_S, "encode_s", "images_per_s", "peak_mb"]
     )
     if seal.DIGEST in timings:  # a row without its timing was not written to its end
         results = results.merge(timings[aggregate.CELL], on=aggregate.CELL)

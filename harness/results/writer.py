@@ -22,19 +22,20 @@ import yaml
 from harness.errors import InputError, Problem, one_line, printable, redacted
 from harness.keys import Cell
 from harness.results import integrity, repetition
-from harness.results.accounting import Account, TaskBook, costs_text, read_tasks
+from harness.results.accounting import WORK_S, Account, TaskBook, costs_text, read_tasks
 from harness.results.aggregate import CELL, FORMAT, csv_text, results_frame, summary_frame
 from harness.results.continuation import refusals
 from harness.results.metrics import METRICS
 from harness.results.seal import no_formula, opened, sealed, values_of
 from harness.storage.store import Store
 from harness.sweep import Sweep
+from harness.tasks.kinds import Evaluate
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TIMINGS = [*CELL, "key", "fit_s", "predict_s", "encode_s", "decode_s", "evaluate_s", "queries"]
-TIMINGS += ["personalize_s", "images_per_s", "encoded", "decoded", "peak_mb", "gpu_mb", "cpu_s"]
+TIMINGS = [*CELL, "key", "fit_s", *WORK_S, "encode_s", "decode_s", f"{Evaluate.kind}_s", "queries"]
+TIMINGS += ["images_per_s", "encoded", "decoded", "peak_mb", "gpu_mb", "cpu_s"]
 TIMINGS += [integrity.column(kind) for kind in integrity.PUBLISHED]
 TIMINGS += ["started", "ended", "own_s", "shared_s", "total_s", "whole_s", "gpu_s", "unknown_tasks"]
 ANEW = "made anew as far as it can be"

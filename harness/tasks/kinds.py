@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.planning.references import (
+from harness.tasks.references import (
     AuxiliaryUse,
     Context,
     DatasetUse,
-    Role,
     Source,
     SupportUse,
     Truth,
 )
-from harness.planning.task import (
+from harness.tasks.task import (
     Amounts,
     GeneratorPayload,
     MethodPayload,
@@ -41,6 +40,7 @@ class Train(Task):
     """A method learns from auxiliary categories: for all cells, or those of a size or seed."""
 
     kind = "train"
+    role = "method"
     seconds = 600.0
     shared = True
     needs = ()
@@ -49,10 +49,6 @@ class Train(Task):
     auxiliary: str  # name of the data
     shots: int | None  # None: once for all of them
     seed: int | None  # None: once for all of them
-
-    @property
-    def plugin(self) -> tuple[Role, int]:
-        return "method", self.method
 
     def amounts(self, sizes: Sequence[Sizes]) -> Amounts:
         return Amounts(0, self.shots or 0, self.shots or 0)
@@ -78,16 +74,13 @@ class Prepare(Task):
     """A generator makes what all supports of an object share: prior images."""
 
     kind = "prepare"
+    role = "generator"
     seconds = 60.0
     shared = True
     needs = ()
 
     generator: str
     object_name: str
-
-    @property
-    def plugin(self) -> tuple[Role, str]:
-        return "generator", self.generator
 
     def payload(self, context: Context) -> PreparePayload:
         generator = context.generator(self.generator)
@@ -112,11 +105,9 @@ class OfSupport(Task):
 class OfGenerator(OfSupport):
     """... that run a generator."""
 
-    generator: str
+    role = "generator"
 
-    @property
-    def plugin(self) -> tuple[Role, str]:
-        return "generator", self.generator
+    generator: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,6 +193,7 @@ class Personalize(OfGenerator):
     """A customized generator makes the one-to-normal images of a shard of queries."""
 
     kind = "personalize"
+    per_query = True
     seconds = 60.0
 
     customized: str
@@ -246,6 +238,8 @@ class Predict(OfSupport):
     """A method is fitted to a support and scores a shard of queries."""
 
     kind = "predict"
+    role = "method"
+    per_query = True
     seconds = 5.0
 
     method: int
@@ -263,10 +257,6 @@ class Predict(OfSupport):
     @property
     def state(self) -> str:
         return self.support
-
-    @property
-    def plugin(self) -> tuple[Role, int]:
-        return "method", self.method
 
     def amounts(self, sizes: Sequence[Sizes]) -> Amounts:
         queries = sizes[self.category].shards[self.shard]

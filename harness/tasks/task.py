@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from harness.planning.references import Context, PluginUse, Role
+from harness.tasks.references import Context, PluginUse, Role
 
 
 class Sizes(NamedTuple):
@@ -39,6 +39,8 @@ class Task(ABC):
     seconds: ClassVar[float]  # it takes, roughly: for the longest path only proportions matter
     shared: ClassVar[bool] = False  # many tasks read its artifact
     final: ClassVar[bool] = False  # its artifact is a result: quick to make, and awaited
+    role: ClassVar[Role | None] = None  # of the plug-in that it runs
+    per_query: ClassVar[bool] = False  # its work is to do again for every further query
 
     key: str
     affinity: str  # tasks of one affinity share queries, features or weights
@@ -56,8 +58,10 @@ class Task(ABC):
 
     @property
     def plugin(self) -> tuple[Role, int | str] | None:
-        """Role of the plug-in that it runs, with the method's index or the generator's name."""
-        return None
+        """Role of the plug-in that it runs, with the method's index or the generator's name, which
+        is in the field of that name.
+        """
+        return None if self.role is None else (self.role, getattr(self, self.role))
 
     def amounts(self, sizes: Sequence[Sizes]) -> Amounts:
         """How much it has to do with, given the sizes of the plan's categories."""
