@@ -32,7 +32,7 @@ def test_the_first_line_comes_at_once(capsys: pytest.CaptureFixture[str]) -> Non
     with display():
         pass
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == "demo: 8 cells (1 done before), 4 tasks to do, 2 workers, about 1 min left"
+    assert line == "demo: 8 cells (1 done before), 4 tasks to do, 2 workers, about 60 s left"
 
 
 def test_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

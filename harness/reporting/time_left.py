@@ -275,6 +275,10 @@ def words(seconds: float | None) -> str:
         return "time left not known yet"
     if seconds < 50:
         return f"about {max(5, 5 * round(seconds / 5))} s left"
+    if seconds < 95:
+        return f"about {10 * round(seconds / 10)} s left"
+    if seconds < 5 * 60:
+        return f"about {round(seconds / 30) / 2:g} min left"
     if seconds < 50 * 60:
         return f"about {max(1, round(seconds / 60))} min left"
     hours = seconds / 3600
