@@ -46,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """All commands with what they take."""
     from harness.commands import (
+        arguments,
         data,
         demo,
         examples,
@@ -60,7 +61,9 @@ def parser() -> argparse.ArgumentParser:
     command = argparse.ArgumentParser(
         "python -m harness", description="Few-shot anomaly detection, evaluated."
     )
-    commands = command.add_subparsers(required=True, metavar="COMMAND")
+    commands = command.add_subparsers(
+        required=True, metavar="COMMAND", parser_class=arguments.Command
+    )
     for group in (demo, sweep, results, purge, plugins, scaffold, data, workbench):
         group.register(commands)
     examples.add(command, commands.choices)

@@ -50,6 +50,11 @@ def redacted(text: str) -> str:
     return _TOKEN.sub(r"\1***", _LOGIN.sub(r"\1***@", text))
 
 
+def amount(number: int, noun: str, nouns: str = "") -> str:
+    """A number of things in words: "1 cell", "1,200 cells"; ``nouns`` where an s is not enough."""
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """Sentence that ends an 'unknown ...' message: the nearest known word, and all of them."""
     names = sorted(known)

@@ -31,8 +31,11 @@ def test_plan_says_what_it_would_do(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert re.search(r"predict +24 +24 +0", out)
     assert re.search(r"evaluate +8 +8 +0", out)
     assert not (tmp_path / "runs").exists(), "planning leaves nothing behind"
+    assert re.search(r"to do +done or not needed +minutes", out)
     status, out, _ = said(capsys, "plan", conf, "--only", "shots=1", "--set", "seeds=[0]")
     assert "toy: 2 cells" in out
+    one = ("--only", "shots=1,category=ant", "--set", "seeds=[0]")
+    assert "toy: 1 cell, " in said(capsys, "plan", conf, *one)[1]
 
 
 @pytest.mark.parametrize(
@@ -113,6 +116,32 @@ def test_wrong_words(words: tuple[str, ...], capsys: pytest.CaptureFixture[str])
         main(list(words))
     assert caught.value.code == 2
     assert "usage: python -m harness" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("run", "c.yaml", "--workers", "1e9"), "--workers: expected a whole number, got '1e9'"),
+        (("run", "c.yaml", "--audit", "some"), "--audit: expected a share up to 100%"),
+        (("run", "c.yaml", "--audit-seed", "x"), "--audit-seed: expected a whole number, got 'x'"),
+        (
+            ("compare", "a", "b", "--fail-below", "nan"),
+            "--fail-below: expected a number, got 'nan'",
+        ),
+        (("ui", "--port", "65536"), "--port: expected a port from 1 to 65535, got 65536"),
+        (("run", "c.yaml", "--worker", "2", "--stroage", "x"), "Did you mean '--storage'?"),
+        (("report", "runs/x", "runs/y"), "python -m harness report: error: unrecognized arguments"),
+    ],
+)
+def test_wrong_words_are_answered_by_their_command(
+    words: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(list(words))
+    assert caught.value.code == 2
+    answer = capsys.readouterr().err
+    assert says in answer
+    assert answer.startswith(f"usage: python -m harness {words[0]}")
 
 
 def test_list_names_every_plugin(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness.commands.arguments import Subparsers, positive
+from harness.commands.arguments import Subparsers, number, port
 from harness.errors import one_line
 
 
@@ -24,7 +24,7 @@ def register(commands: Subparsers) -> None:
     compare.add_argument("--format", choices=["text", "markdown", "html"], default="text")
     compare.add_argument(
         "--fail-below",
-        type=float,
+        type=number,
         metavar="X",
         help="exit status 1 when a mean fell by more than X points, or a cell failed",
     )
@@ -34,7 +34,7 @@ def register(commands: Subparsers) -> None:
     board.set_defaults(do=_leaderboard)
     ui = commands.add_parser("ui", help="MLflow's pages over the runs in a storage folder")
     ui.add_argument("--storage", type=Path, default=Path("runs"), metavar="DIR")
-    ui.add_argument("--port", type=positive, default=5000)
+    ui.add_argument("--port", type=port, default=5000)
     ui.set_defaults(do=_ui)
 
 

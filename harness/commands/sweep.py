@@ -8,7 +8,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.commands.arguments import Subparsers, positive, share
+from harness.commands.arguments import Subparsers, positive, share, whole
+from harness.errors import amount
 
 if TYPE_CHECKING:
     from harness.options import Options
@@ -62,7 +63,7 @@ def register(commands: Subparsers) -> None:
         "worker; exit status 1 unless all make the same again, to the last bit",
     )
     run.add_argument(
-        "--audit-seed", type=int, default=0, metavar="N", help="another one draws other tasks"
+        "--audit-seed", type=whole, default=0, metavar="N", help="another one draws other tasks"
     )
     run.add_argument("--quiet", action="store_true", help="print errors only")
     run.set_defaults(do=_run)
@@ -109,9 +110,8 @@ def _plan(arguments: argparse.Namespace) -> int:
     ).todo
     queries = sum(len(c.queries) for c in inputs.categories)
     count = len(inputs.categories)
-    noun = "category" if count == 1 else "categories"
-    sizes = f"{count} {noun} with {queries} queries"
-    print(f"{sweep.name}: {len(graph.cells)} cells, {sizes}")
+    sizes = f"{amount(count, 'category', 'categories')} with {amount(queries, 'query', 'queries')}"
+    print(f"{sweep.name}: {amount(len(graph.cells), 'cell')}, {sizes}")
     print("".join(f"{line}\n" for line in ready.inputs.doubts()), end="")
     known = importlib.import_module("methods._encoders.weights").inventory
     print("\n".join(models.lines(models.networks(sweep, known))))

@@ -112,17 +112,22 @@ class Stage:
 
 
 def render(planned: Sequence[Stage], todo: Sequence[Stage]) -> str:
-    """Table of what a plan holds and what of it is to do, with a line of sums."""
+    """Table of what a plan holds and what of it is to do, with a line of sums.
+
+    Time is in hours, or in minutes where all there is to do takes less than two hours.
+    """
     left = {stage.kind: stage for stage in todo}
-    head = ("task", "all", "to do", "done or not needed", "hours", "GPU-hours", "GB")
+    hour = sum(stage.seconds for stage in todo) >= 2 * 3600
+    unit, each = ("hours", 3600) if hour else ("minutes", 60)
+    head = ("task", "all", "to do", "done or not needed", unit, f"GPU-{unit}", "GB")
     rows: list[tuple[float, ...]] = []
     for stage in planned:
         some = left.get(stage.kind, Stage(stage.kind, 0, 0.0, 0.0, 0.0))
-        amounts = (some.seconds / 3600, some.gpu_seconds / 3600, some.megabytes / 1000)
+        amounts = (some.seconds / each, some.gpu_seconds / each, some.megabytes / 1000)
         rows.append((stage.tasks, some.tasks, *amounts))
     names = [*(stage.kind for stage in planned), "together"]
     rows.append(tuple(map(sum, zip(*rows, strict=True))) if rows else (0.0,) * 5)
-    text = "{:<12}{:>9}{:>9}{:>20}{:>10}{:>11}{:>9}"
+    text = "{:<12}{:>9}{:>9}{:>20}{:>10}{:>13}{:>9}"
     lines = [text.format(*head)]
     for name, (count, open_, *rest) in zip(names, rows, strict=True):
         counts = (f"{n:.0f}" for n in (count, open_, count - open_))

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from harness.errors import printable
+from harness.errors import amount, printable
 from harness.keys import Cell
 from harness.reporting.time_left import TimeLeft, words
 from harness.results.aggregate import shots_title
@@ -148,9 +148,9 @@ class Display:
             self._say("at work: " + ", ".join(self._at_work()[:4]))
 
     def _headline(self) -> str:
-        cells = _count(self._total, "cell")
+        cells = amount(self._total, "cell")
         done = f" ({self._done} done before)" if self._done else ""
-        tasks, workers = _count(self._todo, "task"), _count(self._workers, "worker")
+        tasks, workers = amount(self._todo, "task"), amount(self._workers, "worker")
         return f"{self._name}: {cells}{done}, {tasks} to do, {workers}, {self._words()}"
 
     def _words(self) -> str:
@@ -220,7 +220,3 @@ class Display:
             print(line, file=sys.stderr, flush=True)
         except OSError:  # nobody reads: no reason to stop
             self._quiet = True
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
