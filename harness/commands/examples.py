@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 
 HEAD = "examples:"
 #: command -> what follows ``python -m harness``; none longer than 80 columns leave room for
@@ -42,7 +43,7 @@ class Formatter(argparse.HelpFormatter):
         return super()._fill_text(text, width, indent)
 
 
-def add(parser: argparse.ArgumentParser, commands: dict[str, argparse.ArgumentParser]) -> None:
+def add(parser: argparse.ArgumentParser, commands: Mapping[str, argparse.ArgumentParser]) -> None:
     """Have a parser, and those of its commands, end their help with examples."""
     for name, command in commands.items():
         command.epilog, command.formatter_class = _lines(EXAMPLES[name]), Formatter
