@@ -211,11 +211,11 @@ def test_a_default_may_be_a_small_model_too() -> None:
 
 
 def test_plan_prints_the_networks(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    conf = CONF / "table5_micro.yaml"
+    conf = CONF / "prompts_micro.yaml"
     assert main(["plan", str(conf), "--storage", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert "o2n-no-text: encoder micro / embedded (embedded)" in printed
-    assert "dreambooth: base micro (embedded)" in printed
+    assert "o2n-10: encoder micro / embedded (embedded)" in printed
+    assert "three: base micro (embedded)" in printed
     assert "not the paper's" in printed
 
 
