@@ -237,7 +237,7 @@ class Regad(Method):
     def _batches(
         self, auxiliary: Auxiliary, rng: np.random.Generator
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """One epoch: pictures (b, 3, s, s) of a category, and others of it (b, shots, 3, s, s)."""
+        """One epoch: uint8 pictures (b, 3, s, s) of a category, and others (b, shots, 3, s, s)."""
         shots = auxiliary.shots or 1
         batches: list[tuple[AuxiliaryCategory, np.ndarray]] = []
         for category in auxiliary.categories:
@@ -255,14 +255,18 @@ class Regad(Method):
             # Any of the n - 1 others, perhaps twice; those after the picture itself move up by one.
             others = rng.integers(n - 1, size=(len(chosen), shots))
             others += others >= chosen[:, None]
-            supports = self._pictures([category.train[i] for i in others.flatten()])
+            supports = self._stretched([category.train[i] for i in others.flatten()])
             yield (
-                self._pictures([category.train[i] for i in chosen]),
+                self._stretched([category.train[i] for i in chosen]),
                 supports.unflatten(0, (len(chosen), shots)),
             )
 
     def _pictures(self, images: Sequence[Image]) -> torch.Tensor:
         """Pictures (N, 3, size, size) in 0..1."""
+        return self._stretched(images).float().div_(255)
+
+    def _stretched(self, images: Sequence[Image]) -> torch.Tensor:
+        """Pictures (N, 3, size, size), uint8."""
         from methods._encoders.cnn import stretch
 
         def compute(batch: Sequence[Image]) -> list[np.ndarray]:
@@ -270,7 +274,7 @@ class Regad(Method):
 
         space = f"stretched/lanczos/{self.size}"
         pixels = np.stack(self.features.get_or_compute(space, images, compute))
-        return torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2).float().div_(255)
+        return torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)
 
     def _levels(self, pictures: torch.Tensor) -> list[torch.Tensor]:
         """Registered features of each stage, (N, h, w, c)."""

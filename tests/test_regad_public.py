@@ -13,6 +13,7 @@ from torch import nn
 
 from harness.execution.cache import FeatureMemory
 from harness.interface import Auxiliary, Image, Queries, Support
+from methods._learned import sparing
 from methods._learned.regad import Head, Registered, read_checkpoint
 from methods._learned.sparing import in_blocks
 from methods.regad import Regad
@@ -199,10 +200,16 @@ def test_blocks_have_the_statistics_and_gradients_of_the_whole() -> None:
         torch.testing.assert_close(blocked, whole, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("model", ["resnet18", "test_resnet"])  # the latter with a deep stem
-def test_sparing_memory_changes_only_rounding(model: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "large"),
+    [("resnet18", 0), ("resnet18", 1 << 40), ("test_resnet", 0)],  # the last has a deep stem
+)
+def test_sparing_memory_changes_only_rounding(
+    model: str, large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sparing, "_LARGE", large)  # blocks go by pictures from this size on
     results = []
-    for sparing in (False, True):
+    for careful in (False, True):
         torch.manual_seed(5)
         network = Registered(model, "random:7", SIDE, normalise=False).train().double()
         for straighten in network.straighten:
@@ -214,7 +221,8 @@ def test_sparing_memory_changes_only_rounding(model: str) -> None:
             return t
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-            out = network(pictures(9).double(), sparing)
+            whole = pictures(9).mul(255).byte()
+            out = network(whole if careful else whole.double().div(255), careful)
         out.square().mean().backward()
         buffers = {n: b.clone() for n, b in network.named_buffers()}
         gradients = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}

@@ -6,7 +6,7 @@ the checkpoints that ``read_checkpoint`` takes (Huang et al., ECCV 2022, section
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from methods._learned.sparing import block_recomputed, in_blocks, recomputed
 
 _HEAD = 256  # channels of the head's hidden layers
 VERSIONS = 22  # that ``augmented`` makes of a picture
+_Prepare = Callable[[torch.Tensor], torch.Tensor]
 _WILD = 100.0  # a scale at which neighbouring cells read whole maps apart
 #: the authors' names of what ``Registered`` holds, by how they begin
 _AUTHORS = {
@@ -118,11 +119,23 @@ class Stem(nn.Module):
         """Maps of pictures (N, 3, s, s)."""
         return self.after(self.norm(self.conv(x)))
 
-    def sparing(self, x: torch.Tensor) -> torch.Tensor:
-        """The same in training, at less memory."""
+    def sparing(self, x: torch.Tensor, prepare: _Prepare) -> torch.Tensor:
+        """The same of ``prepare(x)`` in training, at less memory."""
         if not isinstance(self.conv, nn.Conv2d):  # deep stems have normalisation inside
-            return recomputed(self, x)
-        return in_blocks(self.conv, self.norm, self.after, x)
+            return recomputed(self, prepare(x))
+        return in_blocks(_Prepared(prepare, self.conv), self.norm, self.after, x)
+
+
+class _Prepared(nn.Module):
+    """A convolution of prepared pictures."""
+
+    def __init__(self, prepare: _Prepare, conv: nn.Module) -> None:
+        super().__init__()
+        self.prepare, self.conv = prepare, conv
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps: torch.Tensor = self.conv(self.prepare(x))
+        return maps
 
 
 class Registered(nn.Module):
@@ -163,18 +176,21 @@ class Registered(nn.Module):
         Parameters
         ----------
         x : tensor of shape (N, 3, s, s)
-            Pictures in 0..1.
+            Pictures in 0..1, or uint8.
         sparing : bool
             Keep only what goes in and out of each block, and compute the rest anew on the way back:
             a third more time, two thirds of the memory. In training only.
         """
-        x = (x - self.mean) / self.std
+        if not sparing:
+            x = self._prepared(x)
         for stage, straighten in zip(self.stages, self.straighten, strict=True):
             for block in _blocks(stage):
                 if not sparing:
                     x = block(x)
+                elif isinstance(block, Stem):  # the first of all
+                    x = block.sparing(x, self._prepared)
                 else:
-                    x = block.sparing(x) if isinstance(block, Stem) else block_recomputed(block, x)
+                    x = block_recomputed(block, x)
             x, _ = straighten.sparing(x) if sparing else straighten(x)
         return x
 
@@ -184,7 +200,7 @@ class Registered(nn.Module):
         A stage's map was turned by its own transformer and all before it: its own turn is undone
         first, each by an interpolation of its own.
         """
-        x = (x - self.mean) / self.std
+        x = self._prepared(x)
         levels, inverses = [], []
         for stage, straighten in zip(self.stages, self.straighten, strict=True):
             x, matrix = straighten(stage(x))
@@ -194,6 +210,12 @@ class Registered(nn.Module):
                 back = warped(back, inverse)
             levels.append(back.permute(0, 2, 3, 1))
         return levels
+
+    def _prepared(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Pictures in 0..1, or uint8, as the network takes them."""
+        if pictures.dtype == torch.uint8:
+            pictures = pictures.to(self.mean).div_(255)
+        return (pictures - self.mean) / self.std
 
     def arrays(self) -> Arrays:
         """All weights and statistics."""
