@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shlex
 import sys
 from collections.abc import Mapping
 from typing import Any
 
-from harness.errors import one_line, printable
+from harness.errors import amount, one_line, printable
 from harness.execution.reuse import Sharing
 from harness.keys import Cell
 from harness.options import Options, reproduce
@@ -67,7 +69,7 @@ def publish(
         print(f"not everything was logged: {tracker.problem}", file=sys.stderr)
     if not options.quiet:
         ui = closing.ui(options.storage, tracker.uri, options.mlflow)
-        page = f"{store.path(sweep.name)}/{REPORT}"
+        page = f"{store.path(sweep.name)}/{REPORT}" if whole else ""
         print("\n" + "\n".join(closing.lines(page, ui, writer.tasks.records.values())), flush=True)
     return whole
 
@@ -83,17 +85,24 @@ def verdict(options: Options, graph: Plan, writer: ResultsWriter, whole: bool) -
     if failed:
         most = 10 if whole else len(failed)
         named = list(failed.items())[:most]
-        few = "\n".join(
-            printable(
-                f"  {cell}: {failure['error']}\n    look into it: {reproduce(options, cell)}", "\n"
-            )
-            for cell, failure in named
-        )
+        few = "\n".join(printable(_failed(options, *item), "\n") for item in named)
         more = f"\n  and {len(failed) - most} more, see failures.csv" if len(failed) > most else ""
-        hint = "; --retry-failed tries them again"
-        noun = "cell" if len(failed) == 1 else "cells"
-        print(f"{len(failed)} {noun} failed{hint}:\n{few}{more}", file=sys.stderr)
+        room = "make room first: " if any(map(_no_room, failed.values())) else ""
+        hint = f"; {room}--retry-failed tries them again"
+        print(f"{amount(len(failed), 'cell')} failed{hint}:\n{few}{more}", file=sys.stderr)
     return 2 if bad else 1 if failed or not whole else 0
+
+
+def _failed(options: Options, cell: Cell, failure: Mapping[str, Any]) -> str:
+    """What to print of a cell that failed; how to look into it where the disk was not full."""
+    line = f"  {cell}: {failure['error']}"
+    if _no_room(failure):
+        return line
+    return f"{line}\n    look into it: {reproduce(options, cell)}"
+
+
+def _no_room(failure: Mapping[str, Any]) -> bool:
+    return any(os.strerror(code) in failure["error"] for code in (errno.ENOSPC, errno.EDQUOT))
 
 
 def doubtful(options: Options, saw: Audit | None) -> int:

@@ -144,6 +144,8 @@ def test_a_full_disk_costs_cells_that_are_named_and_room_brings_them_back(
     for category, seed in cells - written_cells:
         assert f"Bulky on Squares/{category}, 2 shots, seed {seed}" in little
     assert cells - written_cells, "the disk was not full"
+    assert "make room first: --retry-failed tries them again" in little
+    assert "look into it" not in little
     calm = published(tmp_path / "calm" / "toy")
     assert published(out / "enough") == calm
 

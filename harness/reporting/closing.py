@@ -18,14 +18,15 @@ def lines(report: str, ui: str, records: Iterable[Mapping[str, Any]]) -> list[st
 
     Parameters
     ----------
-    report : path or URI of the page
+    report : path or URI of the page, "" where it could not be written
     ui : command or address that shows the runs in MLflow
     records : of tasks, with ``peak_mb`` of the worker that did one
     """
     peaks = [float(record["peak_mb"]) for record in records if record.get("peak_mb")]
     worker = f", {max(peaks) / 1000:.1f} GB of a worker" if peaks else ""
     memory = f"peak memory: {peak_mb() / 1000:.1f} GB of this process{worker}"
-    return [memory, f"report: {report}", f"compare runs: {ui}"]
+    page = [f"report: {report}"] if report else []
+    return [memory, *page, f"compare runs: {ui}"]
 
 
 def ui(storage: str, tracking: str, chosen: str | None) -> str:
