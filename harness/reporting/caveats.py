@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from harness.reporting import tables
 from harness.reporting.tables import Table
-from harness.results import aggregate
+from harness.results import aggregate, copies
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +21,8 @@ def under(table: Table, sweep: SweepFolder) -> list[str]:
     """Caveats of what a table speaks of: of the methods and datasets named in it."""
     words = {cell for row in table.rows for cell in row[: table.names]} | set(table.columns)
     noted = [n for n in sweep.notes if _named(n["method"], words, table.title)]
-    return _few([f"{note['method']}: {note['note']}" for note in noted])
+    noted_lines = _few([f"{note['method']}: {note['note']}" for note in noted])
+    return noted_lines + copied(sweep, words)
 
 
 def _named(subject: str, words: set[str], title: str) -> bool:
@@ -31,7 +33,29 @@ def _named(subject: str, words: set[str], title: str) -> bool:
 def every(sweep: SweepFolder) -> list[str]:
     """All caveats of a sweep, and what an audit of it saw."""
     audit = sweep.audit.lines() if sweep.audit else []
-    return audit + _few([f"{note['method']}: {note['note']}" for note in sweep.notes])
+    lines = _few([f"{note['method']}: {note['note']}" for note in sweep.notes])
+    return audit + lines + copied(sweep) + copies.sources(sweep.summary, sweep.config)
+
+
+def copied(sweep: SweepFolder, words: Collection[str] | None = None) -> list[str]:
+    """Why a spread is left out: the runs of these methods are copies of one another."""
+    groups: dict[tuple[str, str, int], list[int]] = {}
+    for (method, dataset, shots), seeds in sweep.copies.items():
+        if words is None or method in words:
+            groups.setdefault((method, dataset, seeds), []).append(shots)
+    return [
+        f"{method} on {dataset}, {_shots(shots)}: its scores are the same in all {seeds} seeds, as "
+        f"nothing it reads depends on the seed; these are copies of one run, so there is no spread "
+        f"({tables.NOTHING})"
+        for (method, dataset, seeds), shots in groups.items()
+    ]
+
+
+def _shots(counts: Iterable[int]) -> str:
+    ordered = sorted(counts)
+    return f"{', '.join(map(str, ordered[:-1]))} and " * (len(ordered) > 1) + aggregate.shots_title(
+        ordered[-1]
+    )
 
 
 def _few(lines: list[str]) -> list[str]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from harness.reporting import caveats, certainty, plots, queries, spending, tables
 from harness.reporting.plots import Line
-from harness.results import aggregate, published
+from harness.results import aggregate, copies, published
 from harness.results.metrics import FAMILIES, family
 
 if TYPE_CHECKING:
@@ -59,16 +59,17 @@ def page(sweep: SweepFolder, comparison: pd.DataFrame | None) -> str:
         ranks=certainty.ranked(sweep),
         diagram=certainty.diagram(sweep.ranks) if sweep.ranks else None,
         uncertain=certainty.remarks(sweep),
-        comparison=None if comparison is None else tables.against(comparison),
+        comparison=None if comparison is None else tables.against(comparison, sweep.copies),
         caveat=published.CAVEAT,
         withheld=[] if comparison is None else published.withheld(comparison),
         trivial=caveats.trivial(sweep),
+        spreads=[*caveats.copied(sweep), *copies.sources(sweep.summary, sweep.config)],
         sources=sorted(set([] if comparison is None else comparison["source"])),
         curves=_curves(sweep, drawn),
         histograms=_histograms(sweep, drawn),
         pictures=pictures,
         left_out=left_out,
-        categories=tables.categories(sweep.results, "image_auroc", sweep.methods),
+        categories=tables.categories(sweep.results, "image_auroc", sweep.methods, sweep.copies),
         failures=sweep.failed.to_dict("records"),
         data=tables.data(sweep.results),
         costs=spending.table(sweep),
@@ -83,7 +84,7 @@ def _headlines(sweep: SweepFolder) -> list[tables.Table]:
     near = certainty.near(sweep)
     reported = [(name, tables.reported(sweep.summary, family(name))) for name in FAMILIES]
     return [
-        tables.headline(sweep.summary, metrics, sweep.methods, title, near)
+        tables.headline(sweep.summary, metrics, sweep.methods, title, near, sweep.copies)
         for title, metrics in reported
         if metrics
     ]
@@ -106,7 +107,14 @@ def _trends(sweep: SweepFolder) -> list[dict[str, str]]:
                         colour,
                         np.array([shots.index(int(count)) for count in rows["shots"]], float),
                         rows["image_auroc_mean"].to_numpy(float),
-                        rows["image_auroc_std"].to_numpy(float),
+                        np.where(
+                            [
+                                (method, dataset, int(count)) in sweep.copies
+                                for count in rows["shots"]
+                            ],
+                            np.nan,
+                            rows["image_auroc_std"].to_numpy(float),
+                        ),
                     )
                 )
         chart = plots.trend(lines, [str(count) for count in shots], "AUROC %")

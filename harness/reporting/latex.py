@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 HEAD = "% needs \\usepackage{booktabs,graphicx}"
 METRICS = (*family(IMAGES), *family(PIXELS))
 ROWS = 40  # of one table: more do not fit a page
+COPIED = r"{\scriptsize\,$\pm$\,--}"  # no spread: the runs are copies of one another
 GAPS = 6  # most lines of what is missing under a table
 _WORDS = {
     "\0": r"\textbackslash{}",
@@ -113,7 +114,10 @@ def _means(sweep: SweepFolder, metric: str, near: set[tuple[str, int, str]]) -> 
                 incomplete |= fewer
                 std = float(record[f"{metric}_std"])
                 close = (dataset, shots, method) in near
-                row.append(_mean(printed[i], std, i in best, close) + r"$^\dagger$" * fewer)
+                text = _mean(printed[i], std, i in best, close)
+                if (method, dataset, shots) in sweep.copies and not math.isnan(std):
+                    text = _mean(printed[i], math.nan, i in best, close) + COPIED
+                row.append(text + r"$^\dagger$" * fewer)
             rows.append(row)
         groups.append((aggregate.shots_title(shots), rows))
     seeds = sorted({int(r[f"{metric}_n"]) for r in records if r[f"{metric}_n"]})

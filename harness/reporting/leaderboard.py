@@ -76,7 +76,8 @@ def _rows(name: str, folder: Path) -> list[Row]:
             mean, std = float(row[f"{metric}_mean"]), float(row[f"{metric}_std"])
             if not math.isnan(mean):
                 mark = "" if row["complete"] else INCOMPLETE
-                metrics[metric] = (mean, spread(mean, std) + mark)
+                copied = (row["method"], row["dataset"], int(row["shots"])) in sweep.copies
+                metrics[metric] = (mean, spread(mean, std, copied) + mark)
         if not metrics:
             continue
         out.append(

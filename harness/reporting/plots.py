@@ -131,7 +131,9 @@ def trend(lines: Sequence[Line], ticks: Sequence[str], y_label: str) -> str:
         for i in defined:
             std = 0.0 if line.std is None or np.isnan(line.std[i]) else float(line.std[i])
             ends_at = [place(line.x[i] + aside, line.y[i] + sign * std) for sign in (-1, 1)]
-            caption = f"{line.name}: {100 * line.y[i]:.1f} ± {100 * std:.1f}"
+            caption = f"{line.name}: {100 * line.y[i]:.1f}"
+            if line.std is not None and not np.isnan(line.std[i]):
+                caption += f" ± {100 * std:.1f}"
             at = _xy(place(line.x[i] + aside, line.y[i]))
             parts.append(f'<path class="bar {style}" d="M{"L".join(ends_at)}"/>')
             parts.append(mark(line.colour, *at, title=caption))

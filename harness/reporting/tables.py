@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.results import aggregate, published
+from harness.results.copies import Group
 from harness.results.metrics import RECORDS
 
 if TYPE_CHECKING:
@@ -47,9 +48,14 @@ def percent(value: float, digits: int = 1) -> str:
     return NOTHING if math.isnan(value) else f"{100 * value:.{digits}f}"
 
 
-def spread(mean: float, std: float) -> str:
-    """Mean and standard deviation in percent: "93.1 ± 1.9"; the mean alone without a deviation."""
-    return percent(mean) if math.isnan(std) else f"{percent(mean)} ± {percent(std)}"
+def spread(mean: float, std: float, copied: bool = False) -> str:
+    """Mean and standard deviation in percent: "93.1 ± 1.9"; the mean alone without a deviation.
+
+    Of runs that are copies of one another it is "93.1 ± –".
+    """
+    if math.isnan(mean) or math.isnan(std):
+        return percent(mean)
+    return f"{percent(mean)} ± {NOTHING if copied else percent(std)}"
 
 
 def points(value: float) -> str:
@@ -68,6 +74,7 @@ def headline(
     methods: Sequence[str],
     title: str,
     near: Mapping[str, set[tuple[str, int, str]]] | None = None,
+    copied: Collection[Group] = (),
 ) -> Table:
     """Datasets and methods down, metrics and shots across.
 
@@ -78,6 +85,7 @@ def headline(
     methods : every method, in the order to show them in
     title : str
     near : metric -> (dataset, shots, method) of those not told from the best
+    copied : (method, dataset, shots) whose runs are copies of one another
 
     Returns
     -------
@@ -103,7 +111,12 @@ def headline(
         rows += [
             [dataset if method == ran[0] else "", method]
             + [
-                _mean(by_key.get((dataset, method, count)), metric, seeds[metric])
+                _mean(
+                    by_key.get((dataset, method, count)),
+                    metric,
+                    seeds[metric],
+                    (method, dataset, count) in copied,
+                )
                 for metric, count in fields
             ]
             for method in ran
@@ -121,17 +134,24 @@ def headline(
     return Table(title, columns, rows, names=2, groups=groups, best=best, near=level)
 
 
-def categories(results: pd.DataFrame, metric: str, methods: Sequence[str]) -> list[Table]:
+def categories(
+    results: pd.DataFrame,
+    metric: str,
+    methods: Sequence[str],
+    copied: Collection[Group] = (),
+) -> list[Table]:
     """For each dataset and number of shots: categories down, methods across, over the seeds."""
     tables = []
     for (dataset, count), group in results.groupby(["dataset", "shots"]):
         ran = [method for method in methods if method in set(group["method"])]
+        same = {m for m, d, k in copied if (d, k) == (dataset, count)}
         cells = group.groupby(["category", "method"])[metric].agg(["mean", "std"])
         values = {key: (row["mean"], row["std"]) for key, row in cells.to_dict("index").items()}
         rows, best = [], set()
         for i, category in enumerate(sorted(set(group["category"]))):
             pairs = [values.get((category, method), (math.nan, math.nan)) for method in ran]
-            rows.append([category, *(spread(*pair) for pair in pairs)])
+            shown = [spread(*pair, m in same) for m, pair in zip(ran, pairs, strict=True)]
+            rows.append([category, *shown])
             best |= {(i, j + 1) for j in best_places([percent(pair[0]) for pair in pairs], metric)}
         title = f"{dataset}, {aggregate.shots_title(int(str(count)))}"
         tables.append(Table(title, ["category", *ran], rows, best=best))
@@ -147,7 +167,7 @@ def leader(summary: pd.DataFrame, uses: dict[str, str]) -> str | None:
     return str(ours[0] if ours else means.idxmax())
 
 
-def against(comparison: pd.DataFrame) -> Table:
+def against(comparison: pd.DataFrame, copied: Collection[Group] = ()) -> Table:
     """Our means beside printed ones; the frame of ``harness.results.published.compare``."""
     rows: dict[tuple[Any, ...], list[str]] = {}
     metrics = [name for name in TITLES if name in set(comparison["metric"])]
@@ -159,7 +179,11 @@ def against(comparison: pd.DataFrame) -> Table:
         cells = rows.setdefault(key, blank + [NOTHING] * 3 * len(metrics))
         start = 4 + 3 * metrics.index(row["metric"])
         cells[start : start + 3] = (
-            spread(row["ours"], row["ours_std"]),
+            spread(
+                row["ours"],
+                row["ours_std"],
+                (row["method"], row["dataset"], row["shots"]) in copied,
+            ),
             spread(row["published"], row["published_std"]),
             published.WITHHELD if row["withheld"] else points(row["difference"]),
         )
@@ -208,11 +232,11 @@ def figure(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
 
-def _mean(row: Any, metric: str, most: int) -> str:
+def _mean(row: Any, metric: str, most: int, copied: bool) -> str:
     """Cell of the headline table; marked where it is over fewer seeds than others have."""
     if not row:
         return NOTHING
-    text = spread(float(row[f"{metric}_mean"]), float(row[f"{metric}_std"]))
+    text = spread(float(row[f"{metric}_mean"]), float(row[f"{metric}_std"]), copied)
     if not row[f"{metric}_n"] and metric.startswith(
         "pixel_"
     ):  # a method without maps lacks nothing

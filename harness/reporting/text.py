@@ -192,12 +192,12 @@ def sections(sweep: SweepFolder, comparison: pd.DataFrame | None, width: int) ->
     summary, chosen, near = sweep.summary, [], certainty.near(sweep)
     for name, title in ((IMAGES, "Images"), (PIXELS, "Pixels")):
         metrics = tables.reported(summary, family(name))
-        whole = tables.headline(summary, metrics, sweep.methods, title, near)
+        whole = tables.headline(summary, metrics, sweep.methods, title, near, sweep.copies)
         if metrics and max(map(len, text_lines(whole))) <= width:
             chosen.append(whole)
         else:
             for metric in metrics:
-                one = tables.headline(summary, [metric], sweep.methods, title, near)
+                one = tables.headline(summary, [metric], sweep.methods, title, near, sweep.copies)
                 named = f"{title}: {tables.TITLES[metric]} %"
                 chosen.append(replace(one, title=named, groups=[]))
     leader = tables.leader(summary, sweep.uses)
@@ -206,7 +206,7 @@ def sections(sweep: SweepFolder, comparison: pd.DataFrame | None, width: int) ->
     ranked = certainty.ranked(sweep)
     chosen += [ranked] if ranked else []
     if comparison is not None and len(comparison):
-        chosen.append(tables.against(comparison))
+        chosen.append(tables.against(comparison, sweep.copies))
     return [table for table in [*chosen, tables.data(sweep.results)] if table.rows]
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.results import aggregate, integrity, intervals, repetition, seal, significance
+from harness.results import aggregate, copies, integrity, intervals, repetition, seal, significance
 from harness.results.accounting import WORK_S
 from harness.results.metrics import RECORDS
 
@@ -79,6 +79,11 @@ class SweepFolder:
             if set(aggregate.SUMMARY_COLUMNS) <= set(summary.columns):
                 return summary  # else it is from before some metric
         return aggregate.summary_frame(self.results, self.expected)
+
+    @cached_property
+    def copies(self) -> dict[copies.Group, int]:
+        """(method, dataset, shots) whose seeds all gave the same scores: how many seeds."""
+        return copies.copies(self.timings)
 
     @cached_property
     def runs(self) -> dict[str, intervals.Runs]:
