@@ -35,7 +35,8 @@ SLOW = {
 #: second and more for a test. ``make quick`` leaves them and the slow ones out.
 HEAVY = {
     "adp", "adp_micro", "augment", "bench_record", "caveats", "cli", "clip", "clip_micro",
-    "cnn", "config_fuzz", "confs", "continuation", "contract", "coop", "datasets_docs", "demo",
+    "cnn", "config_fuzz", "conformance", "confs", "continuation", "contract", "coop", "copies",
+    "datasets_docs", "demo",
     "diffusion", "dreambooth", "dreambooth_customize", "environment", "failures", "inctrl",
     "isolation", "keeping", "leaks", "maps", "memory", "metric_records", "micro_refine", "o2n",
     "o2n_ablation", "o2n_full_size",
