@@ -49,6 +49,34 @@ old = frame.drop(columns="image_alarms")
 (folder / "results.csv").write_text(csv_text(old))
 text = report.render(folder, "text")
 assert "AUROC %" in text and "alarms %" not in text, "a folder of before has no such column"
+
+from harness.reporting import compare as shown, mlflow_runs, tables
+from harness.reporting.lineage import curves
+from harness.results import comparison, published
+worse = frame.assign(image_alarms=frame["image_alarms"] + 0.25)
+for name, rows in (("before", frame), ("after", worse)):
+    (folder / name).mkdir()
+    (folder / name / "results.csv").write_text(csv_text(rows))
+folders = [folder / "before", folder / "after"]
+(held,) = comparison.compare(folders, fail_below=1)
+assert {c.metric for c in held.fallen} == {"image_alarms"}, held.fallen
+assert "alarms %, differences in points" in shown.render([held], "text")
+assert any("alarms 0.0 to 25.0" in line for line in shown.worse(held)), shown.worse(held)
+(held,) = comparison.compare(folders[::-1], fail_below=1)
+assert not held.fallen, "fewer alarms are no loss"
+
+(folder / "papers").mkdir()
+(folder / "papers/one.yaml").write_text(
+    "{source: a paper, runs: 1, notes: '', results: [{method: good, dataset: d, shots: 2, "
+    "image_alarms: [5.0, null]}]}")
+beside = published.compare(summary, {}, folder / "papers")
+beside = published.withhold(beside, frame, {})
+assert "alarms" in str(tables.against(beside)), tables.against(beside)
+assert beside["difference"].tolist() == [-0.05]
+
+points = curves(summary.to_dict("records"), [])
+key = next(key for key in points if key.method == "poor")
+assert points[key][2]["image_alarms"] == 0.5, points
 print("fine")
 """
 

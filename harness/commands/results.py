@@ -26,7 +26,7 @@ def register(commands: Subparsers) -> None:
         "--fail-below",
         type=number,
         metavar="X",
-        help="exit status 1 when a mean fell by more than X points, or a cell failed",
+        help="exit status 1 when a mean got worse by more than X points, or a cell failed",
     )
     compare.set_defaults(do=_compare)
     board = commands.add_parser("leaderboard", help="one page over all sweeps in a storage")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from harness.reporting import caveats, certainty, tables
 from harness.reporting.tables import Table
 from harness.results import aggregate, published
-from harness.results.metrics import IMAGES, PIXELS, family
+from harness.results.metrics import compared
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from harness.results.reader import SweepFolder
 
 HEAD = "% needs \\usepackage{booktabs,graphicx}"
-METRICS = (*family(IMAGES), *family(PIXELS))
+METRICS = tuple(compared())
 ROWS = 40  # of one table: more do not fit a page
 COPIED = r"{\scriptsize\,$\pm$\,--}"  # no spread: the runs are copies of one another
 GAPS = 6  # most lines of what is missing under a table

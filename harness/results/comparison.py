@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from harness.results import reader
 from harness.results.aggregate import CELL, names
 from harness.results.intervals import Interval, interval, runs
+from harness.results.metrics import RECORDS, compared
 from harness.results.significance import holm
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from harness.results.reader import SweepFolder
 
-METRICS = ("image_auroc", "image_auprc", "pixel_auroc", "pixel_aupro")
+METRICS = tuple(compared())
 NOTHING = "–"  # a setting that one sweep lacks
 IDLE = (
     "name",
@@ -50,6 +51,11 @@ class Change:
     sure: Interval
     p_holm: float
     seeds: int
+
+    @property
+    def gain(self) -> float:
+        """By how much the second is better; below 0 where it is worse."""
+        return RECORDS[self.metric].gain(self.sure.mean)
 
 
 @dataclass(frozen=True)
@@ -88,8 +94,8 @@ def compare(folders: Sequence[Path], fail_below: float | None = None) -> list[Co
     Parameters
     ----------
     folders : two or more sweeps' folders
-    fail_below : most points (1 is one per cent) that a mean may have fallen by; its sign is no
-        matter. Shared groups that fell further are ``fallen``; without it, none are.
+    fail_below : most points (1 is one per cent) that a mean may be worse by; its sign is no
+        matter. Shared groups that are worse by more are ``fallen``; without it, none are.
 
     Raises
     ------
@@ -128,7 +134,7 @@ def _compare(a: SweepFolder, b: SweepFolder, fail_below: float | None) -> Compar
         _cells(cells[0] - cells[1]),
         _cells(tried & cells[0] - cells[1]),
         list(_differing(a, b)),
-        [change for change in changes if change.sure.mean < -most - 1e-12],
+        [change for change in changes if change.gain < -most - 1e-12],
     )
 
 

@@ -59,6 +59,11 @@ class Metric:
     family: str | None = None  # under which it is shown; None: in files only
     pixels: bool = False  # over pixels: needs maps and masks
     higher_is_better: bool = True
+    prevalence: bool = False  # moves with the share of anomalous among what is ranked
+
+    def gain(self, difference: float) -> float:
+        """A difference of two values as what is won by it: above 0 where the first is better."""
+        return difference if self.higher_is_better else -difference
 
 
 def image_auroc(labels: ArrayLike, scores: ArrayLike) -> float:
@@ -358,11 +363,13 @@ RECORDS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric("image_auroc", "AUROC", _auroc, _AUROC, IMAGES),
-        Metric("image_auprc", "AUPRC", _average_precision, _AUPRC, IMAGES),
-        Metric("image_f1_max", "F1-max", _f1_max, _F1_MAX, CHOSEN),
+        Metric("image_auprc", "AUPRC", _average_precision, _AUPRC, IMAGES, prevalence=True),
+        Metric("image_f1_max", "F1-max", _f1_max, _F1_MAX, CHOSEN, prevalence=True),
         Metric("pixel_auroc", "pixel AUROC", _auroc, _AUROC, PIXELS, pixels=True),
-        Metric("pixel_ap", "pixel AP", _average_precision, _AUPRC, pixels=True),
-        Metric("pixel_f1_max", "pixel F1-max", _f1_max, _F1_MAX, CHOSEN, pixels=True),
+        Metric("pixel_ap", "pixel AP", _average_precision, _AUPRC, pixels=True, prevalence=True),
+        Metric(
+            "pixel_f1_max", "pixel F1-max", _f1_max, _F1_MAX, CHOSEN, pixels=True, prevalence=True
+        ),
         Metric("pixel_aupro", "AUPRO", _aupro, _AUPRO, PIXELS, pixels=True),
     )
 }
@@ -372,3 +379,8 @@ METRICS = tuple(RECORDS)
 def family(name: str) -> list[str]:
     """Names of the metrics that are shown together under one of ``FAMILIES``."""
     return [metric.name for metric in RECORDS.values() if metric.family == name]
+
+
+def compared() -> list[str]:
+    """Names of the metrics that runs and papers are compared by: none that picks by the labels."""
+    return [*family(IMAGES), *family(PIXELS)]

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from harness import plugins
 from harness.errors import InputError
+from harness.results.metrics import RECORDS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TABLES = Path(__file__).resolve().parents[2] / "conf" / "published"
-METRICS = ("image_auroc", "image_auprc")
 #: to be said wherever the two are side by side
 CAVEAT = (
     "Theirs come from the papers' models and supports, ours from this sweep's. AUPRC moves with "
@@ -59,7 +59,7 @@ def read(folder: Path = TABLES) -> pd.DataFrame:
             for result in table["results"]:
                 key = {name: result[name] for name in ("method", "dataset", "shots")}
                 key |= {"source": table["source"], "table": path.stem}
-                for metric in METRICS:
+                for metric in RECORDS:
                     if metric in result:
                         mean, std = result[metric]
                         rows.append(
@@ -130,7 +130,8 @@ def compare(summary: pd.DataFrame, uses: dict[str, str], folder: Path = TABLES) 
 
 
 def withhold(comparison: pd.DataFrame, results: pd.DataFrame, uses: dict[str, str]) -> pd.DataFrame:
-    """The comparison without differences in AUPRC where the prevalence is not the paper's.
+    """The comparison without differences where the metric moves with the prevalence, as AUPRC
+    does, and that is not the paper's.
 
     The paper's is that of the official counts, which the dataset's plug-in knows (``counts``).
 
@@ -149,7 +150,7 @@ def withhold(comparison: pd.DataFrame, results: pd.DataFrame, uses: dict[str, st
         for dataset, group in results.groupby("dataset")
     }
     withheld = [
-        reasons.get(row["dataset"], "") if row["metric"] == "image_auprc" else ""
+        reasons.get(row["dataset"], "") if RECORDS[row["metric"]].prevalence else ""
         for row in comparison.to_dict("records")
     ]
     frame = comparison.assign(withheld=withheld)
@@ -158,10 +159,11 @@ def withhold(comparison: pd.DataFrame, results: pd.DataFrame, uses: dict[str, st
 
 
 def withheld(comparison: pd.DataFrame) -> list[str]:
-    """A line for each dataset whose AUPRC cannot be compared."""
-    rows = comparison[comparison["withheld"] != ""].drop_duplicates("dataset")
+    """A line for each dataset and metric that cannot be compared."""
+    rows = comparison[comparison["withheld"] != ""].drop_duplicates(["dataset", "metric"])
     return [
-        f"{WITHHELD} {row['dataset']}: AUPRC is not compared, {row['withheld']}"
+        f"{WITHHELD} {row['dataset']}: {RECORDS[row['metric']].title} is not compared, "
+        f"{row['withheld']}"
         for row in rows.to_dict("records")
     ]
 
