@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any, NamedTuple
 
-from harness.errors import printable
+from harness.errors import amount, printable
 
 
 class Cell(NamedTuple):
@@ -20,8 +20,9 @@ class Cell(NamedTuple):
 
     def __str__(self) -> str:
         where = f"{self.dataset}/{self.category}"
-        noun = "shot" if self.shots == 1 else "shots"
-        return printable(f"{self.method} on {where}, {self.shots} {noun}, seed {self.seed}")
+        return printable(
+            f"{self.method} on {where}, {amount(self.shots, 'shot')}, seed {self.seed}"
+        )
 
 
 def hashed(*parts: Any) -> str:

@@ -26,6 +26,7 @@ class Options:
     mlflow: str | None = None
     audit: float = 0.0  # share of the finished tasks that are repeated, 0..1
     audit_seed: int = 0
+    log_level: str | None = None  # of what the engine and plug-ins log; None: as Python has it
 
 
 def reproduce(options: Options, cell: Cell) -> str:

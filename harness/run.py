@@ -26,7 +26,7 @@ from harness.recording import Recorder
 from harness.reporting.environment import environment
 from harness.reporting.lineage import lineage
 from harness.reporting.progress import Display
-from harness.reporting.time_left import estimate
+from harness.reporting.time_left import TimeLeft, estimate
 from harness.reporting.tracking import Tracker
 from harness.results import repetition
 from harness.results.repetition import Audit
@@ -34,6 +34,7 @@ from harness.results.writer import ResultsWriter, numbers, written
 from harness.storage.lock import Lock
 from harness.storage.store import Store, relative
 from harness.sweep import GeneratorEntry, MethodEntry, Sweep
+from harness.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -107,14 +108,13 @@ def _run(options: Options, ready: Prepared, workers: Workers, facts: dict[str, A
         tracker.failed(written(cell), graph.cells[cell], writer.failures[cell])
     payloads = Payloads(sweep, ready.inputs, graph)
     todo = [graph.tasks[key] for key in graph.tasks if key in schedule.todo]
-    cost = costs.estimator(sweep, ready.inputs.plan_inputs.categories).seconds
     display = Display(
         sweep.name,
         list(graph.cells),
         {cell: writer.rows[cell] for cell in finished_before},
         len(todo),
         workers.count,
-        estimate(todo, payloads.names, workers.count, writer.earlier() if todo else (), cost),
+        _time_left(options, ready, todo, payloads, workers.count, writer),
         options.quiet,
     )
     keeping = Keeping(store, graph.tasks, schedule.todo, sweep.keep_models)
@@ -148,6 +148,27 @@ def _run(options: Options, ready: Prepared, workers: Workers, facts: dict[str, A
     return status or doubtful(options, saw)
 
 
+def _time_left(
+    options: Options,
+    ready: Prepared,
+    todo: list[Task],
+    payloads: Payloads,
+    workers: int,
+    writer: ResultsWriter,
+) -> TimeLeft:
+    """By earlier runs and the table of costs; neither is read where nothing is to do."""
+    if not todo:
+        return TimeLeft([], workers)
+
+    def tell(text: str) -> None:
+        if not options.quiet:
+            print(f"! {text}", file=sys.stderr)
+
+    categories = ready.inputs.plan_inputs.categories
+    cost = costs.forgiving(ready.sweep, categories, todo, tell, costs.TABLE).seconds
+    return estimate(todo, payloads.names, workers, writer.earlier(), cost)
+
+
 def _settings(options: Options, sweep: Sweep, commit: str) -> Settings:
     used: list[tuple[str, MethodEntry | GeneratorEntry]] = [("method", m) for m in sweep.methods]
     used += [("generator", g) for g in sweep.generators.values()]
@@ -165,4 +186,5 @@ def _settings(options: Options, sweep: Sweep, commit: str) -> Settings:
         preload=preload.needed(built),
         commit=commit,
         memory=sweep.memory,
+        log_level=options.log_level,
     )

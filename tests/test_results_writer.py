@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import pytest
 from harness import config
 from harness.errors import InputError
 from harness.keys import Cell
+from harness.results.accounting import TaskBook
 from harness.results.publishing import publish
-from harness.results.writer import ResultsWriter
+from harness.results.writer import NEWEST, ResultsWriter
 from harness.storage.store import Store
 from tests.sweeps import sweep, written
 
@@ -58,6 +60,24 @@ def test_what_was_written_is_read_back(opened: Any, tmp_path: Path) -> None:
     before = (tmp_path / "runs/toy/results.csv").read_bytes()
     again.flush(final=True)
     assert (tmp_path / "runs/toy/results.csv").read_bytes() == before
+
+
+def test_of_other_sweeps_only_the_newest_say_what_tasks_take(opened: Any, tmp_path: Path) -> None:
+    """A storage may hold hundreds of tables, far away: those of the last sweeps are enough."""
+    writer = opened()
+    filled(writer)
+    book = TaskBook(None, "other")
+    for age in range(NEWEST + 3):
+        name = f"sweep{age:02d}"
+        names = {"key": f"{age}", "kind": "predict", "affinity": "a", "worker": "w"}
+        book.records = {}
+        book.add(names, "done", {"task_s": 1.0}, {}, 0.0, 1)
+        writer.store.write_text(f"{name}/tasks.csv", book.text())
+        os.utime(tmp_path / "runs" / name / "tasks.csv", (1e9 - age, 1e9 - age))
+    own = {"key": "own", "kind": "predict", "affinity": "a", "worker": "w"}
+    writer.tasks.add(own, "done", {"task_s": 1.0}, {}, 0.0, 1)
+    newest = [str(age) for age in reversed(range(NEWEST))]
+    assert [record["key"] for record in writer.earlier()] == [*newest, "own"]
 
 
 def test_rows_of_another_key_are_out_of_date(opened: Any) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness import logs
 from harness.commands.arguments import Subparsers, positive, share, whole
 from harness.errors import amount
 
@@ -65,6 +66,9 @@ def register(commands: Subparsers) -> None:
     run.add_argument(
         "--audit-seed", type=whole, default=0, metavar="N", help="another one draws other tasks"
     )
+    run.add_argument(
+        "--log-level", choices=logs.LEVELS, help="show what plug-ins log from this level up"
+    )
     run.add_argument("--quiet", action="store_true", help="print errors only")
     run.set_defaults(do=_run)
     plan.add_argument("--why", action="store_true", help="what made tasks new")
@@ -77,6 +81,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
     if not arguments.quiet:
         waiting.tell()
+    if arguments.log_level is not None:
+        logs.show(arguments.log_level)
     return run(_options(arguments))
 
 

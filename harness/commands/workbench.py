@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import cProfile
-import logging
 import pdb
 import pstats
 import shutil
@@ -14,6 +13,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness import logs
 from harness.commands.arguments import Subparsers
 from harness.commands.sweep import add_selection
 from harness.errors import InputError, Problem
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from harness.options import Options
     from harness.run import Prepared
 
-LEVELS = ("debug", "info", "warning", "error")
 SHOWN = 30  # functions of a profile
 
 
@@ -34,7 +33,7 @@ def register(commands: Subparsers) -> None:
     how.add_argument("--pdb", action="store_true", help="open the debugger where it fails")
     how.add_argument("--profile", action="store_true", help="say which functions took the time")
     cell.add_argument("--keep", action="store_true", help="keep what it wrote, and say where it is")
-    cell.add_argument("--log-level", choices=LEVELS, default="info")
+    cell.add_argument("--log-level", choices=logs.LEVELS, default="info")
     cell.set_defaults(do=_cell)
 
 
@@ -42,7 +41,7 @@ def _cell(arguments: argparse.Namespace) -> int:
     from harness.options import Options
     from harness.run import prepare
 
-    logging.basicConfig(level=arguments.log_level.upper(), format="%(name)s: %(message)s")
+    logs.show(arguments.log_level)
     options = Options(
         conf=arguments.conf,
         storage=arguments.storage,

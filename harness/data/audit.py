@@ -16,6 +16,7 @@ from harness.data import doubts, masks, shortcuts, thumbnails
 from harness.data.contents import Stamps, naming
 from harness.data.duplicates import Rows, Seen, look, units
 from harness.data.images import decode_mask
+from harness.errors import amount
 from harness.interface import Dataset, Sample
 
 _NAMES = ("train normals", "test normals", "anomalies")  # as in Dataset.counts
@@ -236,7 +237,8 @@ def render(report: Audit) -> str:
         lines.append(f"! categories that were never published: {', '.join(report.extra)}")
     total = [sum(each.counts[i] for each in report.categories) for i in range(3)]
     lines.append(
-        f"{len(report.categories)} {'category' if len(report.categories) == 1 else 'categories'}, "
+        amount(len(report.categories), "category", "categories")
+        + ", "
         + ", ".join(f"{count:,} {name}" for count, name in zip(total, _NAMES, strict=True))
     )
     return "\n".join([*lines, f"fingerprint {report.fingerprint}"])

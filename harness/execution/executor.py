@@ -35,6 +35,7 @@ class Settings:
     relative: str = ""  # the storage as it was named, where that depends on the working folder
     preload: tuple[str, ...] = ()  # libraries a worker imports while it starts
     commit: str = ""  # of the checkout
+    log_level: str | None = None  # of what plug-ins log
     memory: float | None = None  # gigabytes of a worker's caches; None: a share of the machine's
 
     def environment(self) -> dict[str, str]:
@@ -51,6 +52,7 @@ class Settings:
             "memory_gb": self.memory,
             "beside": self.workers,
             "threads": self.threads,
+            "log_level": self.log_level,
         }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 
+from harness import logs
 from harness.errors import traced
 from harness.execution import allowance
 from harness.execution.outcome import Outcome
@@ -31,6 +32,7 @@ class Worker:
     memory_gb : gigabytes that all caches hold together at most; None: a share of the machine's,
         by how many workers are ``beside`` each other, or fit there with ``threads`` cores each
     commit : of the checkout, for the record of who made what
+    log_level : of what plug-ins log that is shown; None: as Python has it, warnings
     """
 
     def __init__(
@@ -42,7 +44,10 @@ class Worker:
         beside: int | None = None,
         threads: int = 1,
         commit: str = "",
+        log_level: str | None = None,
     ) -> None:
+        if log_level is not None:
+            logs.show(log_level)
         memory_mb = allowance.caches_mb(memory_gb, beside, threads)
         self.shop = Workshop(storage, data_root, gpus, memory_mb, commit)
         self.meter = Meter()

@@ -5,7 +5,7 @@ Estimates say what to expect; neither a result nor the order of tasks depends on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -205,6 +205,34 @@ class Estimator:
 def estimator(sweep: Sweep, categories: Sequence[Category], path: Path = TABLE) -> Estimator:
     """Estimates of a sweep's tasks by a table of costs; raises what reading that does."""
     return Estimator(read(path), sweep, categories, parameters(sweep))
+
+
+def forgiving(
+    sweep: Sweep,
+    categories: Sequence[Category],
+    todo: Iterable[Task],
+    tell: Callable[[str], None],
+    path: Path = TABLE,
+) -> Estimator:
+    """Estimates as ``estimator`` has them, by default costs where the table has a mistake.
+
+    Parameters
+    ----------
+    sweep, categories, path : as ``estimator`` takes them
+    todo : the tasks that will be asked for: mistakes are looked for in what these need
+    tell : takes a line that says what is wrong
+    """
+    try:
+        costs = estimator(sweep, categories, path)
+        for task in {(task.plugin, task.kind): task for task in todo}.values():
+            costs.seconds(task)
+    except InputError as error:
+        first, *more = error.problems
+        others = f" and {len(more)} more" if more else ""
+        tell(f"{first}{others}; the time left is estimated by default costs")
+        table = Table(hardware="nothing known", default=Default())
+        return Estimator(table, sweep, categories, parameters(sweep))
+    return costs
 
 
 Formula = Callable[[Mapping[str, float]], float]

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from harness.errors import amount
 from harness.keys import hashed
 from harness.planning.graph import VERSION, Category, Plan, PlanInputs
 from harness.sweep import Sweep
@@ -203,7 +204,7 @@ def _generator(name: str, reader: str) -> str:
 
 
 def _shots(count: int) -> str:
-    return f"{count} shot" + ("" if count == 1 else "s")
+    return amount(count, "shot")
 
 
 def _difference(group: str, part: str, before: str | None, now: str | None) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.errors import amount
 from harness.results.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ _WORDS |= {"task", "error", "traceback", "query", "defect", "metric"}
 
 def shots_title(count: int) -> str:
     """Heading of a number of shots."""
-    return f"{count} shot" + ("" if count == 1 else "s")
+    return amount(count, "shot")
 
 
 def results_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.errors import amount
 from harness.results import aggregate, copies, integrity, intervals, repetition, seal, significance
 from harness.results.accounting import WORK_S
 from harness.results.metrics import RECORDS
@@ -136,7 +137,7 @@ class SweepFolder:
             "dataset": self.results["dataset"].nunique(),
             "seed": self.results["seed"].nunique(),
         }
-        words = [f"{n} {word}{'' if n == 1 else 's'}" for word, n in sizes.items()]
+        words = [amount(n, word) for word, n in sizes.items()]
         words[0] += f" finished, {len(self.failed)} failed" if len(self.failed) else " finished"
         return ", ".join(words)
 

@@ -34,6 +34,7 @@ from harness.tasks.kinds import Evaluate
 if TYPE_CHECKING:
     import pandas as pd
 
+NEWEST = 8  # sweeps of a storage whose tasks say what others take: it may hold hundreds
 TIMINGS = [*CELL, "key", "fit_s", *WORK_S, "encode_s", "decode_s", f"{Evaluate.kind}_s", "queries"]
 TIMINGS += ["images_per_s", "encoded", "decoded", "peak_mb", "gpu_mb", "cpu_s"]
 TIMINGS += [integrity.column(kind) for kind in integrity.PUBLISHED]
@@ -179,12 +180,11 @@ class ResultsWriter:
         self._write("costs.csv", costs_text(self.costs))
 
     def earlier(self) -> list[dict[str, Any]]:
-        """Records of tasks of earlier runs, this sweep's after those of others in the storage."""
+        """Records of earlier runs' tasks: of the newest other sweeps here, then of this one."""
         records: list[dict[str, Any]] = []
-        for name in self.store.folders("tasks.csv"):
-            if name != self.folder:
-                with contextlib.suppress(KeyError, TypeError, ValueError):  # damaged: not ours
-                    records += read_tasks(self.store.read_text(f"{name}/tasks.csv") or "")
+        for name in [n for n in self.store.written("tasks.csv") if n != self.folder][-NEWEST:]:
+            with contextlib.suppress(KeyError, TypeError, ValueError):  # damaged: not ours
+                records += read_tasks(self.store.read_text(f"{name}/tasks.csv") or "")
         return records + list(self.tasks.records.values())
 
     def _adopt(self, unknown: set[str]) -> None:

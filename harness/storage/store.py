@@ -146,9 +146,14 @@ class Store:
 
     def folders(self, name: str) -> list[str]:
         """Folders of the root, sorted, that hold a file of this name: such as all sweeps."""
+        return sorted(self.written(name))
+
+    def written(self, name: str) -> list[str]:
+        """The same folders by when their file was written, the newest last."""
         with self._plain_errors():
-            paths = self._fs.glob(self.path(f"*/{name}"))
-        return sorted(str(p).split("/")[-2] for p in paths)
+            files = self._fs.glob(self.path(f"*/{name}"), detail=True)
+        times = {str(path).split("/")[-2]: _modified(info) for path, info in files.items()}
+        return sorted(times, key=lambda folder: (times[folder], folder))
 
     def files(self, folder: str) -> list[str]:
         """Names of the files in a folder, sorted; not of those in folders below it."""
@@ -326,3 +331,9 @@ def _checksum(arrays: Mapping[str, np.ndarray], meta: str) -> int:
         check = zlib.crc32(f"{name} {array.dtype.str} {array.shape}".encode(), check)
         check = zlib.crc32(array.data, check)
     return check
+
+
+def _modified(info: Mapping[str, Any]) -> float:
+    """When a file was written, in seconds since 1970; 0 where its file system does not say."""
+    time = next((info[name] for name in ("mtime", "LastModified", "created") if name in info), 0.0)
+    return float(time.timestamp() if hasattr(time, "timestamp") else time)
