@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 MESSAGE = 2_000  # characters of an error's line that are shown and recorded
@@ -43,6 +43,23 @@ _TOKEN = re.compile(
     r"[^&\s'\"]+",
     re.IGNORECASE,
 )
+
+
+#: names of parameters that hold secrets; a "token" alone may be a word of a prompt
+_SECRET = re.compile(
+    r"(?:passw(?:or)?d|passphrase|secret|credentials?|(?:api|access|private|secret)_?key"
+    r"|(?:api|auth|access|hf|hub)_?token)$",
+    re.IGNORECASE,
+)
+
+
+def secretive(name: str, value: object) -> bool:
+    """Whether a value, or one in it, is a text under a name of secrets."""
+    if isinstance(value, Mapping):
+        return any(secretive(str(key), each) for key, each in value.items())
+    if isinstance(value, (list, tuple)):
+        return any(secretive(name, each) for each in value)
+    return isinstance(value, str) and value != "" and _SECRET.search(name) is not None
 
 
 def redacted(text: str) -> str:

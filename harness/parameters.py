@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic.fields import FieldInfo
 
-from harness.errors import InputError, Problem, one_line, printable, suggest
+from harness.errors import InputError, Problem, one_line, printable, secretive, suggest
 
 _CONFIG = pydantic.ConfigDict(allow_inf_nan=False)
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
@@ -66,6 +66,11 @@ class Parameter:
         ValueError
             One line: what was expected, what arrived.
         """
+        if secretive(self.name, value):
+            raise ValueError(
+                "a secret has no place in a sweep, which is written beside its results; have the "
+                "plug-in read it from a variable of the environment"
+            )
         if self.adapter is None:
             if not _finite(value):
                 raise ValueError(f"expected finite numbers. Got {shown(value)}")

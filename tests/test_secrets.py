@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.__main__ import main
 from harness.errors import InputError, Problem, redacted
 from tests.sweeps import command, rows, sweep, written
 
@@ -55,3 +56,52 @@ def test_a_run_with_secrets_in_its_uris_writes_none_of_them(tmp_path: Path) -> N
     bad = command("plan", conf, "--storage", f"ftp://bob:{SECRET}@host/x")
     assert bad.returncode == 2
     assert SECRET not in bad.stdout + bad.stderr
+
+
+HOLDER = '''
+from harness.interface import Method
+
+class Holder(Method):
+    """Asks somebody for scores."""
+
+    def __init__(self, api_key: str = "", server: dict = {}, tokens: int = 3, token: str = "sks"):
+        self.api_key, self.server, self.tokens, self.token = api_key, server, tokens, token
+
+    def fit(self, support):
+        """Learn nothing."""
+
+    def predict(self, queries):
+        """Never called."""
+'''
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"params": {"api_key": SECRET}},
+        {"params": {"server": {"host": "h", "logins": [{"Password": SECRET}]}}},
+        {"grid": {"api_key": [SECRET, "other"]}},
+    ],
+)
+def test_a_sweep_holds_no_secret(
+    method: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a sweep names is written beside its results: refused, and not printed either."""
+    path = tmp_path / "holder.py"
+    path.write_text(HOLDER)
+    conf = written(tmp_path / "c.yaml", sweep(methods=[{"use": str(path)} | method]))
+    assert main(["plan", str(conf)]) == 2
+    out, err = capsys.readouterr()
+    assert "a secret has no place in a sweep" in err
+    assert "methods[0].params." in err or "methods[0].grid." in err
+    assert SECRET not in out + err
+
+
+def test_words_that_merely_look_like_secrets_are_parameters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "holder.py"
+    path.write_text(HOLDER)
+    params = {"tokens": 4, "token": "xyz", "server": {"secret": ""}, "api_key": ""}
+    conf = written(tmp_path / "c.yaml", sweep(methods=[{"use": str(path), "params": params}]))
+    assert main(["plan", str(conf)]) == 0, capsys.readouterr().err
