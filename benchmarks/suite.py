@@ -4,8 +4,8 @@
     make bench-peer                  installs the newest anomalib into .cache/anomalib, and compares
     python -m benchmarks.suite --only sweep metrics --quick
 
-Each script runs in a process of its own, whose peak memory is a figure too. A script that fails is
-told and left out; what is stored of it stays.
+Each script runs in a process of its own, whose peak memory is a figure too. Its figures are stored
+as soon as it is done. A script that fails is told and left out; what is stored of it stays.
 """
 
 from __future__ import annotations
@@ -80,6 +80,14 @@ def child(name: str, quick: bool, into: Path) -> None:
     write(into, parsed(measure(quick)))
 
 
+def _command(peer: bool, only: str, quick: bool) -> str:
+    """What measures these figures again."""
+    options = " ".join([f"--only {only}"] * bool(only) + ["--quick"] * quick)
+    return ("make bench-peer" if peer else "make bench") + (
+        f' BENCH="{options}"' if options else ""
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -101,12 +109,11 @@ def main() -> int:
         text = f"load {before['load']}: the machine has something else to do, times will be long"
         console.print(text, style="yellow", highlight=False)
     scripts, extra = list(arguments.only), []
-    command = "make bench" if arguments.only == list(SCRIPTS) else "python -m benchmarks.suite"
     if arguments.peer:
         install(arguments.environment, console)
         scripts, extra = ["peer"], ["--environment", str(arguments.environment)]
-        command = "make bench-peer"
     groups: dict[str, Figures] = {}
+    lost: dict[str, float] = {}
     failed = []
     single = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     runs = {name: (name, extra, sys.executable) for name in scripts}
@@ -123,7 +130,9 @@ def main() -> int:
             console.print(f"{name} failed: {error}", style="red", highlight=False, markup=False)
             continue
         console.print(f"{name}: {time.perf_counter() - began:.0f} s", highlight=False)
-    lost = record.keep(groups, command, before, arguments.results)
+        every = arguments.peer or arguments.only == list(SCRIPTS)
+        command = _command(arguments.peer, "" if every else script, arguments.quick)
+        lost |= record.keep({name: groups[name]}, command, before, arguments.results)
     record.tell(groups, lost, console)
     console.print(f"\nwritten: {arguments.results / 'results.md'}", highlight=False)
     if failed:

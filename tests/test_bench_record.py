@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks import record
+from benchmarks import readme, record
 from benchmarks.figures import figure, interleaved, parsed, ratio, read, write
 from benchmarks.process import watched
 
@@ -93,3 +93,26 @@ def test_processes_are_watched() -> None:
     assert run.wall > 0.5
     with pytest.raises(RuntimeError, match="ended with status 3:\nwhy"):
         watched([sys.executable, "-c", "print('why'); raise SystemExit(3)"])
+
+
+def test_the_readme_quotes_what_is_stored(tmp_path: Path) -> None:
+    before = record.conditions()
+    figures = {"12 cells, local": figure(9.87, "s"), "12 cells, Ray": figure(15.2, "s")}
+    record.keep({"sweep": figures}, "make bench", before, tmp_path)
+    own = record.stored(tmp_path)[record.machine()["name"]]
+    text = f"above\n{readme.BEGIN}\nwhat was\n{readme.END}\nbelow\n"
+    filled = readme.filled(text, own)
+    assert "what was" not in filled
+    assert filled.startswith("above\n")
+    assert filled.endswith(f"{readme.END}\nbelow\n")
+    line = next(one for one in filled.splitlines() if one.startswith("- "))
+    assert "9.87 s with local workers, 15.2 s on Ray (`make bench`)" in line
+    assert readme.filled(filled, own) == filled
+    with pytest.raises(ValueError, match="measured: begin"):
+        readme.filled("nothing", own)
+    measured = {name for one in record.stored().values() for name in one["groups"]}
+    assert measured  # each figure that is quoted has the name it is stored under, where it is
+    for _, names in readme.LINES:
+        for group, name in names:
+            for one in record.stored().values():
+                assert group not in one["groups"] or name in one["groups"][group]["figures"]

@@ -179,7 +179,7 @@ class Registered(nn.Module):
             Pictures in 0..1, or uint8.
         sparing : bool
             Keep only what goes in and out of each block, and compute the rest anew on the way back:
-            a third more time, two thirds of the memory. In training only.
+            more time, half the memory. In training only.
         """
         if not sparing:
             x = self._prepared(x)
