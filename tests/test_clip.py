@@ -10,13 +10,17 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
+from benchmarks import clip as benchmark
 from harness.execution.cache import FeatureMemory
 from harness.interface import Image
 from methods._encoders import clip
 from methods._encoders.load import load_encoder
 from methods._encoders.pictures import encoder_files
+from methods._encoders.towers import VisionTower
+from methods._encoders.window_pass import class_tokens
 from methods._ops.windows import members
 
 TINY = {
@@ -349,3 +353,21 @@ def test_windows_of_blocks_of_another_kind(tiny: str, monkeypatch: pytest.Monkey
         whole = encoder.vision(pixels, (), (1, 2, 3), 64).windows
     for side, windows in whole.items():
         torch.testing.assert_close(apart[side], windows, atol=1e-5, rtol=1e-5)
+
+
+def test_windows_take_the_products_that_the_benchmark_counts(tiny: str) -> None:
+    config = json.loads(Path(tiny).read_text())
+    vision = open_clip.CLIP(config["embed_dim"], config["vision_cfg"], config["text_cfg"]).visual
+    tower = VisionTower(vision.eval().requires_grad_(False))
+    grid = 4
+    stream = torch.randn(1, 1 + grid * grid, tower.width)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        for side in benchmark.SIDES:
+            index = members(grid, grid, side) + 1
+            index = torch.cat([torch.zeros_like(index[:, :1]), index], 1)
+            class_tokens(tower.blocks, stream, index, 4096)
+    counts = counter.get_flop_counts()["Global"]
+    products = sum(count for name, count in counts.items() if "attention" not in str(name))
+    shared = 6 * (grid * grid + 1) * tower.width**2  # once for each of two sides here
+    assert products == benchmark.needed(tower, grid) + shared
