@@ -26,10 +26,10 @@ $(READY): requirements.txt
 demo: $(READY)
 	$(RUN) -m harness demo
 
-# Two files at a time, then one by one what starts clusters, servers and browsers.
+# Three files at a time, in the order of tests/conftest.py: what starts clusters and servers waits
+# for them most of its time.
 test: $(READY)
-	$(RUN) -m pytest -m "not slow" --numprocesses 2 --dist loadfile
-	$(RUN) -m pytest -m slow
+	$(RUN) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 quick: $(READY)
 	$(RUN) -m pytest -m "not slow and not heavy" --numprocesses 2 --dist loadfile

@@ -23,14 +23,15 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("suite")
 
-#: Files whose tests start a cluster, a server or a browser, or kill processes: one after another,
-#: after all others.
-SLOW = {
-    "accounting", "audit_run", "chaos", "cluster", "executors", "faults", "faults_address",
-    "faults_host", "hostile", "interrupts", "kills", "latex", "leaderboard", "lock", "micro",
-    "mlflow_docs", "node_cache", "notebook", "page", "resume", "s3", "seals", "tracking",
-    "traps", "tutorial", "workbench",
-}  # fmt: skip
+#: Files whose tests start a cluster, a server or a browser, or kill processes, the longest first:
+#: they wait most of their time, so that other files are tested beside them. Each has ports, folders
+#: and servers of its own.
+SLOW = (
+    "cluster", "tutorial", "faults", "hostile", "faults_host", "resume", "s3", "executors",
+    "tracking", "micro", "seals", "chaos", "interrupts", "traps", "page", "leaderboard",
+    "faults_address", "lock", "audit_run", "notebook", "accounting", "workbench", "latex",
+    "node_cache",
+)  # fmt: skip
 #: Files whose tests run sweeps in this process, train, load torch, or try hundreds of cases: a
 #: second and more for a test. ``make quick`` leaves them and the slow ones out.
 HEAVY = {
@@ -54,13 +55,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     left_out = {
         "slow": collection_path.suffix == ".py" and name not in SLOW,
         "not slow": name in SLOW,
-        "not slow and not heavy": name in SLOW | HEAVY,
+        "not slow and not heavy": name in {*SLOW, *HEAVY},
     }
     return left_out.get(marks) or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow or heavy by its file."""
+    """Mark what is slow or heavy by its file; the slowest files first, so that none is left over
+    when all others are done.
+    """
+    ranks = {name: rank for rank, name in enumerate([*SLOW, *sorted(HEAVY)])}
+    items.sort(key=lambda item: ranks.get(item.path.stem.removeprefix("test_"), len(ranks)))
     for item in items:
         name = item.path.stem.removeprefix("test_")
         if name in SLOW:

@@ -6,6 +6,7 @@ import csv
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +62,17 @@ def written(path: Path, config: dict[str, Any]) -> Path:
     return path
 
 
+def waited(
+    until: Callable[[], Any], what: str, process: subprocess.Popen[Any] | None = None
+) -> None:
+    """Wait until something is so, however busy the machine is; not for a process that has ended."""
+    end = time.monotonic() + 240
+    while not until():
+        assert process is None or process.poll() is None, f"ended before {what}"
+        assert time.monotonic() < end, f"no {what}"
+        time.sleep(0.02)
+
+
 def command(*words: object, cwd: Path = HOME, **variables: str) -> subprocess.CompletedProcess[str]:
     """``python -m harness`` with these words, as a user would."""
     return subprocess.run(
@@ -70,7 +82,7 @@ def command(*words: object, cwd: Path = HOME, **variables: str) -> subprocess.Co
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=240,
     )
 
 

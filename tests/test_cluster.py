@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from harness.execution.ray_executor import CPU_WORKERS, layout
-from tests.sweeps import HOME, Tally, rows, sweep, written
+from tests.sweeps import HOME, Tally, rows, sweep, waited, written
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -64,11 +64,12 @@ from ray.cluster_utils import Cluster
 cluster, nodes = Cluster(), {}
 try:
     port = int(sys.argv[1])
-    cluster.add_node(num_cpus=1, num_gpus=2, include_dashboard=True, dashboard_port=port)
+    free = {"dashboard_agent_listen_port": 0}  # by default one port, and one cluster a machine
+    cluster.add_node(num_cpus=1, num_gpus=2, include_dashboard=True, dashboard_port=port, **free)
     print(cluster.address, flush=True)
     for line in sys.stdin:
         if line == "add\\n":
-            node = cluster.add_node(num_cpus=1, num_gpus=1)
+            node = cluster.add_node(num_cpus=1, num_gpus=1, **free)
             nodes[node.node_id] = node
             print(node.node_id, flush=True)
         else:
@@ -195,15 +196,6 @@ def plugged(folder: Path, **changes: Any) -> dict[str, Any]:
     return sweep(**defaults | changes)
 
 
-def waited(what: str, until: Any, process: subprocess.Popen[str] | None = None) -> None:
-    end = time.monotonic() + 120
-    while not until():
-        if process is not None and process.poll() is not None:
-            raise AssertionError(f"ended before {what}:\n{process.communicate()[0]}")
-        assert time.monotonic() < end, f"{what} did not happen"
-        time.sleep(0.1)
-
-
 def test_a_node_goes_and_results_are_the_same(
     head: Head, tally: Tally, run_sweep: Any, tmp_path: Path
 ) -> None:
@@ -228,9 +220,9 @@ def test_a_node_goes_and_results_are_the_same(
         lines.extend(shared.new())
         return any(node in line for line in lines)
 
-    waited("work on the node that will go", there, run)
+    waited(there, "work on the node that will go", run)
     assert head.ask(node) == "gone"
-    stderr, _ = run.communicate(timeout=150)
+    stderr, _ = run.communicate(timeout=240)
     lines += shared.new()
     assert run.returncode == 0, stderr
     for name in ("results.csv", "summary.csv"):
@@ -264,7 +256,7 @@ def ray(head: Head, *words: object, **changes: str) -> subprocess.CompletedProce
 def submitted(head: Head, name: str, *words: object, wait: bool) -> tuple[int, str]:
     """Submit as the README says; status of the command and what it printed."""
     options = ["--address", head.dashboard, "--submission-id", name, "--working-dir", "."]
-    end = time.monotonic() + 60
+    end = time.monotonic() + 200
     while True:
         ended = ray(head, "job", "submit", *options, *([] if wait else ["--no-wait"]), "--", *words)
         output = ended.stdout + ended.stderr
@@ -286,11 +278,11 @@ def test_a_submitted_job_is_stopped_and_gone_on_with(
     assert status == 0, output
     table = storage / "toy" / "results.csv"
     waited(
-        "results beside the task that hangs",
         lambda: table.exists() and len(rows(table.parent)) == 3 and (tmp_path / "hung").exists(),
+        "results beside the task that hangs",
     )
     assert head.job("first", "POST", "/stop") == {"stopped": True}
-    waited("the end of the job", lambda: head.job("first")["status"] == "STOPPED")
+    waited(lambda: head.job("first")["status"] == "STOPPED", "end of the job")
     shared.new()
     status, output = submitted(head, "second", *words, wait=True)
     assert status == 0, output

@@ -8,10 +8,8 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ import psutil
 import pytest
 
 from tests.clusters import cluster, published
-from tests.sweeps import HOME, NEAR, SQUARES, Runner, rows, sweep, written
+from tests.sweeps import HOME, NEAR, SQUARES, Runner, rows, sweep, waited, written
 
 pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("toys")]
 
@@ -49,7 +47,7 @@ def test_a_task_that_eats_memory_is_ended_before_the_machine_is(
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
+        timeout=240,
     )
     assert ended.returncode == 1, ended.stderr
     folder = tmp_path / "runs" / "toy"
@@ -127,7 +125,7 @@ def test_a_full_disk_costs_cells_that_are_named_and_room_brings_them_back(
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
+        timeout=240,
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.splitlines() == ["full 2", "little 1", "enough 0"], ended.stderr
@@ -150,6 +148,14 @@ def test_a_full_disk_costs_cells_that_are_named_and_room_brings_them_back(
     assert published(out / "enough") == calm
 
 
+def healthy(port: int) -> bool:
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
 @contextmanager
 def server(uri: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """A real MLflow server on a database."""
@@ -161,15 +167,7 @@ def server(uri: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
         start_new_session=True,
     )
     try:
-        end = time.monotonic() + 90
-        while True:
-            assert process.poll() is None, "the server ended"
-            assert time.monotonic() < end, "the server does not answer"
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
-                break
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.1)
+        waited(lambda: healthy(port), "answer of the server", process)
         yield process
     finally:
         if process.poll() is None:
@@ -213,18 +211,11 @@ class Weather(threading.Thread):
             waited(lambda: table.exists() and len(rows(self.folder)) == 12, "all results")
             self.over.clear()
             with server(self.uri, self.port):
-                self.over.wait(150)
+                self.over.wait(240)
         except BaseException as error:  # for the test to raise
             self.error = error
         finally:
             self.over.set()
-
-
-def waited(until: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + 90
-    while not until():
-        assert time.monotonic() < end, f"no {what}"
-        time.sleep(0.1)
 
 
 def test_mlflow_goes_away_for_a_while(
@@ -243,7 +234,7 @@ def test_mlflow_goes_away_for_a_while(
     weather.start()
     try:
         with cluster(tmp_path, 2):
-            assert weather.over.wait(120)
+            assert weather.over.wait(240)
             assert run_sweep(config, **options) == 0
             assert not weather.over.is_set(), weather.error
             assert run_sweep(config, **options) == 0  # nothing to do but to log what lacks

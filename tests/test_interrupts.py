@@ -17,21 +17,21 @@ pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("toys")]
 
 #: what the main thread does when the signal comes -> python
 STUCK = {
-    "sleeps": "import time; time.sleep(60)",
+    "sleeps": "import time; time.sleep(900)",
     "swallows it": """
 import time
-end = time.monotonic() + 60
+end = time.monotonic() + 900
 while time.monotonic() < end:
     try:
         time.sleep(1)
     except BaseException:
         pass
 """,
-    "waits in C": "import ctypes; ctypes.CDLL(None).sleep(60); ctypes.CDLL(None).sleep(60)",
-    "stands still with the lock": "import ctypes; [ctypes.PyDLL(None).sleep(60) for _ in range(9)]",
+    "waits in C": "import ctypes; ctypes.CDLL(None).sleep(900); ctypes.CDLL(None).sleep(900)",
+    "stands still with the lock": "import ctypes; [ctypes.PyDLL(None).sleep(99) for _ in range(9)]",
     "waits for a thread": """
 import threading, time
-thread = threading.Thread(target=time.sleep, args=(60,))
+thread = threading.Thread(target=time.sleep, args=(900,))
 thread.start()
 thread.join()
 """,
@@ -57,9 +57,7 @@ def test_whatever_a_command_waits_for(how: str, number: signal.Signals) -> None:
         assert process.stdout.readline() == "ready\n"
         time.sleep(0.2)
         process.send_signal(number)
-        began = time.monotonic()
-        process.wait(30)
-    assert time.monotonic() - began < 6
+        process.wait(60)  # two seconds, on a machine that does nothing else; left alone, 15 minutes
     assert process.returncode not in (0, None)
 
 
@@ -67,9 +65,9 @@ def test_whatever_a_command_waits_for(how: str, number: signal.Signals) -> None:
 def test_a_run_that_is_interrupted_is_gone_on_with(
     tmp_path: Path, mlflow_uri: str, wait: float
 ) -> None:
-    """At some moment: while it starts, plans, or runs."""
-    slow = {"use": "toys.slow:Slow", "params": {}}
-    config = sweep(datasets=[{"use": SQUARES}], methods=[slow], shots=[1, 2], shard=5)
+    """At some moment: while it starts, plans, or runs; left alone, it would not end."""
+    waits = {"use": "toys.waits:Waits", "params": {"word": str(tmp_path / "word")}}
+    config = sweep(datasets=[{"use": SQUARES}], methods=[waits], shots=[1, 2], shard=5)
     conf = written(tmp_path / "c.yaml", config)
     words = ["run", conf, "--storage", tmp_path / "runs", "--mlflow", mlflow_uri]
     words += ["--runner", "local", "--workers", "2"]
@@ -77,10 +75,9 @@ def test_a_run_that_is_interrupted_is_gone_on_with(
     with subprocess.Popen(command, cwd=HOME, stderr=subprocess.PIPE, text=True) as process:
         time.sleep(wait)
         process.send_signal(signal.SIGINT)
-        began = time.monotonic()
         stderr = process.communicate(timeout=60)[1]
-    assert time.monotonic() - began < 8  # on a busy machine
-    assert process.returncode in (0, 130, -signal.SIGINT), stderr
+    assert process.returncode in (130, -signal.SIGINT), stderr
+    (tmp_path / "word").touch()
     again = subprocess.run(command, cwd=HOME, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     assert len(rows(tmp_path / "runs" / "toy")) == 4

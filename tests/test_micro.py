@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import diffusers
@@ -27,6 +26,7 @@ from methods.micro.clip_model import MicroClip
 from methods.micro.data import DAMAGE, Corpus, caption, subject
 from methods.micro.loop import FastGroupNorm, Loop
 from methods.micro.train import main
+from tests.sweeps import waited
 
 ROOT = Path(__file__).parents[1]
 HOME = ROOT / "methods" / "micro"
@@ -296,9 +296,7 @@ def test_training_from_nothing_survives_a_kill_and_exports_what_loads(tmp_path, 
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     killed = subprocess.Popen([*command, "--pairs", "4000"], cwd=ROOT, env=environment)
     ready = tmp_path / "corpus" / "ready"
-    deadline = time.monotonic() + 60
-    while not ready.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    waited(ready.exists, "rendered pairs", killed)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     rendered = int(ready.read_text())

@@ -169,10 +169,10 @@ def test_an_installed_plugin_does_not_drag_its_neighbours_in(
 
 
 def test_the_source_of_a_built_in_is_its_own_and_its_helpers() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     for name in plugins.names("method"):
         plugins.source(plugins.find("method", name))
-    assert time.perf_counter() - began < 20
+    assert time.process_time() - began < 20
     a, b = (plugins.source(plugins.find("method", n)).digest for n in ("mean_color", "patchcore"))
     assert a != b
 

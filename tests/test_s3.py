@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import pytest
 from harness.storage.node_cache import NodeCache
 from harness.storage.store import Store
 from tests.clusters import cluster, published
-from tests.sweeps import NEAR, SQUARES, Runner, Tally, command, sweep, written
+from tests.sweeps import NEAR, SQUARES, Runner, Tally, command, sweep, waited, written
 
 pytest.importorskip("moto", reason="needs moto[server], a server of S3's interface")
 pytest.importorskip("s3fs", reason="needs s3fs")
@@ -71,6 +70,14 @@ class Bucket:
         return re.findall(asked, self.log.read_text())
 
 
+def answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+    except OSError:
+        return False
+    return True
+
+
 @pytest.fixture(scope="module")
 def bucket(toys: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
     """A server with a bucket, and a cluster whose processes know of it."""
@@ -93,15 +100,7 @@ def bucket(toys: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buc
         server = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
     try:
         with cluster(folder, 2, **variables) as calls:
-            end = time.monotonic() + 60
-            while True:
-                assert server.poll() is None, (folder / "log.txt").read_text()
-                try:
-                    socket.create_connection(("127.0.0.1", port), 1).close()
-                    break
-                except OSError:
-                    assert time.monotonic() < end, "the server does not answer"
-                    time.sleep(0.1)
+            waited(lambda: answers(port), "answer of the server", server)
             client = boto3.client("s3", endpoint_url=url)
             client.create_bucket(Bucket=name)
             uri = f"s3://{name}/runs"
@@ -213,10 +212,7 @@ def test_one_driver_at_a_time_and_a_killed_one_is_gone_on_with(
     conf = written(tmp_path / "c.yaml", sweep(name="locked", methods=[{"use": NEAR}, waits]))
     words = ["run", conf, "--storage", bucket.uri, "--runner", "serial", "--mlflow", mlflow_uri]
     with subprocess.Popen([sys.executable, "-m", "harness", *map(str, words)]) as first:
-        end = time.monotonic() + 60
-        while "locked/results.csv" not in bucket.names("locked/"):
-            assert time.monotonic() < end
-            time.sleep(0.1)
+        waited(lambda: "locked/results.csv" in bucket.names("locked/"), "results", first)
         second = command(*words, "--quiet")
         assert second.returncode == 2
         assert len(second.stderr.splitlines()) == 1, second.stderr

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from harness.reporting.lineage import Group, GroupKey, Lineage
 from harness.reporting.mlflow_runs import EXPERIMENT
 from harness.reporting.tracking import Tracker
 from harness.storage.store import Store
-from tests.sweeps import HOME, Runner, rows, sweep
+from tests.sweeps import HOME, Runner, rows, sweep, waited
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -148,10 +147,7 @@ def test_a_killed_driver_is_gone_on_with(tmp_path: Path, mlflow_uri: str) -> Non
     """Its note of what is logged is of the beginning; the server knows better."""
     store = Store(str(tmp_path))
     killed = log(store, "killed", mlflow_uri, 3, close=False)
-    end = time.monotonic() + 60
-    while len(killed._runs._known.get("cells", ())) < 3:
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    waited(lambda: len(killed._runs._known.get("cells", ())) == 3, "cells")
     note = json.loads((tmp_path / "killed/mlflow.json").read_text())
     assert "parent" in note
     log(store, "killed", mlflow_uri, 4)
@@ -177,10 +173,7 @@ def test_cells_are_logged_meanwhile_and_each_in_three_requests(
         monkeypatch.setattr(MlflowClient, name, counting)
     count = 5
     tracker = log(Store(str(tmp_path)), "meanwhile", mlflow_uri, count, close=False)
-    end = time.monotonic() + 60
-    while asked["set_terminated"] < count:
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    waited(lambda: asked["set_terminated"] >= count, "end of the cells' runs")
     parents, children = logged(mlflow_uri, "meanwhile")
     assert [p.info.status for p in parents] == ["RUNNING"]
     assert len(children) == count
@@ -365,6 +358,14 @@ def test_the_questions_of_the_documentation_have_answers(
     assert {"report.html", "tables", "config", "failures.csv"} <= set(names)
 
 
+def healthy(url: str) -> bool:
+    try:
+        urllib.request.urlopen(f"{url}/health", timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """A real tracking server, over HTTP."""
@@ -381,16 +382,8 @@ def server(tmp_path: Path) -> Iterator[str]:
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        end = time.monotonic() + 150
-        while True:
-            try:
-                with urllib.request.urlopen(f"{url}/health", timeout=5):
-                    break
-            except OSError:
-                assert process.poll() is None, (tmp_path / "server.log").read_text()
-                assert time.monotonic() < end, (tmp_path / "server.log").read_text()
-                time.sleep(0.2)
+        waited(lambda: healthy(url), "answer of the server", process)
         yield url
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(20)
+        process.wait(120)

@@ -124,7 +124,7 @@ def test_a_process_answers_and_ends(fork_server: ForkServer) -> None:
     child = forked(fork_server)
     for _ in range(2):
         assert answer(child).startswith("InputError")
-    assert child.end(patience=5.0) == "exited with status 0"  # its pipe was closed
+    assert child.end(patience=60.0) == "exited with status 0"  # its pipe was closed
 
 
 def test_a_busy_process_is_ended(fork_server: ForkServer) -> None:
@@ -137,7 +137,7 @@ def test_a_process_that_was_killed_is_noticed_and_another_forked(fork_server: Fo
     child, other = forked(fork_server), forked(fork_server)
     os.kill(child._pid, signal.SIGKILL)
     with pytest.raises((EOFError, ConnectionError)):
-        child.wait(10)
+        child.wait(120)
     assert "SIGKILL" in child.end(patience=2.0)
     for alive in (other, forked(fork_server)):
         assert answer(alive).startswith("InputError")
@@ -148,7 +148,7 @@ def test_a_template_that_was_killed_is_started_again(fork_server: ForkServer) ->
     fork_server._process.kill()
     fork_server._process.wait()
     with pytest.raises((EOFError, ConnectionError)):  # its workers go with it
-        child.wait(10)
+        child.wait(120)
     assert "SIGKILL" in child.end()
     assert answer(forked(fork_server)).startswith("InputError")
 
@@ -158,7 +158,7 @@ def test_a_worker_dies_with_its_driver(tmp_path: Path) -> None:
         "import sys, time; from harness.execution.forkserver import ForkServer\n"
         "child = ForkServer({}, (), {'storage': sys.argv[1]}).fork()\n"
         "while not child.ready(1): pass\n"
-        "print(child._pid, flush=True); time.sleep(60)"
+        "print(child._pid, flush=True); time.sleep(900)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
@@ -166,7 +166,7 @@ def test_a_worker_dies_with_its_driver(tmp_path: Path) -> None:
         assert driver.stdout is not None
         pid = int(driver.stdout.readline())
         driver.kill()
-    end = time.monotonic() + 10
+    end = time.monotonic() + 120
     while Path(f"/proc/{pid}/stat").exists():
         if Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
             break

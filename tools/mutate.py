@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate
@@ -38,7 +38,7 @@ FAILED = (None, 1, 2)  # did not end; a test failed; a module could not be impor
 #: modules of the engine, and the quick tests that are to notice a fault in them
 TESTS = {
     "harness/data/selection.py": "selection plan inputs",
-    "harness/execution/schedule.py": "schedule schedule_quick loop",
+    "harness/execution/schedule.py": "schedule_rules schedule schedule_quick loop",
     "harness/planning/costs.py": "costs",
     "harness/planning/disk.py": "keeping costs",
     "harness/planning/graph.py": "plan keeping inputs",
@@ -181,12 +181,8 @@ class Copies:
             (place / ".venv").symlink_to(HOME / ".venv")
             self._free.put(place)
 
-    def test(
-        self, module: str, text: str, tests: Sequence[str], limit: float
-    ) -> tuple[int | None, float, set[str]]:
-        """Status of the tests with this text in the module's place (None: they did not end),
-        their seconds, and the modules that they loaded.
-        """
+    def test(self, module: str, text: str, tests: Sequence[str], limit: float) -> Run:
+        """Run the tests with this text in the module's place."""
         place = self._free.get()
         before = (place / module).read_text(encoding="utf-8")
         try:
@@ -197,24 +193,38 @@ class Copies:
             self._free.put(place)
 
 
-def _tested(place: Path, tests: list[str], limit: float) -> tuple[int | None, float, set[str]]:
+@dataclass(frozen=True)
+class Run:
+    """How tests ended."""
+
+    status: int | None  # pytest's; None: they did not end
+    seconds: float
+    loaded: frozenset[str] = frozenset()  # modules
+    output: str = ""
+
+
+def _tested(place: Path, tests: list[str], limit: float) -> Run:
     """Run tests in a process that is forked from this one."""
     begun = time.monotonic()
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         child = os.fork()
         if child == 0:
             _child(place, tests, Path(scratch))
         while time.monotonic() < begun + limit:
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:
-                loaded = Path(scratch) / "loaded"
-                names = set(loaded.read_text().split()) if loaded.exists() else set()
-                return os.waitstatus_to_exitcode(status), time.monotonic() - begun, names
+                loaded, output = (_text(Path(scratch) / name) for name in ("loaded", "output"))
+                seconds, code = time.monotonic() - begun, os.waitstatus_to_exitcode(status)
+                return Run(code, seconds, frozenset(loaded.split()), output)
             time.sleep(0.02)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    return None, limit, set()
+    return Run(None, limit)
+
+
+def _text(file: Path) -> str:
+    return file.read_text(errors="replace") if file.exists() else ""
 
 
 def _child(place: Path, tests: list[str], scratch: Path) -> None:
@@ -230,9 +240,10 @@ def _child(place: Path, tests: list[str], scratch: Path) -> None:
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         tempfile.tempdir = str(scratch)
         os.environ["TMPDIR"] = str(scratch)
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for descriptor in range(3):
-            os.dup2(nothing, descriptor)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        output = os.open(scratch / "output", os.O_WRONLY | os.O_CREAT)
+        for descriptor in (1, 2):
+            os.dup2(output, descriptor)
         import pytest
 
         options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
@@ -243,7 +254,7 @@ def _child(place: Path, tests: list[str], scratch: Path) -> None:
         os._exit(status)
 
 
-def _share(names: set[str]) -> None:
+def _share(names: Iterable[str]) -> None:
     """Load the libraries that tests need, so that each process that is forked has them."""
     for name in sorted(names):
         if name.split(".")[0] not in {*OWN, *UNSHARED}:
@@ -260,19 +271,21 @@ def measure(module: str, copies: Copies, jobs: int, sample: int, seed: int) -> t
         When the tests fail without any change.
     """
     source, tests = (HOME / module).read_text(encoding="utf-8"), TESTS[module].split()
-    loaded: set[str] = set()
+    whole = Run(None, 0.0)
     for _ in range(2):  # the second time as the mutants' tests: with the libraries there
-        _share(loaded)
-        status, seconds, loaded = copies.test(module, source, tests, 600)
-        if status != 0:
-            raise RuntimeError(f"{module}: its tests fail as it is (status {status})")
-    limit = 20 + 5 * seconds
+        _share(whole.loaded)
+        whole = copies.test(module, source, tests, 600)
+        if whole.status != 0:
+            end = whole.output[-3000:]
+            raise RuntimeError(f"{module}: its tests fail as it is (status {whole.status})\n{end}")
+    limit = 20 + 5 * whole.seconds
     every = mutants(source)
     chosen = sorted(
         random.Random(seed).sample(every, min(sample, len(every))), key=lambda m: m.line
     )
     with ThreadPoolExecutor(jobs) as several:
-        statuses = list(several.map(lambda m: copies.test(module, m.text, tests, limit)[0], chosen))
+        runs = list(several.map(lambda m: copies.test(module, m.text, tests, limit), chosen))
+    statuses = [run.status for run in runs]
     for mutant, status in zip(chosen, statuses, strict=True):
         if status not in (0, *FAILED):
             raise RuntimeError(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from harness.reporting import caveats, certainty, plots, queries, spending, tables
 from harness.reporting.plots import Line
+from harness.reporting.templates import template
 from harness.results import aggregate, copies, published
 from harness.results.metrics import FAMILIES, family
 
@@ -31,24 +31,15 @@ Curve = NDArray[np.float64]
 
 def page(sweep: SweepFolder, comparison: pd.DataFrame | None) -> str:
     """The page of a sweep; ``comparison`` is the frame of ``harness.results.published.compare``."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     from harness.results.reader import DEFINITIONS
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,  # names come from files and configs
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     leader = tables.leader(sweep.summary, sweep.uses)
     differences = None
     if leader:
         differences = certainty.differences(sweep, leader, nearest=False)
     drawn = _drawn(sweep)
     pictures, left_out = queries.panels(sweep)
-    return environment.get_template("report.html.j2").render(
+    return template("report.html.j2").render(
         sweep=sweep,
         keys={name: plots.key(i) for i, name in enumerate(sweep.methods)},
         dashes=plots.DASHES,

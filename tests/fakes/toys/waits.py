@@ -14,7 +14,7 @@ class Waits(Near):
 
     Parameters
     ----------
-    word : file that it waits for, at most a minute
+    word : file that it waits for, at most three minutes
     """
 
     def __init__(self, *, word: str) -> None:
@@ -22,7 +22,7 @@ class Waits(Near):
         self.word = word
 
     def fit(self, support: Support) -> None:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         while not os.path.exists(self.word) and time.monotonic() < end:
             time.sleep(0.02)
         super().fit(support)
