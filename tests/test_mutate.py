@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from tools.mutate import HOME, TESTS, mutants
+from tools.mutate import EQUIVALENT, HOME, TESTS, mutants
 
 SOURCE = '''"""0 < 1"""
 LIMIT: int = 3
@@ -34,6 +34,7 @@ def test_each_mutant_is_the_module_with_one_change() -> None:
         "v < most -> (v <= most)",
     }
     whole = ast.dump(ast.parse(SOURCE))
+    assert made_of["3 -> 4"].name == "LIMIT: int = 3: 3 -> 4"
     for mutant in made_of.values():
         assert ast.dump(ast.parse(mutant.text)) != whole
         assert SOURCE.splitlines()[mutant.line - 1] not in mutant.text.splitlines()
@@ -44,3 +45,9 @@ def test_every_module_has_tests_that_exist() -> None:
         assert (HOME / module).is_file(), module
         for name in tests.split():
             assert (HOME / f"tests/test_{name}.py").is_file(), name
+
+
+def test_what_is_said_to_change_nothing_is_a_change() -> None:
+    for module, reasons in EQUIVALENT.items():
+        names = {mutant.name for mutant in mutants((HOME / module).read_text())}
+        assert set(reasons) <= names, module

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from safetensors import safe_open
 
 from harness.storage.repeats import Repeats
-from harness.storage.store import Damaged, Store, artifact
+from harness.storage.store import HEAD, STALE, Damaged, Store, artifact
 
 KEY = "ab" * 16
 TYPES = ["<f4", ">f4", "<f8", "<f2", "|u1", "|i1", "<i8", ">u2", "|b1"]
@@ -190,6 +192,55 @@ def test_who_made_an_artifact_is_recorded_beside_it(tmp_path: Path) -> None:
     assert store.makers("predict", ["bb2"]) == [{}], "altered: it tells nothing"
     with pytest.raises(Damaged):
         store.get("predict", "bb2")
+
+
+def test_the_maker_is_read_however_long_it_is(tmp_path: Path) -> None:
+    """About where the part of a file ends that is read first."""
+    store = Store(str(tmp_path))
+    notes = [{"of": "z", "by": "a" * (HEAD + more)} for more in range(-300, 9, 4)]
+    for i, note in enumerate(notes):
+        store.author = lambda note=note: note  # type: ignore[misc]
+        store.put("predict", f"{i:03}", {"x": np.arange(3)})
+    assert store.makers("predict", sorted(store.keys("predict"))) == notes
+    sizes = [path.stat().st_size for path in tmp_path.rglob("*.safetensors")]
+    assert min(sizes) < HEAD < max(sizes)
+
+
+def test_the_order_of_a_note_is_not_part_of_an_artifact(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    for key, note in (("a", {"x": 1, "y": 2}), ("b", {"y": 2, "x": 1})):
+        store.author = lambda note=note: note  # type: ignore[misc]
+        store.put("predict", key, {"x": np.arange(3)}, note)
+    written = []
+    for path in tmp_path.rglob("*.safetensors"):
+        with safe_open(path, "numpy") as file:
+            written.append(file.metadata())
+    assert written[0] == written[1]
+
+
+def test_kinds_are_folders_of_artifacts(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    assert store.kinds() == []
+    for kind in ("train", "evaluate"):
+        store.put(kind, KEY, {})
+    store.write(".artifacts/note", b"no folder")
+    assert store.kinds() == ["evaluate", "train"]
+
+
+def test_half_written_files_are_removed_when_they_are_old(tmp_path: Path) -> None:
+    names = [".a.1.tmp", "x/y/.b.2.tmp", "x/.fresh.3.tmp", "x/.kept", "x/kept.tmp", "other/.c.tmp"]
+    for name in names:
+        path = tmp_path / "toy" / name if "other" not in name else tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        age = 0.5 * STALE if "fresh" in name else 2 * STALE
+        os.utime(path, (time.time() - age,) * 2)
+    (tmp_path / "toy" / "loop").symlink_to(tmp_path / "other")
+    store = Store(str(tmp_path))
+    assert store.tidy("toy") == 2
+    left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
+    assert left == {"toy/x/.fresh.3.tmp", "toy/x/.kept", "toy/x/kept.tmp", "other/.c.tmp"}
+    assert store.tidy("toy") == store.tidy("nowhere") == 0
 
 
 def test_what_is_repeated_is_compared_and_not_written(tmp_path: Path) -> None:
