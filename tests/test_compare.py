@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,12 +16,21 @@ import pytest
 from harness.__main__ import main
 from harness.reporting import compare
 from harness.results import comparison
+from harness.results.aggregate import csv_text, results_frame
+from harness.results.comparison import Change, Comparison
+from harness.results.intervals import Interval
 from tests.folders import folder_of_a_sweep
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("original") / "before"
+    return folder_of_a_sweep(folder, {"mine": 1.6, "other": 1.0}, shots=(2, 4))
+
+
 @pytest.fixture
-def before(tmp_path: Path) -> Path:
-    return folder_of_a_sweep(tmp_path / "before", {"mine": 1.6, "other": 1.0}, shots=(2, 4))
+def before(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "before"))
 
 
 def after(tmp_path: Path, skill: float, **changes: object) -> Path:
@@ -145,3 +156,145 @@ def test_formats(before: Path, tmp_path: Path) -> None:
     tables = ElementTree.fromstring(body).findall(".//table")
     assert len(tables) == 6  # AUROC, AUPRC and what differs, twice
     assert all(head.get("scope") == "col" for table in tables for head in table.iter("th"))
+
+
+SURE = Interval(-0.05, -0.08, -0.02, 0.01)
+NO_INTERVAL = Interval(0.01, np.nan, np.nan, np.nan)
+
+
+def change(method: str, metric: str = "image_auroc", shots: int = 2, **others: Any) -> Change:
+    values = {"before": 0.9, "after": 0.85, "sure": SURE, "p_holm": 0.02, "seeds": 3}
+    return Change(metric=metric, method=method, dataset="d", shots=shots, **values | others)
+
+
+def compared(changes: list[Change], **others: Any) -> Comparison:
+    values: dict[str, Any] = {"new": [], "lost": [], "failed": [], "differing": []}
+    return Comparison(("old", "new"), 12, 3, changes, **values | others)
+
+
+def test_tables_of_changes_by_metric_and_what_differs() -> None:
+    changes = [
+        change("b", shots=4),
+        change("a", shots=4, sure=NO_INTERVAL, p_holm=np.nan, seeds=1),
+        change("b", "pixel_aupro"),
+        change("b"),
+    ]
+    long = ("setting", "x" * 40, "y" * 41)
+    first, second, differing = compare.tables(compared(changes, differing=[long]))
+    row = ["90.0", "85.0", "-5.0", "-8.0 to -2.0", "0.020", "3"]
+    assert first.rows == [
+        ["d", "2", "b", *row],
+        ["d", "4", "a", *row[:2], "+1.0", "–", "–", "1"],
+        ["d", "4", "b", *row],
+    ]
+    assert second.rows == [["d", "2", "b", *row]]
+    assert first.columns[3:5] == ["old", "new"]
+    assert first.names == differing.names == 3
+    assert differing.rows == [["setting", "x" * 40, "y" * 39 + "…"]]
+    for count, last in ((40, "s39"), (41, "and 1 more"), (45, "and 5 more")):
+        settings = [(f"s{i}", "x", "y") for i in range(count)]
+        rows = compare.tables(compared([], differing=settings))[-1].rows
+        assert len(rows) == min(count, 41)
+        assert rows[-1][0] == last
+
+
+def test_lines_of_all_else() -> None:
+    fallen = [change("a", "image_auprc")]
+    shown = compare.lines(compared([change("a", seeds=2)], fallen=fallen, failed=["f"]))
+    assert shown == [
+        "12 cells in common, 3 of them with the same figures",
+        "worse: a, d, 2 shots: AUPRC 90.0 to 85.0",
+        "failed: f",
+    ]
+    few, many = [f"c{i}" for i in range(10)], [f"c{i}" for i in range(12)]
+    shown = compare.lines(compared([change("a"), change("b", seeds=1)], new=few, lost=many))
+    assert shown[1:11] == [f"only in new: {cell}" for cell in few]
+    assert shown[11:] == [
+        *(f"only in old: {cell}" for cell in few),
+        "only in old: and 2 more groups",
+    ]
+    alone = compare.lines(compared([change("a", seeds=1), change("b", seeds=1)]))
+    assert alone[1:] == ["One seed in common shows no spread: no intervals."]
+
+
+def test_texts_hold_every_table_and_line() -> None:
+    one = compared([change("a")], lost=["gone"], differing=[("setting", "x", "y")])
+    for format, heading in (("text", "new against old\n"), ("markdown", "# new against old\n")):
+        text = compare.render([one], format)
+        assert text.startswith(heading)
+        for words in ("differences in points", "What differs", "setting", "only in old: gone"):
+            assert words in text, (format, words)
+        assert text.endswith("only in old: gone\n")
+    assert "What differs" not in compare.render([compared([change("a")])], "text")
+
+
+@pytest.fixture
+def uneven(tmp_path: Path) -> tuple[Path, Path]:
+    """Two sweeps of other seeds, shots, categories and names; of each, some cells are alone."""
+    skills = {"mine": 1.0, "other": 1.0}
+    old = folder_of_a_sweep(tmp_path / "old" / "s", skills, {"d": ["x", "y"]}, shots=(2, 4))
+    new = folder_of_a_sweep(tmp_path / "new" / "s", skills, {"d": ["x", "y"], "e": ["e"]}, seeds=4)
+    for folder, method, metric in ((old, "mine", 0.5), (new, "other", 0.5)):
+        table = pd.read_csv(folder / "results.csv")
+        cell = (table["method"] == method) & (table["category"] == "x") & (table["seed"] == 2)
+        table.loc[cell & (table["dataset"] == "d"), "pixel_auroc"] = metric
+        (folder / "results.csv").write_text(csv_text(results_frame(plain(table))))
+    return old, new
+
+
+def plain(table: pd.DataFrame) -> list[dict[str, Any]]:
+    rows = table.to_dict("records")
+    return [{k: v for k, v in row.items() if v == v} for row in rows]
+
+
+def test_cells_that_only_one_has(uneven: tuple[Path, Path]) -> None:
+    old, new = uneven
+    one = comparison.compare([old, new])[0]
+    assert one.names == (str(old), str(new)), "of one name, they are told by their paths"
+    assert one.shared == 2 * 2 * 3
+    assert one.same == 12 - 2, "a value that only one has is no equal figure; two undefined are"
+    assert one.lost == [
+        f"{method}, d, 4 shots: x seed 0, x seed 1, x seed 2 and 3 more"
+        for method in ("mine", "other")
+    ]
+    assert one.new == [
+        f"{method}, {rest}"
+        for method in ("mine", "other")
+        for rest in (
+            "d, 2 shots: x seed 3, y seed 3",
+            "e, 2 shots: seed 0, seed 1, seed 2 and 1 more",
+        )
+    ]
+    assert one.failed == []
+    assert {(c.method, c.dataset, c.shots, c.seeds) for c in one.changes} == {
+        (method, "d", 2, 3) for method in ("mine", "other")
+    }
+    assert set(one.frame["difference"]) == {0.0}
+    assert "sure" not in one.frame
+    differing = {name: (x, y) for name, x, y in one.differing}
+    assert differing["queries e/e"] == ("–", "26 normal, 14 anomalous")
+    assert differing["config seeds"] == ("[0, 1, 2]", "[0, 1, 2, 3]")
+    assert not {"support images", "code, data or settings", "config name"} & set(differing)
+
+
+def test_a_mean_is_over_the_categories_that_both_have(tmp_path: Path) -> None:
+    names = {"a": 1.0, "b": 1.0}
+    old = folder_of_a_sweep(tmp_path / "old", names)
+    new = folder_of_a_sweep(
+        tmp_path / "new", names, failing=[("a", "toys", "y", 2, s) for s in range(3)]
+    )
+    one = comparison.compare([old, new])[0]
+    assert one.shared == 9
+    assert {(c.method, c.seeds) for c in one.changes} == {("a", 3), ("b", 3)}
+    assert one.failed == ["a, toys, 2 shots: y seed 0, y seed 1, y seed 2"]
+
+
+def test_a_fall_of_exactly_so_much_is_none(before: Path, tmp_path: Path) -> None:
+    second = after(tmp_path, 0.6)
+    first = comparison.compare([before, second])[0]
+    assert first.fallen == []
+    worst = min(first.changes, key=lambda c: c.sure.mean)
+    points = -100 * worst.sure.mean
+    assert comparison.compare([before, second], points)[0].fallen == []
+    fallen = comparison.compare([before, second], points - 1e-6)[0].fallen
+    assert [(c.metric, c.shots) for c in fallen] == [(worst.metric, worst.shots)]

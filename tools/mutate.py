@@ -49,7 +49,7 @@ TESTS = {
     "harness/planning/origins.py": "origins",
     "harness/planning/payload.py": "plan worker",
     "harness/reporting/compare.py": "compare",
-    "harness/reporting/tables.py": "report metric_records caveats",
+    "harness/reporting/tables.py": "tables metric_records",
     "harness/results/accounting.py": "results_writer costs",
     "harness/results/aggregate.py": "aggregate significance report",
     "harness/results/comparison.py": "compare",
