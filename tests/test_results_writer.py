@@ -178,3 +178,122 @@ def test_no_name_of_an_image_is_a_formula(tmp_path: Path) -> None:
     time.sleep(2.1)  # zip archives count times in steps of two seconds
     assert publish(store, "toy/{}/m/d/c/k2_s0", arrays, meta) == digests
     assert (tmp_path / "toy/gallery/m/d/c/k2_s0.npz").read_bytes() == gallery
+
+
+class Clock:
+    """Stands still, but for the seconds that writing is said to take."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_tables_are_written_now_and_then_and_seldom_where_that_takes_long(
+    opened: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, writes, takes, full = Clock(), [], 0.0, False
+    writer, table = opened(), tmp_path / "runs/toy/results.csv"
+    writer.begin({}, {}, [])
+    write = writer.store.write_text
+
+    def slowly(name: str, text: str) -> None:
+        if full:
+            raise OSError("full")
+        if name.endswith("results.csv"):
+            clock.now += takes
+            writes.append(clock.now)
+        write(name, text)
+
+    monkeypatch.setattr("harness.results.writer.time", clock)
+    monkeypatch.setattr(writer.store, "write_text", slowly)
+
+    def flushed(now: float, final: bool = False) -> bool:
+        before, clock.now = len(writes), now
+        writer.flush(final)
+        return len(writes) > before
+
+    assert not flushed(50.0), "nothing is new"
+    writer.finish(A, "ka", ROW, {})
+    takes = 0.25
+    assert flushed(100.0)
+    assert writes == [100.25]
+    assert not flushed(200.0), "nothing is new"
+    writer.finish(A, "ka", ROW, {})
+    assert flushed(300.0)
+    writer.fail(A, "ka", {"error": "x"})
+    assert not flushed(305.0), "twenty times as long as it took to write, from when it was written"
+    takes = 0.01
+    assert flushed(305.25)
+    writer.finish(B, "kb", ROW, {})
+    assert not flushed(306.0)
+    full = True
+    assert not flushed(306.5), "tried, in vain"
+    full = False
+    assert not flushed(307.0)
+    assert flushed(307.5), "tried again"
+    assert not flushed(400.0)
+    assert flushed(400.0, final=True), "at the end in any case"
+    assert table.exists()
+    full = True
+    with pytest.raises(OSError, match="full"):
+        writer.flush(final=True)
+
+
+def test_the_summary_names_what_the_plan_has_and_the_rows_lack(opened: Any) -> None:
+    writer = opened()
+    filled(writer)
+    (row,) = writer.summary().to_dict("records")
+    assert (row["n_seeds"], row["n_cells"], row["n_categories"]) == (0, 1, 2)
+    assert row["missing"] == "seed 0: bee"
+    writer.finish(B, "kb", ROW, {})
+    (row,) = writer.summary().to_dict("records")
+    assert row["complete"]
+    writer.fail(B, "kb", {"error": "x"})
+    assert not writer.summary()["complete"].any()
+
+
+@pytest.mark.parametrize(("cells", "words"), [(1, "1 row is"), (2, "2 rows are")])
+def test_damaged_rows_are_counted(opened: Any, tmp_path: Path, cells: int, words: str) -> None:
+    writer = opened()
+    writer.begin({}, {}, [])
+    for cell in (A, B)[:cells]:
+        writer.fail(cell, KEYS[cell], {"task": "t", "bad_data": False, "error": "before"})
+    writer.flush(final=True)
+    path = tmp_path / "runs/toy/failures.csv"
+    path.write_text(path.read_text().replace("before", "after"))
+    (line,) = opened().damage
+    assert f"{path}: damaged, {words} not what was written; made anew" in line
+
+
+def test_a_table_without_whole_rows_is_damaged(opened: Any, tmp_path: Path) -> None:
+    filled(opened())
+    path = tmp_path / "runs/toy/results.csv"
+    path.write_text(path.read_text().splitlines(keepends=True)[0])
+    writer = opened()
+    assert writer.rows == {}
+    assert any("results.csv" in line for line in writer.damage)
+
+
+def test_costs_are_divided_among_the_cells_that_have_a_result(opened: Any) -> None:
+    writer = opened()
+    filled(writer)
+    names = {"dataset": "Squares", "category": "ant", "worker": "w"}
+    for key, kind, seconds in (("ka", "evaluate", 1.0), ("p", "predict", 3.0)):
+        task = {"task": kind, "key": key, "kind": kind, "method": "Near", **names}
+        writer.tasks.add(task, "done", {"task_s": seconds, "other_s": seconds}, {}, 0.5, 1)
+    writer.settle(KEYS, {"ka": ["p"], "kb": ["p"], "p": []})
+    assert writer.timings[A]["total_s"] == pytest.approx(5.0)
+    assert B not in writer.timings
+    (row,) = writer.costs
+    assert (row["method"], row["cells"]) == ("Near", 1)
+
+
+def test_records_of_other_sweeps_come_before_ones_own(opened: Any) -> None:
+    for name in ("other", "toy"):
+        writer = opened(name=name)
+        filled(writer)
+        writer.tasks.add({"task": name, "key": name, "kind": "k"}, "done", {}, {}, 0.0, 1)
+        writer.flush(final=True)
+    assert [record["key"] for record in opened(name="toy").earlier()] == ["other", "toy"]

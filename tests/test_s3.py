@@ -99,7 +99,7 @@ def bucket(toys: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buc
         words = [sys.executable, "-m", "moto.server", "-p", str(port)]
         server = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
     try:
-        with cluster(folder, 2, **variables) as calls:
+        with cluster(folder, 4, **variables) as calls:
             waited(lambda: answers(port), "answer of the server", server)
             client = boto3.client("s3", endpoint_url=url)
             client.create_bucket(Bucket=name)
@@ -147,11 +147,12 @@ def test_a_store_sees_what_others_wrote(bucket: Bucket) -> None:
 def test_a_sweep_in_a_bucket_is_the_same_and_states_travel_once(
     bucket: Bucket, run_sweep: Runner, tmp_path: Path, mlflow_uri: str
 ) -> None:
+    both = tmp_path / "both"
     config = sweep(
         name="far",
         datasets=[{"use": SQUARES, "params": {"masks": True}}],
         methods=[{"use": NEAR}, {"use": "toys.methods:Compared", "generator": "g"}],
-        generators={"g": {"use": "toys.slow:Late", "pool": 3, "params": {"seconds": 0.2}}},
+        generators={"g": {"use": "toys.slow:Together", "pool": 3, "params": {"folder": str(both)}}},
         shots=[1, 2],
         shard=3,
     )
@@ -175,6 +176,7 @@ def test_a_sweep_in_a_bucket_is_the_same_and_states_travel_once(
         bucket.delete(prefix)
     shutil.rmtree(NodeCache(bucket.uri)._folder)
     bucket.calls.new()
+    both.mkdir()
     assert go(bucket, conf, mlflow_uri) == 0
     assert bucket.published("far") == calm
     counts = bucket.calls.counts()

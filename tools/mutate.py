@@ -51,7 +51,7 @@ TESTS = {
     "harness/reporting/compare.py": "compare",
     "harness/reporting/tables.py": "tables metric_records",
     "harness/results/accounting.py": "results_writer costs",
-    "harness/results/aggregate.py": "aggregate significance report",
+    "harness/results/aggregate.py": "aggregate significance",
     "harness/results/comparison.py": "compare",
     "harness/results/evaluation.py": "evaluation queries",
     "harness/results/intervals.py": "intervals significance",
@@ -59,7 +59,7 @@ TESTS = {
     "harness/results/published.py": "published",
     "harness/results/reader.py": "report metric_records folder_damage",
     "harness/results/significance.py": "significance",
-    "harness/results/writer.py": "results_writer folder_damage",
+    "harness/results/writer.py": "results_writer",
     "harness/storage/store.py": "store results_writer",
 }
 

@@ -104,7 +104,9 @@ class SweepRuns:
                 client.get_run(self._known["parent"])
                 self._find()
                 return
-            except Exception:  # the database was removed: log anew
+            except Exception as error:
+                if not (refused(error) or _unknown(error)):
+                    raise  # it does not answer, and may yet have the run
                 self._known = {"uri": redacted(self.uri)}
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
@@ -306,6 +308,11 @@ def _params(values: Mapping[str, str]) -> list[Any]:
     from mlflow.entities import Param
 
     return [Param(FORBIDDEN.sub("_", name), value) for name, value in values.items()]
+
+
+def _unknown(error: Exception) -> bool:
+    """Whether the server answered that it has no such run: the database is another."""
+    return getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
 
 
 def refused(error: Exception) -> bool:

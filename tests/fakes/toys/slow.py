@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 
 from harness.interface import Prediction, Queries, Support
 from toys.generators import Blend
@@ -36,3 +38,24 @@ class Late(Blend):
     def _call(self, what: str, *words: object) -> None:
         super()._call(what, *words)
         time.sleep(self.seconds)
+
+
+class Together(Blend):
+    """Blend, by two processes where that is asked for: none goes on before the other has begun.
+
+    Parameters
+    ----------
+    folder : it is asked for while that is there
+    """
+
+    def __init__(self, *, folder: str) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def _call(self, what: str, *words: object) -> None:
+        super()._call(what, *words)
+        here, end = Path(self.folder), time.monotonic() + 200
+        if here.is_dir():
+            (here / str(os.getpid())).touch()
+            while len(list(here.iterdir())) < 2 and time.monotonic() < end:
+                time.sleep(0.02)
