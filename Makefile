@@ -26,10 +26,11 @@ $(READY): requirements.txt
 demo: $(READY)
 	$(RUN) -m harness demo
 
-# Three files at a time, in the order of tests/conftest.py: what starts clusters and servers waits
-# for them most of its time.
+# Two files at a time; three of those that start clusters and servers, for they wait most of their
+# time, in the order of tests/conftest.py.
 test: $(READY)
-	$(RUN) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(RUN) -m pytest -m "not slow" --numprocesses 2 --dist loadfile
+	$(RUN) -m pytest -m slow --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 quick: $(READY)
 	$(RUN) -m pytest -m "not slow and not heavy" --numprocesses 2 --dist loadfile
