@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from harness.execution.schedule import Schedule
-from harness.planning.task import Task
+from harness.tasks.task import Task
 from tests.test_schedule import Step, ancestors
 
 AFFINITIES = {"d/a/0": "predict", "d/a/1": "predict", "d/b/0": "personalize", "x": "train"}
@@ -54,8 +54,8 @@ class Rules:
 
     def __init__(self, tasks: Mapping[str, Task], targets: list[str]) -> None:
         self.tasks = tasks
-        wanted = {n for t in targets for n in ancestors(tasks, t)} | set(targets)
-        self.todo = [key for key in tasks if key in wanted]
+        needed = {n for t in targets for n in ancestors(tasks, t)} | set(targets)
+        self.todo = [key for key in tasks if key in needed]
         self.index = {key: i for i, key in enumerate(tasks)}
         self.rank = {key: self._path(key) for key in self.todo}
         self.cell = {key: self._cheapest_cell(key) for key in self.todo}
@@ -160,10 +160,10 @@ class Rules:
 
     def _cheap_elsewhere(self, ready: list[str], affinity: str) -> str:
         best = min(ready, key=lambda k: self.cell[k])
-        here = min(self.cell[k] for k in self._heads(self._of(ready, affinity)))
+        least_left = min(self.cell[k] for k in self._heads(self._of(ready, affinity)))
         other = self.tasks[best].affinity
         taken = {self.at.get(w, ("", ""))[0] for w in self.running.values()}
-        return other if self.cell[best] * 2 <= here and other not in taken else ""
+        return other if self.cell[best] * 2 <= least_left and other not in taken else ""
 
     def finish(self, key: str, seconds: float) -> None:
         worker, task = self.running.pop(key), self.tasks[key]

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from safetensors import safe_open
 
 from harness.storage.repeats import Repeats
-from harness.storage.store import HEAD, STALE, Damaged, Store, artifact
+from harness.storage.store import HEAD, STALE, Damaged, Store, artifact, relative
 
 KEY = "ab" * 16
 TYPES = ["<f4", ">f4", "<f8", "<f2", "|u1", "|i1", "<i8", ">u2", "|b1"]
@@ -241,6 +242,59 @@ def test_half_written_files_are_removed_when_they_are_old(tmp_path: Path) -> Non
     left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
     assert left == {"toy/x/.fresh.3.tmp", "toy/x/.kept", "toy/x/kept.tmp", "other/.c.tmp"}
     assert store.tidy("toy") == store.tidy("nowhere") == 0
+
+
+def test_a_far_folder_is_handed_out_as_a_copy_and_what_is_new_comes_back() -> None:
+    store = Store(f"memory://{uuid.uuid4().hex}/runs")
+    assert not store.local
+    store.write("toy/old.csv", b"old")
+    store.write("toy/below/note.txt", b"note")
+    with store.folder("toy") as folder:
+        assert (folder / "old.csv").read_bytes() == b"old"
+        (folder / "old.csv").write_bytes(b"changed: not written back")
+        (folder / "new" / "deep").mkdir(parents=True)
+        (folder / "new" / "deep" / "page.html").write_bytes(b"page")
+    assert store.read("toy/old.csv") == b"old"
+    assert store.read("toy/new/deep/page.html") == b"page"
+    assert store.files("toy") == ["old.csv"]
+    assert store.folders("old.csv") == ["toy"]
+    store.write("a/old.csv", b"")
+    assert store.folders("old.csv") == ["a", "toy"]
+    store.write(".artifacts/note", b"")
+    store.put("train", KEY, {})
+    assert store.kinds() == ["train"]
+
+
+@pytest.mark.parametrize("error", [OSError("no login"), OSError(5, "no disk"), KeyError("x")])
+def test_errors_of_a_client_are_of_the_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    store = Store(str(tmp_path))
+
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(store._fs, "cat_file", fails)
+    with pytest.raises(OSError, match="no disk" if "disk" in str(error) else "storage /") as caught:
+        store.read("a")
+    assert (caught.value is error) == ("disk" in str(error)), "the system's own say enough"
+
+
+def test_what_depends_on_the_working_folder() -> None:
+    names = ["runs", "./runs", "/runs", "s3://bucket/runs", "zip::runs"]
+    assert [relative(name) for name in names] == ["runs", "./runs", "", "", ""]
+
+
+def test_a_local_storage_is_the_same_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Store("runs")
+    monkeypatch.chdir("/")
+    store.write("a", b"b")
+    assert (tmp_path / "runs" / "a").read_bytes() == b"b"
+    assert store.root == str(tmp_path / "runs")
+    assert Store("s3://bucket/runs/").root == "s3://bucket/runs/"
 
 
 def test_what_is_repeated_is_compared_and_not_written(tmp_path: Path) -> None:

@@ -54,8 +54,8 @@ class Together(Blend):
 
     def _call(self, what: str, *words: object) -> None:
         super()._call(what, *words)
-        here, end = Path(self.folder), time.monotonic() + 200
-        if here.is_dir():
-            (here / str(os.getpid())).touch()
-            while len(list(here.iterdir())) < 2 and time.monotonic() < end:
+        places, end = Path(self.folder), time.monotonic() + 200
+        if places.is_dir():
+            (places / str(os.getpid())).touch()
+            while len(list(places.iterdir())) < 2 and time.monotonic() < end:
                 time.sleep(0.02)
