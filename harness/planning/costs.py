@@ -127,7 +127,7 @@ def render(planned: Sequence[Stage], todo: Sequence[Stage]) -> str:
         rows.append((stage.tasks, some.tasks, *amounts))
     names = [*(stage.kind for stage in planned), "together"]
     rows.append(tuple(map(sum, zip(*rows, strict=True))) if rows else (0.0,) * 5)
-    text = "{:<12}{:>9}{:>9}{:>20}{:>10}{:>13}{:>9}"
+    text = "{:<12}{:>8}{:>8}{:>20}{:>10}{:>13}{:>9}"  # eighty columns
     lines = [text.format(*head)]
     for name, (count, open_, *rest) in zip(names, rows, strict=True):
         counts = (f"{n:.0f}" for n in (count, open_, count - open_))
