@@ -66,26 +66,29 @@ class ProcessState:
         self._users: set[str] = set()  # plug-ins that have been at work here
         self._altered: str | None = None  # function found replaced in this task; None: not looked
 
-    def note(self, plugin: PluginUse | None = None) -> None:
-        """Take down what is so now, before the task's plug-in is called.
-
-        Parameters
-        ----------
-        plugin : of the task; None where it has none
+    def compare(self) -> None:
+        """Look at the settings before the engine makes its own for the next task.
 
         Raises
         ------
         Spoilt
             Something has changed since the last task was done.
         """
-        self._altered = None
-        self._watch()
-        settings = process_settings.settings()
-        changed = self._different(settings)
+        changed = self._different(process_settings.settings())
         if changed:
             raise Spoilt(f"{changed} was changed by an earlier task")
+
+    def note(self, plugin: PluginUse | None = None) -> None:
+        """Take down what is so now, before the task's plug-in is called.
+
+        Parameters
+        ----------
+        plugin : of the task; None where it has none
+        """
+        self._altered = None
+        self._watch()
         self._users.add("" if plugin is None else plugin.id)
-        self._settings = settings
+        self._settings = process_settings.settings()
         self._threads = set(sys._current_frames())
         self._hidden = _hidden_threads()
 

@@ -67,6 +67,7 @@ class Worker:
             outcome.reused = reused = shop.has(payload)
             if not reused:
                 self.meter.start()
+                shop.process.compare()
                 shop.prepare(payload)
                 shop.process.note(payload.plugin)
                 do(payload, shop, outcome)
