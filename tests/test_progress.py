@@ -57,8 +57,9 @@ def test_a_long_task_is_heard_of(
         shown.started("t0", "customize elpv/elpv", "worker-0")
         shown.tick()
     lines = capsys.readouterr().err.splitlines()[1:]
-    assert len(lines) == 1
-    assert "at work: customize elpv/elpv" in lines[0]
+    assert len(lines) == 2
+    assert "waiting for workers" in lines[0]
+    assert "at work: customize elpv/elpv" in lines[1]
 
 
 def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:

@@ -141,11 +141,12 @@ class Display:
         self._say(text)
 
     def tick(self) -> None:
-        """Refresh, now and then; in a plain log, say what long tasks are under way."""
+        """Refresh, now and then; in a plain log, say what is waited for."""
         if self._live is not None:
             self._refresh()
-        elif not self._quiet and self._running and time.monotonic() - self._spoke > QUIET_SPELL:
-            self._say("at work: " + ", ".join(self._at_work()[:4]))
+        elif not self._quiet and time.monotonic() - self._spoke > QUIET_SPELL:
+            at_work = ", ".join(self._at_work()[:4])
+            self._say(f"at work: {at_work}" if at_work else "waiting for workers")
 
     def _headline(self) -> str:
         cells = amount(self._total, "cell")
