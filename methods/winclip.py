@@ -69,9 +69,12 @@ class Winclip(Method):
 
     Notes
     -----
-    Departures: none from the paper's equations. On convolutional encoders (micro, too) windows are
-    averages of the last level's cells, and the patch scale is that level. Scores of exactly 0 count
-    as 0 in harmonic means. Without references, the score and map are the text's.
+    Departures: none from the paper's equations. Pictures that are not square (VisA's) are stretched
+    or, with ``crop``, cut; the paper tiles them, which is not done here. Patches are the last
+    block's, before the final layer normalisation; anomalib's are after it. On convolutional
+    encoders (micro, too) windows are averages of the last level's cells, and the patch scale is
+    that level. Scores of exactly 0 count as 0 in harmonic means. Without references, the score and
+    map are the text's.
     """
 
     shots = range(1_000_000)

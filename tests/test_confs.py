@@ -75,6 +75,26 @@ def customized(sweep: Sweep) -> int:
     return supports * len(ways)
 
 
+def trainings(sweep: Sweep) -> int:
+    """Trainings on auxiliary data: by method, data, and shots and seeds where these count."""
+    count, every = 0, {}
+    for entry in sweep.methods:
+        every[entry.use, str(sorted(entry.params.items())), entry.training, entry.auxiliary] = entry
+    for entry in every.values():
+        method = built(entry)
+        if not method.auxiliary:  # type: ignore
+            continue
+        if entry.auxiliary == "leave-one-out":
+            data = sum(map(reproduce.categories, sweep.datasets))
+        else:  # the first auxiliary dataset that is not the tested one
+            other = [a.use for a in sweep.auxiliary]
+            data = len({next(a for a in other if a != d.use) for d in sweep.datasets})
+        shots = len(sweep.shots) if method.auxiliary_per_shots else 1  # type: ignore
+        per_seed = method.auxiliary_per_seed and entry.training == "per-seed"  # type: ignore
+        count += data * shots * (len(sweep.seeds) if per_seed else 1)
+    return count
+
+
 def test_the_published_tables_are_named_by_some_config() -> None:
     assert {table for name in NAMING for table in tables(name)} == set(PUBLISHED["table"])
 
@@ -133,6 +153,16 @@ def test_the_header_of_a_full_config_is_true(name: str) -> None:
     number = re.search(r"([\d,]+) customi[zs]ed models?", text)
     if number:
         assert int(number.group(1).replace(",", "")) == customized(sweep)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_header_counts_the_trainings(name: str) -> None:
+    sweep = reproduce.load(name)
+    number = re.search(r"([\d,]+) trainings?", header(name).partition("Cost ")[2])
+    if number:
+        assert int(number.group(1).replace(",", "")) == trainings(sweep)
+    else:
+        assert "micro" in name or name == "demo" or trainings(sweep) == 0
 
 
 @pytest.mark.parametrize("name", sorted({n for r in reproduce.RESULTS for n in r[1:]}))
