@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as transforms
 from harness.execution.cache import FeatureMemory
 from harness.interface import Image
 from methods._encoders import weights as _weights
-from methods._encoders.cnn import CnnEncoder, build, folded, stretch
+from methods._encoders.cnn import CnnEncoder, _scale, build, folded, stretch
 from methods._encoders.load import described, load_encoder
 
 LEVELS = (1, 2, 3, 4)
@@ -242,3 +242,12 @@ def test_stretch_is_pillows_and_leaves_what_fits():
     buffer = io.BytesIO()
     Picture.fromarray(pixels).resize((33, 21), Picture.Resampling.BILINEAR).save(buffer, "PNG")
     np.testing.assert_array_equal(stretch(pixels, 21, 33), np.asarray(Picture.open(buffer)))
+
+
+@pytest.mark.parametrize(
+    ("weights", "mean"),
+    [("in1k", 0.485), ("ap_in1k", 0.5), ("random:1", 0.485)],
+)
+def test_inputs_are_normalised_as_the_weights_tag_was_trained(weights, mean):
+    """Timm's default tag of this model is ns_jft_in1k, whose mean is ImageNet's."""
+    assert _scale("tf_efficientnet_b0", weights)[0][0] == mean

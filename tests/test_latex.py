@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -13,6 +14,15 @@ from harness.reporting import latex, report
 from tests.fabricated import fabricate
 
 PACKAGES = r"\usepackage{booktabs,graphicx}"
+#: caveats with what LaTeX reads as commands, and letters that are not ASCII
+NOTES = [
+    {
+        "method": "o2n",
+        "note": r"a LoRA adapter (rank 8, 50 % of _all_ {layers} & $heads$) \\ ^~ #1",
+    },
+    {"method": "o2n", "note": "tiny models, not the paper's"},
+    {"method": "elpv", "note": "2 of 2 supports leak – naïve, ± 1.6 · π ≥ 3 “as is”"},
+]
 CLASSES = {
     "article": rf"\documentclass{{article}}{PACKAGES}",
     # The text block of the NeurIPS style, 5.5 by 9 inches, at 10 points.
@@ -29,6 +39,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
     methods |= {"a_method+with-a=long_label": 1.2, "coop": 0.9, "inctrl": 1.1}
     datasets = {"elpv": ["cells"], "mvtec": ["bottle"]}
     fabricate(folder, datasets, methods, queries=24, failing=("o2n", "mvtec", "bottle", 4, 1))
+    (folder / "notes.json").write_text(json.dumps(NOTES))
     return report.render(folder, "latex", "published")
 
 
@@ -60,6 +71,9 @@ def test_it_compiles_and_nothing_sticks_out(text: str, tmp_path: Path, style: st
         assert "−" in shown, "a true minus sign"
         assert "method+with-a=long" in shown
         assert "tiny models, not the paper" in shown
+        plain = " ".join(shown.split())
+        assert "a LoRA adapter (rank 8, 50 % of" in plain
+        assert "2 of 2 supports leak – naive, ± 1.6" in plain
 
 
 def test_methods_are_across_datasets_down_and_shots_in_groups(text: str) -> None:

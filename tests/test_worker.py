@@ -18,9 +18,10 @@ from harness.execution import seeding
 from harness.execution.forkserver import ForkServer, WorkerProcess
 from harness.execution.promises import checked
 from harness.execution.worker import Worker
+from harness.execution.workshop import Workshop
 from harness.interface import Prediction
 from harness.tasks.kinds import Prepare, PreparePayload
-from harness.tasks.references import PluginUse
+from harness.tasks.references import DatasetUse, PluginUse, SupportUse
 
 F = np.float32
 
@@ -64,6 +65,17 @@ def test_the_root_of_a_dataset(tmp_path: Path) -> None:
     ):
         with pytest.raises(FileNotFoundError, match=words):
             open_dataset("folder", params, root)
+
+
+@pytest.mark.parametrize("upright", [True, False])
+def test_what_a_dataset_says_of_orientation_reaches_the_support(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, upright: bool
+) -> None:
+    workshop = Workshop(str(tmp_path))
+    dataset = type("Upright", (), {"orientation": upright})()
+    monkeypatch.setattr(workshop, "dataset", lambda use: dataset)
+    use = DatasetUse("toy", {})
+    assert workshop.support(SupportUse(use, (), "head", 0)).orientation is upright
 
 
 def test_seeds_reach_every_source_of_chance() -> None:
