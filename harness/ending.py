@@ -22,8 +22,6 @@ from harness.results.writer import ResultsWriter
 from harness.storage.store import Store
 from harness.sweep import Sweep
 
-REPORT = "report.html"
-
 
 def write_tables(store: Store, writer: ResultsWriter, sharing: Sharing, graph: Plan) -> bool:
     """Write the tables of a run; whether that went well: the disk may be full."""
@@ -49,14 +47,14 @@ def publish(
 ) -> bool:
     """Report, MLflow, and the table on the terminal; whether the report could be written."""
     summary = writer.summary()
-    whole, files = True, {}
+    whole = True
+    files: dict[str, bytes] = {}
     try:
         with store.folder(sweep.name) as folder:
             read = reader.load(folder)
-            html = report.render(read, "html")
-            store.write_text(f"{sweep.name}/{REPORT}", html)
+            files = report.artifacts(read)
+            store.write(f"{sweep.name}/{report.PAGE}", files[report.PAGE])
             integrity.list_files(store, sweep.name)
-            files = {REPORT: html.encode(errors="backslashreplace"), **report.artifacts(folder)}
             if not options.quiet:
                 print(printable(report.render(read, "text"), "\n"), flush=True)
     except BrokenPipeError:
@@ -69,7 +67,7 @@ def publish(
         print(f"not everything was logged: {tracker.problem}", file=sys.stderr)
     if not options.quiet:
         ui = closing.ui(options.storage, tracker.uri, options.mlflow)
-        page = f"{store.path(sweep.name)}/{REPORT}" if whole else ""
+        page = f"{store.path(sweep.name)}/{report.PAGE}" if whole else ""
         print("\n" + "\n".join(closing.lines(page, ui, writer.tasks.records.values())), flush=True)
     return whole
 

@@ -8,12 +8,13 @@ import sys
 from html.parser import HTMLParser
 from itertools import product
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
 
-from harness.reporting import queries, report
-from harness.results import published
+from harness.reporting import curves, queries, report
+from harness.results import published, reader
 from harness.results.aggregate import csv_text, read_csv, results_frame, summary_frame
 from tests.fabricated import SKILL, fabricate
 
@@ -271,3 +272,21 @@ def test_nothing_heavy_is_loaded_before_a_report_is_asked_for() -> None:
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+def test_curves_stand_alone_beside_the_page(sweep: Path) -> None:
+    """One of each kind for every dataset and number of shots, with a legend, in any viewer."""
+    files = report.artifacts(reader.load(sweep))
+    assert {"report.html", "tables/results.csv", "config/sweep.yaml"} <= set(files)
+    names = {name for name in files if name.startswith("curves/")}
+    places = product(("elpv", "mvtec"), (2, 4), ("roc", "pr"))
+    assert names == {f"curves/{dataset}_{k}_shots_{kind}.svg" for dataset, k, kind in places}
+    style = (Path(curves.__file__).parent / "report.css.j2").read_text()
+    assert all(colour in style for colour in curves.COLOURS.split())
+    for name in names:
+        root = ElementTree.fromstring(files[name])
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        words = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+        assert set(SKILL) <= set(words)
+        lines = [p for p in root.iter("{http://www.w3.org/2000/svg}path") if len(p)]
+        assert len(lines) == len(SKILL), "a titled line for each method"

@@ -355,7 +355,9 @@ def test_the_questions_of_the_documentation_have_answers(
 
     client = MlflowClient(tracking_uri=server)
     names = [f.path for f in client.list_artifacts(parent.info.run_id)]
-    assert {"report.html", "tables", "config", "failures.csv"} <= set(names)
+    assert {"report.html", "tables", "config", "curves", "failures.csv"} <= set(names)
+    drawn = [f.path for f in client.list_artifacts(parent.info.run_id, "curves")]
+    assert {path.rpartition("_")[2] for path in drawn} == {"roc.svg", "pr.svg"}
 
 
 def healthy(url: str) -> bool:

@@ -6,13 +6,11 @@ Sizes are bounded: curves and histograms are per dataset, pictures stop at a num
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from harness.reporting import caveats, certainty, plots, queries, spending, tables
+from harness.reporting import caveats, certainty, curves, plots, queries, spending, tables
 from harness.reporting.plots import Line
 from harness.reporting.templates import template
 from harness.results import aggregate, copies, published
@@ -23,21 +21,25 @@ if TYPE_CHECKING:
 
     from harness.results.reader import SweepFolder
 
-RUNS = 24  # most lines of single seeds in one chart
-FEW = 40  # charts up to which every number of shots has its own
-SHOWN = 1000  # most scores of a kind that a cell adds to a histogram
-Curve = NDArray[np.float64]
 
+def page(
+    sweep: SweepFolder, comparison: pd.DataFrame | None, drawn: curves.Drawings | None = None
+) -> str:
+    """The page of a sweep.
 
-def page(sweep: SweepFolder, comparison: pd.DataFrame | None) -> str:
-    """The page of a sweep; ``comparison`` is the frame of ``harness.results.published.compare``."""
+    Parameters
+    ----------
+    sweep : what was read of its folder
+    comparison : frame of ``harness.results.published.compare``, or None
+    drawn : what ``curves.drawings`` gives, where it is at hand
+    """
     from harness.results.reader import DEFINITIONS
 
     leader = tables.leader(sweep.summary, sweep.uses)
     differences = None
     if leader:
         differences = certainty.differences(sweep, leader, nearest=False)
-    drawn = _drawn(sweep)
+    drawn = curves.drawings(sweep) if drawn is None else drawn
     pictures, left_out = queries.panels(sweep)
     return template("report.html.j2").render(
         sweep=sweep,
@@ -56,7 +58,7 @@ def page(sweep: SweepFolder, comparison: pd.DataFrame | None) -> str:
         trivial=caveats.trivial(sweep),
         spreads=[*caveats.copied(sweep), *copies.sources(sweep.summary, sweep.config)],
         sources=sorted(set([] if comparison is None else comparison["source"])),
-        curves=_curves(sweep, drawn),
+        curves=curves.figures(sweep, drawn),
         histograms=_histograms(sweep, drawn),
         pictures=pictures,
         left_out=left_out,
@@ -114,78 +116,10 @@ def _trends(sweep: SweepFolder) -> list[dict[str, str]]:
     return charts
 
 
-@dataclass
-class _Drawn:
-    """What is left to draw of the cells of one (dataset, shots, method)."""
-
-    curves: dict[int, list[tuple[Curve, Curve]]] = field(default_factory=dict)  # by seed
-    prevalences: list[float] = field(default_factory=list)
-    normal: list[NDArray[np.float64]] = field(default_factory=list)
-    anomalous: list[NDArray[np.float64]] = field(default_factory=list)
-
-
-def _drawn(sweep: SweepFolder) -> dict[tuple[str, int, str], _Drawn]:
-    """Curves and standardised scores of every cell that has them, read one file at a time.
-
-    Scores are in units of the normal queries' deviation in their cell, so that categories and seeds
-    can share an axis; of a large cell some evenly spaced ones will do.
-    """
-    drawn: dict[tuple[str, int, str], _Drawn] = {}
-    for row in sweep.results.to_dict("records"):
-        try:
-            scored = queries.read_scores(queries.file_of(sweep, "predictions", row, "csv"))
-        except (OSError, ValueError, IndexError):
-            continue  # nothing to draw; the table of results stands without it
-        labels, scores = scored.labels, scored.scores
-        if not np.isfinite(scores).all() or labels.all() or not labels.any():
-            continue
-        place = drawn.setdefault((row["dataset"], int(row["shots"]), row["method"]), _Drawn())
-        pair = plots.roc(labels, scores), plots.precision_recall(labels, scores)
-        place.curves.setdefault(int(row["seed"]), []).append(pair)
-        place.prevalences.append(float(labels.mean()))
-        normal = scores[~labels]
-        standard = (scores - normal.mean()) / (float(normal.std()) or 1.0)
-        place.normal.append(standard[~labels][:: 1 + len(normal) // SHOWN])
-        place.anomalous.append(standard[labels][:: 1 + int(labels.sum()) // SHOWN])
-    return drawn
-
-
-def _curves(sweep: SweepFolder, drawn: dict[tuple[str, int, str], _Drawn]) -> list[dict[str, str]]:
-    """ROC and precision-recall curves per dataset and shots, averaged as the metrics are."""
-    figures = []
-    places = sorted({key[:2] for key in drawn})
-    for dataset, shots in places:
-        lines: tuple[list[Line], list[Line]] = ([], [])
-        chance: list[float] = []
-        for colour, method in enumerate(sweep.methods):
-            place = drawn.get((dataset, shots, method))
-            if place is None:
-                continue
-            seeds = list(place.curves.values())
-            few = 1 < len(seeds) <= RUNS // len(sweep.methods) and len(places) <= FEW // 3
-            for which in (0, 1):
-                runs = [np.mean([cell[which] for cell in cells], axis=0) for cells in seeds]
-                mean = np.mean(runs, axis=0)
-                shown = tuple(runs) if few else ()
-                lines[which].append(Line(method, colour, plots.GRID, mean, runs=shown))
-            chance += place.prevalences
-        figures.append(
-            {
-                "dataset": dataset,
-                "title": aggregate.shots_title(shots),
-                "roc": plots.curves(lines[0], "false positive rate", "true positive rate"),
-                "pr": plots.curves(lines[1], "recall", "precision", float(np.mean(chance))),
-            }
-        )
-    return figures
-
-
-def _histograms(
-    sweep: SweepFolder, drawn: dict[tuple[str, int, str], _Drawn]
-) -> list[dict[str, Any]]:
+def _histograms(sweep: SweepFolder, drawn: curves.Drawings) -> list[dict[str, Any]]:
     """Scores of normal and of anomalous queries, cells pooled."""
     most = {dataset: max(k[1] for k in drawn if k[0] == dataset) for dataset, _, _ in drawn}
-    keys = [key for key in drawn if len(drawn) <= FEW or key[1] == most[key[0]]]
+    keys = [key for key in drawn if len(drawn) <= curves.FEW or key[1] == most[key[0]]]
     return [
         {
             "dataset": dataset,

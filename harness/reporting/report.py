@@ -13,6 +13,7 @@ KEPT = {
     "config": ("sweep.yaml", "environment.json", "support.json", "notes.json"),
     "": ("failures.csv",),
 }
+PAGE = "report.html"
 FORMATS = ("text", "markdown", "latex", "csv", "html")
 
 
@@ -60,7 +61,15 @@ def render(
     return writers.get(format, latex.latex)(sweep, comparison)
 
 
-def artifacts(sweep_dir: Path) -> dict[str, bytes]:
-    """Tables and configuration of a sweep by the path a tracking server keeps them under."""
-    paths = [(Path(folder) / name, sweep_dir / name) for folder in KEPT for name in KEPT[folder]]
-    return {str(kept): path.read_bytes() for kept, path in paths if path.is_file()}
+def artifacts(sweep: reader.SweepFolder) -> dict[str, bytes]:
+    """What a tracking server keeps of a sweep, by path: page, curves, tables and configuration."""
+    from harness.reporting import curves
+    from harness.reporting.html import page
+
+    drawn = curves.drawings(sweep)
+    texts = {PAGE: page(sweep, None, drawn), **curves.files(sweep, drawn)}
+    paths = [(Path(folder) / name, sweep.path / name) for folder in KEPT for name in KEPT[folder]]
+    return {
+        **{path: text.encode(errors="backslashreplace") for path, text in texts.items()},
+        **{str(kept): path.read_bytes() for kept, path in paths if path.is_file()},
+    }
