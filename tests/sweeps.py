@@ -8,7 +8,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,16 @@ def waited(
         assert process is None or process.poll() is None, f"ended before {what}"
         assert time.monotonic() < end, f"no {what}"
         time.sleep(0.02)
+
+
+@contextmanager
+def started(words: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A process that does not outlive the test: what fails meanwhile is told at once."""
+    with subprocess.Popen(words, text=True, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def command(*words: object, cwd: Path = HOME, **variables: str) -> subprocess.CompletedProcess[str]:

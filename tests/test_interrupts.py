@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sweeps import HOME, SQUARES, rows, sweep, written
+from tests.sweeps import HOME, SQUARES, rows, started, sweep, written
 
 pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("toys")]
 
@@ -46,12 +46,11 @@ def test_whatever_a_command_waits_for(how: str, number: signal.Signals) -> None:
         "from harness.commands.interrupts import ended_soon, leave\n"
         f"with ended_soon():\n    print('ready', flush=True)\n    {lines}\n"
     )
-    with subprocess.Popen(
+    with started(
         [sys.executable, "-c", code],
         cwd=HOME,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        text=True,
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -72,7 +71,7 @@ def test_a_run_that_is_interrupted_is_gone_on_with(
     words = ["run", conf, "--storage", tmp_path / "runs", "--mlflow", mlflow_uri]
     words += ["--runner", "local", "--workers", "2"]
     command = [sys.executable, "-m", "harness", *map(str, words)]
-    with subprocess.Popen(command, cwd=HOME, stderr=subprocess.PIPE, text=True) as process:
+    with started(command, cwd=HOME, stderr=subprocess.PIPE) as process:
         time.sleep(wait)
         process.send_signal(signal.SIGINT)
         stderr = process.communicate(timeout=60)[1]

@@ -21,7 +21,7 @@ import pytest
 from harness.storage.node_cache import NodeCache
 from harness.storage.store import Store
 from tests.clusters import cluster, published
-from tests.sweeps import NEAR, SQUARES, Runner, Tally, command, sweep, waited, written
+from tests.sweeps import NEAR, SQUARES, Runner, Tally, command, started, sweep, waited, written
 
 pytest.importorskip("moto", reason="needs moto[server], a server of S3's interface")
 pytest.importorskip("s3fs", reason="needs s3fs")
@@ -213,7 +213,7 @@ def test_one_driver_at_a_time_and_a_killed_one_is_gone_on_with(
     waits = {"use": "toys.waits:Waits", "params": {"word": str(word)}}
     conf = written(tmp_path / "c.yaml", sweep(name="locked", methods=[{"use": NEAR}, waits]))
     words = ["run", conf, "--storage", bucket.uri, "--runner", "serial", "--mlflow", mlflow_uri]
-    with subprocess.Popen([sys.executable, "-m", "harness", *map(str, words)]) as first:
+    with started([sys.executable, "-m", "harness", *map(str, words)]) as first:
         waited(lambda: "locked/results.csv" in bucket.names("locked/"), "results", first)
         second = command(*words, "--quiet")
         assert second.returncode == 2

@@ -18,6 +18,7 @@ from safetensors import safe_open
 
 from harness.storage.repeats import Repeats
 from harness.storage.store import HEAD, STALE, Damaged, Store, artifact, relative
+from tests.sweeps import started
 
 KEY = "ab" * 16
 TYPES = ["<f4", ">f4", "<f8", "<f2", "|u1", "|i1", "<i8", ">u2", "|b1"]
@@ -133,7 +134,7 @@ def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
     )
     store = Store(str(tmp_path))
     store.write("f", b"A" * 100_000)
-    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) as writer:
+    with started([sys.executable, "-c", code, str(tmp_path)]) as writer:
         while writer.poll() is None:
             contents = store.read("f")
             assert len(contents) == 100_000

@@ -22,6 +22,7 @@ from harness.execution.workshop import Workshop
 from harness.interface import Prediction
 from harness.tasks.kinds import Prepare, PreparePayload
 from harness.tasks.references import DatasetUse, PluginUse, SupportUse
+from tests.sweeps import started
 
 F = np.float32
 
@@ -172,9 +173,7 @@ def test_a_worker_dies_with_its_driver(tmp_path: Path) -> None:
         "while not child.ready(1): pass\n"
         "print(child._pid, flush=True); time.sleep(900)"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    ) as driver:
+    with started([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as driver:
         assert driver.stdout is not None
         pid = int(driver.stdout.readline())
         driver.kill()

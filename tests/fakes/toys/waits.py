@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 from harness.interface import Support
 from toys.methods import Near
@@ -14,7 +15,7 @@ class Waits(Near):
 
     Parameters
     ----------
-    word : file that it waits for, at most three minutes
+    word : file that it waits for, at most three minutes; beside it lies WORD.awaited meanwhile
     """
 
     def __init__(self, *, word: str) -> None:
@@ -22,6 +23,7 @@ class Waits(Near):
         self.word = word
 
     def fit(self, support: Support) -> None:
+        Path(f"{self.word}.awaited").touch()
         end = time.monotonic() + 180
         while not os.path.exists(self.word) and time.monotonic() < end:
             time.sleep(0.02)
