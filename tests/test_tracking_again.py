@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from harness.reporting.mlflow_runs import _artifacts
 from harness.storage.store import Store
 from tests.test_tracking import log, logged
 
@@ -39,3 +40,41 @@ def test_a_database_that_was_removed_is_begun_anew(tmp_path: Path) -> None:
             Path(note).write_text(Path(note).read_text().replace("one.db", "other.db"))
         assert log(store, "moved", uri, 1).problem == ""
         assert len(logged(uri, "moved")[0]) == 1
+
+
+@pytest.mark.parametrize("storage", ["folder", "memory://bucket/runs"])
+def test_files_lie_beside_the_database_wherever_the_results_are(
+    storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in the working folder, where MLflow has those of a database unless it is asked."""
+    # a name of its own: MLflow keeps what it opened by its URI
+    work, database = tmp_path / "work", tmp_path / "base" / f"{tmp_path.name}.db"
+    work.mkdir()
+    database.parent.mkdir()
+    monkeypatch.chdir(work)
+    store = Store(storage if "://" in storage else str(tmp_path / storage))
+    assert log(store, "filed", f"sqlite:///../base/{database.name}", 1).problem == ""
+    assert list(work.iterdir()) == []
+    (table,) = database.parent.rglob("results.csv")
+    assert table.relative_to(database.parent).parts[0] == "mlartifacts"
+    assert not list(tmp_path.glob("folder/mlartifacts"))
+
+
+@pytest.mark.parametrize(
+    ("uri", "storage", "expected"),
+    [
+        ("sqlite:////data/m.db", "memory://b/runs", "/data/mlartifacts"),
+        ("sqlite://", "/data/runs", "/data/runs/mlartifacts"),
+        ("postgresql://me:secret@host/m", "/data/runs", "/data/runs/mlartifacts"),
+        ("mysql+pymysql://me@host/m", "memory://b/runs", "memory://b/runs/mlartifacts"),
+        ("http://server:5000", "/data/runs", None),
+        ("databricks", "/data/runs", None),
+        ("databricks://profile", "/data/runs", None),
+        ("file:///data/mlruns", "/data/runs", None),
+        ("mlruns", "memory://b/runs", None),
+    ],
+)
+def test_where_the_files_of_a_tracking_store_lie(
+    uri: str, storage: str, expected: str | None
+) -> None:
+    assert _artifacts(uri, Store(storage)) == expected

@@ -30,6 +30,9 @@ EXPERIMENT = "few-shot anomaly detection"
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 #: What MLflow refuses in names of metrics; labels may have + and =.
 FORBIDDEN = re.compile(r"[^A-Za-z0-9_./ -]")
+FILES = "mlartifacts"  # folder of what is logged that is no number
+#: Schemes of databases that MLflow's client opens by itself.
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 FAILED = "failed "  # before the key of a cell that has no result
 
 
@@ -71,8 +74,6 @@ class SweepRuns:
         self.uri = uri
         self._store, self._sweep, self._lineage = store, sweep, lineage
         self._client: Any = None
-        own = store.local and not uri.startswith("http")
-        self._artifacts = store.path("mlartifacts") if own else None  # a server decides itself
         self._file = f"{sweep}/mlflow.json"
         self.path = store.path(self._file)  # of the ids that it keeps
         self._known: dict[str, Any] = {"uri": redacted(uri)}
@@ -110,7 +111,8 @@ class SweepRuns:
                 self._known = {"uri": redacted(self.uri)}
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
-            self._known["experiment"] = client.create_experiment(EXPERIMENT, self._artifacts, KIND)
+            place = _artifacts(self.uri, self._store)
+            self._known["experiment"] = client.create_experiment(EXPERIMENT, place, KIND)
         else:
             self._known["experiment"] = experiment.experiment_id
             if experiment.lifecycle_stage == "deleted":
@@ -283,6 +285,26 @@ class SweepRuns:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(contents)
             self._client.log_artifacts(self._known["parent"], folder)
+
+
+def _artifacts(uri: str, store: Store) -> str | None:
+    """Where a database's files go: beside it, or in the storage where it is a server's.
+
+    None where MLflow knows by itself; of a database it would take the working folder.
+    """
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(uri)
+    except ArgumentError:  # a folder
+        return None
+    dialect = url.drivername.partition("+")[0]
+    if dialect not in DATABASES:
+        return None
+    if dialect == "sqlite" and url.database and url.database != ":memory:":
+        return str(Path(url.database).absolute().with_name(FILES))
+    return store.path(FILES) if store.local else f"{store.root.rstrip('/')}/{FILES}"
 
 
 def _name(cell: Cell) -> str:
