@@ -159,9 +159,10 @@ def healthy(port: int) -> bool:
 
 
 @contextmanager
-def server(uri: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A real MLflow server on a database."""
+def server(uri: str, port: int, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A real MLflow server on a database; what it is sent it keeps in a folder."""
     words = ["-m", "mlflow", "server", "--backend-store-uri", uri, "--port", port, "--workers", "1"]
+    words += ["--artifacts-destination", folder]
     process = subprocess.Popen(
         [sys.executable, *map(str, words)],
         stdout=subprocess.DEVNULL,
@@ -198,12 +199,13 @@ class Weather(threading.Thread):
     def __init__(self, uri: str, port: int, folder: Path, go: Path) -> None:
         super().__init__()
         self.uri, self.port, self.folder, self.go = uri, port, folder, go
+        self.kept = go.with_name("kept")
         self.over = threading.Event()
         self.error: BaseException | None = None
 
     def run(self) -> None:
         try:
-            with server(self.uri, self.port) as process:
+            with server(self.uri, self.port, self.kept) as process:
                 self.over.set()
                 waited(lambda: len(logged(self.uri, "weather")[1]) >= 2, "logging")
                 os.killpg(process.pid, signal.SIGKILL)
@@ -212,7 +214,7 @@ class Weather(threading.Thread):
             table = self.folder / "results.csv"
             waited(lambda: table.exists() and len(rows(self.folder)) == 12, "all results")
             self.over.clear()
-            with server(self.uri, self.port):
+            with server(self.uri, self.port, self.kept):
                 self.over.wait(240)
         except BaseException as error:  # for the test to raise
             self.error = error
