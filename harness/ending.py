@@ -19,22 +19,36 @@ from harness.reporting.tracking import Tracker
 from harness.results import integrity, reader
 from harness.results.repetition import Audit
 from harness.results.writer import ResultsWriter
+from harness.storage.room import Full
 from harness.storage.store import Store
 from harness.sweep import Sweep
 
+AGAIN = "make room and run the same command again: what is finished is kept"
 
-def write_tables(store: Store, writer: ResultsWriter, sharing: Sharing, graph: Plan) -> bool:
-    """Write the tables of a run; whether that went well: the disk may be full."""
+
+def write_tables(
+    store: Store, writer: ResultsWriter, sharing: Sharing, graph: Plan, full: bool = False
+) -> bool:
+    """Write the tables of a run; whether that went well. A disk known to be full is not told of."""
     try:
         writer.settle(graph.cells, {key: task.needs for key, task in graph.tasks.items()})
         writer.flush(final=True)
         if sharing:
             store.write_text(f"{writer.folder}/sharing.csv", sharing.text())
     except OSError as error:
-        hint = "make room and run the same command again: what is finished is kept"
-        print(f"{store.path(writer.folder)}: {one_line(error)}; {hint}", file=sys.stderr)
+        if not full:
+            where = "" if isinstance(error, Full) else f"{store.path(writer.folder)}: "
+            print(f"{where}{one_line(error)}; {AGAIN}", file=sys.stderr)
         return False
     return True
+
+
+def no_room(error: Full, needed: float) -> int:
+    """Say that the disk is full, and how much the rest takes, in megabytes; the exit status."""
+    size = f"{needed / 1000:,.1f} GB" if needed >= 1000 else f"{max(1.0, needed):,.0f} MB"
+    rest = f"; the rest of the sweep takes about {size}" if needed else ""
+    print(printable(f"{one_line(error)}{rest}; {AGAIN}"), file=sys.stderr)
+    return 1
 
 
 def publish(
@@ -44,8 +58,12 @@ def publish(
     tracker: Tracker,
     options: Options,
     complete: bool,
+    full: bool = False,
 ) -> bool:
-    """Report, MLflow, and the table on the terminal; whether the report could be written."""
+    """Report, MLflow, and the table on the terminal; whether the report could be written.
+
+    Of a disk known to be full nothing is said again.
+    """
     summary = writer.summary()
     whole = True
     files: dict[str, bytes] = {}
@@ -61,9 +79,10 @@ def publish(
         raise
     except OSError as error:
         whole = False
-        print(f"{store.path(sweep.name)}: no report: {one_line(error)}", file=sys.stderr)
+        if not full:
+            print(f"{store.path(sweep.name)}: no report: {one_line(error)}", file=sys.stderr)
     tracker.close(summary.to_dict("records"), writer.costs, complete, files)
-    if tracker.problem:
+    if tracker.problem and not full:
         print(f"not everything was logged: {tracker.problem}", file=sys.stderr)
     if not options.quiet:
         ui = closing.ui(options.storage, tracker.uri, options.mlflow)

@@ -19,6 +19,7 @@ from harness.reporting.progress import Display
 from harness.reporting.tracking import Tracker
 from harness.results.accounting import PER_QUERY, WORK_S, ended, moment
 from harness.results.writer import ResultsWriter, written
+from harness.storage.room import Full
 from harness.tasks.kinds import Evaluate
 from harness.tasks.task import Task
 
@@ -113,9 +114,13 @@ class Recorder:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """What goes wrong while one result is recorded or shown does not stop the others."""
+        """What goes wrong while one result is recorded or shown does not stop the others, unless
+        nothing more can be written.
+        """
         try:
             yield
+        except Full:
+            raise
         except Exception as error:
             self.problems.add(described(error))
 

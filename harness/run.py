@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness import config
-from harness.ending import doubtful, publish, verdict, write_tables
+from harness.ending import doubtful, no_room, publish, verdict, write_tables
 from harness.execution import preload
 from harness.execution.audit import audit
 from harness.execution.executor import Settings
@@ -17,7 +17,7 @@ from harness.execution.keeping import Keeping
 from harness.execution.schedule import Schedule
 from harness.execution.workers import Workers
 from harness.options import Options
-from harness.planning import costs
+from harness.planning import costs, disk
 from harness.planning.graph import Plan, plan
 from harness.planning.inputs import SweepInputs, checked_sweep, collect_inputs
 from harness.planning.origins import origins
@@ -32,6 +32,7 @@ from harness.results import repetition
 from harness.results.repetition import Audit
 from harness.results.writer import ResultsWriter, numbers, written
 from harness.storage.lock import Lock
+from harness.storage.room import Full
 from harness.storage.store import Store, relative
 from harness.sweep import GeneratorEntry, MethodEntry, Sweep
 from harness.tasks.task import Task
@@ -73,7 +74,10 @@ def run(options: Options) -> int:
     with Workers(options.runner, settings) as workers:
         ready = prepare(options, sweep)
         with Lock(Store(options.storage), sweep.name):
-            return _run(options, ready, workers, facts)
+            try:
+                return _run(options, ready, workers, facts)
+            except Full as error:  # before anything was done
+                return no_room(error, 0.0)
 
 
 def _run(options: Options, ready: Prepared, workers: Workers, facts: dict[str, Any]) -> int:
@@ -119,28 +123,34 @@ def _run(options: Options, ready: Prepared, workers: Workers, facts: dict[str, A
     )
     keeping = Keeping(store, graph.tasks, schedule.todo, sweep.keep_models)
     recorder = Recorder(ready.inputs, graph, payloads, writer, tracker, display, keeping)
-    interrupted = False
+    interrupted, full = False, None
     with display:
         try:
             if schedule.todo:
                 workers.run(schedule, payloads.write, recorder)
         except KeyboardInterrupt:
             interrupted = workers.hurry = True
+        except Full as error:  # every other task would meet the same
+            full, workers.hurry = error, True
         finally:
-            whole = write_tables(store, writer, recorder.sharing, graph)
+            known = full is not None
+            whole = write_tables(store, writer, recorder.sharing, graph, known)
     for problem in sorted(recorder.problems):
         print(f"not everything could be recorded: {problem}", file=sys.stderr)
     saw: Audit | None = None
     try:
-        if options.audit and not interrupted:
+        if options.audit and not interrupted and full is None:
             share = options.audit, options.audit_seed
             saw = audit(graph.tasks, payloads, store, workers, *share)
             store.write_text(f"{sweep.name}/{repetition.FILE}", saw.text())
     except KeyboardInterrupt:
         interrupted = workers.hurry = True
     missing = [c for c in graph.cells if c not in writer.rows]
-    whole = publish(store, sweep, writer, tracker, options, complete=not missing) and whole
+    known = full is not None
+    whole = publish(store, sweep, writer, tracker, options, not missing, known) and whole
     whole = whole and not recorder.problems
+    if full is not None:
+        return no_room(full, _megabytes(ready, schedule.todo))
     if interrupted:
         print("interrupted: run the same command to go on", file=sys.stderr)
         return 130
@@ -167,6 +177,14 @@ def _time_left(
     categories = ready.inputs.plan_inputs.categories
     cost = costs.forgiving(ready.sweep, categories, todo, tell, costs.TABLE).seconds
     return estimate(todo, payloads.names, workers, writer.earlier(), cost)
+
+
+def _megabytes(ready: Prepared, todo: Collection[str]) -> float:
+    """What the artifacts of tasks to do take, by the table of costs."""
+    graph, categories = ready.graph, ready.inputs.plan_inputs.categories
+    tasks = [graph.tasks[key] for key in todo]
+    estimator = costs.forgiving(ready.sweep, categories, tasks, lambda text: None)
+    return disk.need(estimator, graph, todo).total(ready.sweep.keep_models)
 
 
 def _settings(options: Options, sweep: Sweep, commit: str) -> Settings:

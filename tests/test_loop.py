@@ -15,6 +15,7 @@ from harness.execution.local_executor import LocalExecutor
 from harness.execution.loop import Loop
 from harness.execution.outcome import Outcome
 from harness.execution.schedule import Schedule
+from harness.storage.room import Full
 from harness.tasks.kinds import Evaluate, Predict
 from harness.tasks.task import Payload, Task
 
@@ -140,6 +141,24 @@ def test_a_task_that_always_ends_its_worker_is_given_up() -> None:
     assert log.lines[-1] == "failed p0: its worker exited with status 3 (tried 3 times)"
     assert len(executor.restarted) == 3
     assert not schedule.todo
+
+
+def test_a_full_disk_ends_the_run_and_costs_no_task() -> None:
+    """The next task would fare no better; this one is not to blame."""
+
+    def full(slot: int, payload: Payload) -> list[Event]:
+        if payload.task.key == "p0":
+            why = "/data: No space left on device: p0 takes 9.0 MB"
+            return [Event(slot, Outcome("p0", "Full: ...", full=why, replace="an error"))]
+        return done(slot, payload)
+
+    executor = Scripted(full)
+    log, schedule = Log(), Schedule(tasks(), ["e"])
+    loop = Loop(executor, executor.start(), SETTINGS)
+    with pytest.raises(Full, match=r"^/data: No space left on device: p0 takes 9.0 MB$"):
+        loop.run(schedule, lambda task: Payload(task=task, threads=1), log)
+    assert not any(line.startswith("failed") for line in log.lines)
+    assert {"p0", "e"} <= schedule.todo
 
 
 def test_workers_that_never_start_end_the_run() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import pickle
+import shutil
 import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +21,7 @@ from hypothesis.extra import numpy as hnp
 from safetensors import safe_open
 
 from harness.storage.repeats import Repeats
+from harness.storage.room import Full, tight
 from harness.storage.store import HEAD, STALE, Damaged, Store, artifact, relative
 from tests.sweeps import started
 
@@ -156,6 +161,61 @@ def test_a_full_disk_leaves_nothing_that_looks_finished(tmp_path: Path) -> None:
     )
     assert done.stdout == "full\n"
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+def test_a_full_disk_is_told_from_other_errors_with_what_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(code: int) -> Callable[[int], None]:
+        def fsync(file: int) -> None:
+            raise OSError(code, os.strerror(code))
+
+        return fsync
+
+    store = Store(str(tmp_path))
+    for code in (errno.ENOSPC, errno.EDQUOT):
+        monkeypatch.setattr(os, "fsync", refuse(code))
+        with pytest.raises(Full) as raised:
+            store.write("toy/results.csv", bytes(2_500_000))
+        text = str(raised.value)
+        assert text.startswith(f"{tmp_path}: {os.strerror(code)}: toy/results.csv takes 2.5 MB, ")
+        assert text.endswith(" MB are free")
+        assert str(pickle.loads(pickle.dumps(raised.value))) == text
+    monkeypatch.setattr(os, "fsync", refuse(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error") as other:
+        store.write("toy/results.csv", b"1")
+    assert not isinstance(other.value, Full)
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+def test_a_full_bucket_is_as_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As MinIO answers, in the form that s3fs makes of it."""
+    errors = pytest.importorskip("s3fs.errors", reason="needs s3fs")
+    exceptions = pytest.importorskip("botocore.exceptions")
+    answer = {"Error": {"Code": "XMinioStorageFull", "Message": "minimum free drive threshold"}}
+    refusal = errors.translate_boto_error(exceptions.ClientError(answer, "PutObject"))
+    assert isinstance(refusal, OSError)
+    store = Store("memory://full")
+
+    def put(path: str, contents: bytes) -> None:
+        raise refusal
+
+    monkeypatch.setattr(store._fs, "pipe_file", put)
+    with pytest.raises(Full, match=r"^memory://full: .*free drive threshold.*: toy/a takes 0.0 MB$"):
+        store.write("toy/a", b"1")
+
+
+@pytest.mark.parametrize("left", [0, 1 << 40])
+def test_a_plug_in_that_meets_a_full_disk_is_believed_when_one_is(
+    left: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=left)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
+    full = RuntimeError("cannot save")
+    full.__cause__ = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert bool(tight(str(tmp_path), full)) == (left == 0)
+    assert tight(str(tmp_path), RuntimeError("cannot save")) == ""
+    assert tight("s3://bucket/runs", OSError(errno.EIO, "another")) == ""
 
 
 def test_a_uri_of_another_kind_of_storage() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from harness.execution.executor import Listener
 from harness.execution.outcome import Outcome
 from harness.execution.schedule import Schedule
+from harness.storage.room import Full
 from harness.tasks.task import Task
 
 
@@ -23,10 +24,17 @@ class Attempts:
         """A worker answered; whether it may be given another task.
 
         A damaged artifact has been removed by it: make that one again.
+
+        Raises
+        ------
+        Full
+            A disk has no room: the next task would fare no better.
         """
         if outcome.key != task.key:  # as of a process that a plug-in forked
             self.died(task, "its worker answered for another task")
             return False
+        if outcome.full:
+            raise Full(outcome.full)
         if outcome.replace and not outcome.error:
             self.listener.replaced(task, outcome.replace)
         self._done(task, outcome)

@@ -59,6 +59,8 @@ class Loop:
 
         Raises
         ------
+        Full
+            A disk has no room; what is finished is in the store.
         RuntimeError
             Workers die again and again before they have done a task.
         """

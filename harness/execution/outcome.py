@@ -40,6 +40,7 @@ class Outcome:
     #: of a task that was repeated: how what it made differs from its artifact, in lines
     differs: list[str] = field(default_factory=list)
     again: bool = False  # the task is not to blame: another worker should try it
+    full: str = ""  # which disk has no room, and what was to be written: no fault of the task's
     replace: str = ""  # why nobody else should be given this worker; empty: nothing is wrong
     shared: Counts = field(default_factory=dict)  # what was made and what was there; see sharing
 

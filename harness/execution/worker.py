@@ -18,6 +18,7 @@ from harness.execution.stopwatch import UNMEASURED, Meter, by_pool, by_stage
 from harness.execution.work import do
 from harness.execution.workshop import SHARED, Workshop
 from harness.storage.repeats import Repeats
+from harness.storage.room import Full, tight
 from harness.tasks.task import Payload
 
 
@@ -78,6 +79,8 @@ class Worker:
             if shop.decoder.failure is not None:
                 shop.features.forget()
             outcome.fail(error, traced(raised))
+            # A store's own word is enough; a plug-in may raise anything.
+            outcome.full = str(error) if isinstance(error, Full) else tight(shop.store.root, error)
             shop.forget(payload)
         if not reused:  # else nothing was called that could change anything
             outcome.replace = outcome.replace or shop.process.changed()

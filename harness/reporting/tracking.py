@@ -20,6 +20,7 @@ from harness.errors import one_line, redacted
 from harness.keys import Cell
 from harness.reporting.lineage import Lineage
 from harness.reporting.mlflow_runs import FAILED, CellRecord, Closing, SweepRuns, refused
+from harness.storage.room import exhausted
 from harness.storage.store import Store
 
 PATIENCE = 20.0  # seconds to try again while the server does not answer
@@ -122,6 +123,7 @@ class Tracker:
             try:
                 return action()
             except Exception as error:
-                if refused(error) or time.monotonic() > end:
+                full = exhausted(error) or "disk is full" in str(error)  # as SQLite says it
+                if refused(error) or full or time.monotonic() > end:
                     raise
                 time.sleep(1.0)

@@ -27,6 +27,7 @@ from harness.results.aggregate import CELL, FORMAT, csv_text, results_frame, sum
 from harness.results.continuation import refusals
 from harness.results.metrics import METRICS
 from harness.results.seal import no_formula, opened, sealed, values_of
+from harness.storage.room import Full
 from harness.storage.store import Store
 from harness.sweep import Sweep
 from harness.tasks.kinds import Evaluate
@@ -83,7 +84,8 @@ class ResultsWriter:
         self._summary: pd.DataFrame | None = None  # of the rows as they are
 
     def begin(self, supports: Any, environment: Any, notes: Any, keys: Any = None) -> None:
-        """Record what the sweep is and ran on; InputError when nothing can be written there.
+        """Record what the sweep is and ran on; InputError when nothing can be written there, Full
+        when only room is missing.
 
         What was found damaged is told on the way, for it is written anew from here on.
         """
@@ -91,6 +93,8 @@ class ResultsWriter:
             print(printable(line), file=sys.stderr)
         try:
             self._begin(supports, environment, notes, keys)
+        except Full:
+            raise
         except OSError as error:
             raise InputError(Problem(self.store.path(self.folder), one_line(error))) from None
 
@@ -127,6 +131,8 @@ class ResultsWriter:
 
         Raises
         ------
+        Full
+            There is no room.
         OSError
             At the end only: until then, what cannot be written is tried again.
         """
@@ -136,8 +142,8 @@ class ResultsWriter:
         try:
             self._flush(final)
             self._dirty = False
-        except OSError:
-            if final:
+        except OSError as error:
+            if final or isinstance(error, Full):
                 raise
         self._written = time.monotonic()
         self._pause = max(1.0, 20 * (self._written - now))

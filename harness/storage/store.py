@@ -30,6 +30,7 @@ from safetensors.numpy import save as save_tensors
 from harness.errors import InputError, Problem, one_line, redacted
 from harness.interface import Arrays
 from harness.storage.node_cache import NodeCache
+from harness.storage.room import exhausted, unwritten
 
 SCHEMES = ("file", "memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hdfs")
 PURGED = ".artifacts/purged"  # names the last purge
@@ -99,7 +100,22 @@ class Store:
             return bytes(self._fs.cat_file(self.path(name)))
 
     def write(self, name: str, contents: bytes) -> None:
-        """Write a file whole: readers see the old one or the new one, never half of it."""
+        """Write a file whole: readers see the old one or the new one, never half of it.
+
+        Raises
+        ------
+        Full
+            There is no room for it.
+        """
+        try:
+            self._write(name, contents)
+        except OSError as error:
+            if not exhausted(error):
+                raise
+            root = redacted(self.root)
+            raise unwritten(root, name, len(contents), error, self.local) from error
+
+    def _write(self, name: str, contents: bytes) -> None:
         path = self.path(name)
         if not self.local:  # object stores show an object when its upload is complete
             with self._plain_errors():
