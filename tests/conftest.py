@@ -38,7 +38,7 @@ HEAVY = {
     "adp", "adp_micro", "augment", "bench_record", "caveats", "cli", "clip", "clip_micro",
     "cnn", "config_fuzz", "conformance", "confs", "continuation", "contract", "coop", "copies",
     "datasets_docs", "demo",
-    "diffusion", "dreambooth", "dreambooth_customize", "environment", "failures", "inctrl",
+    "diffusion", "draws", "dreambooth", "dreambooth_customize", "environment", "failures", "inctrl",
     "isolation", "keeping", "leaks", "maps", "memory", "metric_records", "micro_refine", "o2n",
     "o2n_ablation", "o2n_full_size",
     "o2n_micro", "o2n_promises", "o2n_switches", "o2n_text", "offload",

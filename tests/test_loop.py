@@ -82,7 +82,15 @@ def tasks(gpus: Sequence[float] = (0.0, 0.0)) -> dict[str, Task]:
     """As many predictions, and the evaluation that needs them all."""
     cell: dict[str, Any] = {"category": 0, "shots": 1, "seed": 0, "generated": 0, "method": 0}
     listed: list[Task] = [
-        Predict(key=f"p{i}", affinity=f"d/c/{i}", gpus=each, shard=i, support="s", **cell)
+        Predict(
+            key=f"p{i}",
+            affinity=f"d/c/{i}",
+            gpus=each,
+            shard=i,
+            support="s",
+            draw_queries="q",
+            **cell,
+        )
         for i, each in enumerate(gpus)
     ]
     keys = tuple(task.key for task in listed)

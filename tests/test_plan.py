@@ -354,3 +354,26 @@ def test_the_pools_size_is_in_its_key_and_in_no_other_of_the_generator(
     assert len(none["generate"]) == len(one["generate"]) == len(more["generate"])
     assert not none["generate"] & one["generate"]
     assert not one["generate"] & more["generate"]
+
+
+def test_draws_know_seeds_and_images_but_no_code_or_parameter(
+    planned: Callable[..., Plan],
+) -> None:
+    def draws(**changes: Any) -> tuple[dict[str, set[str]], set[str]]:
+        graph, by_kind = planned(everything(**changes)), defaultdict(set)
+        for task in graph.tasks.values():
+            by_kind[task.kind] |= {task.draw, getattr(task, "draw_queries", task.draw)}
+        del by_kind["evaluate"]
+        return dict(by_kind), set(graph.tasks)
+
+    before, tasks = draws()
+    methods = [entry | {"params": {"power": 3.0}} for entry in GENERATED]
+    blend = BLEND | {"params": {"share": 0.4, "prior": True, "fails": "never"}}
+    same, others = draws(methods=methods, generators={"blend": blend})
+    assert same == before
+    assert not tasks & others
+    reseeded, _ = draws(seed=1)
+    assert not set().union(*before.values()) & set().union(*reseeded.values())
+    pixels, _ = draws(datasets=[{"use": SQUARES, "params": {"masks": True, "shift": 1}}])
+    for kind in ("customize", "generate", "personalize", "predict"):
+        assert not before[kind] & pixels[kind]

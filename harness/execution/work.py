@@ -57,7 +57,7 @@ def _train(payload: kinds.TrainPayload, shop: Workshop, outcome: Outcome) -> Non
                 lambda i, test=test: read_mask(dataset, test[i]),  # type: ignore[misc]
             )
         )
-    seed = seed_for(payload.task.key, payload)
+    seed = seed_for(payload.task.draw, payload)
     origin = plain(use.dataset.use), use.held_out
     auxiliary = Auxiliary(tuple(categories), payload.task.shots, seed, *origin)
     with shop.watch.stage("work"):
@@ -68,7 +68,7 @@ def _train(payload: kinds.TrainPayload, shop: Workshop, outcome: Outcome) -> Non
 @do.register
 def _prepare(payload: kinds.PreparePayload, shop: Workshop, outcome: Outcome) -> None:
     generator: Generator = shop.plugin(payload.generator)
-    seed = seed_for(payload.task.key, payload)
+    seed = seed_for(payload.task.draw, payload)
     with shop.watch.stage("work"):
         state = generator.prepare(payload.task.object_name, seed)
     shop.put(payload, state)
@@ -80,7 +80,7 @@ def _customize(payload: kinds.CustomizePayload, shop: Workshop, outcome: Outcome
     prior = shop.get(kinds.Prepare, task.prepared) if task.prepared is not None else {}
     support = shop.support(payload.support)
     shop.make_room(payload.generator.id)
-    seed_for(task.key, payload)
+    seed_for(task.draw, payload)
     with shop.watch.stage("work"):
         state = generator.customize(support, prior)
     shop.put(payload, state)
@@ -89,7 +89,7 @@ def _customize(payload: kinds.CustomizePayload, shop: Workshop, outcome: Outcome
 @do.register
 def _generate(payload: kinds.GeneratePayload, shop: Workshop, outcome: Outcome) -> None:
     generator = shop.customized(payload)
-    seed = seed_for(payload.task.customized, payload)  # whatever else is asked
+    seed = seed_for(payload.task.draw, payload)  # whatever else is asked
     n = payload.task.generated
     with shop.watch.stage("work"):
         pictures = list(generator.generate(n, seed)) if n else []
@@ -104,7 +104,7 @@ def _personalize(payload: kinds.PersonalizePayload, shop: Workshop, outcome: Out
     generator = shop.customized(payload)
     dataset = shop.dataset(payload.support.dataset)
     images = shop.references(dataset, payload.queries)
-    seed = seed_for(payload.task.customized, payload)  # the same in every shard
+    seed = seed_for(payload.task.draw, payload)  # the same in every shard
     with shop.watch.stage("work"):
         personalized = generator.personalize(images, seed)
     shape = np.shape(personalized.images)
@@ -130,7 +130,7 @@ def _predict(payload: kinds.PredictPayload, shop: Workshop, outcome: Outcome) ->
         pictures = shop.get(kinds.Personalize, task.personalized)["images"]
         keys = (f"{task.personalized}/{i}" for i in range(len(pictures)))
         personalized = tuple(map(HandedImage, keys, pictures))
-    seed_for(task.key, payload)
+    seed_for(task.draw_queries, payload)
     with shop.watch.stage("work"):
         prediction = method.predict(Queries(images, personalized, payload.maps))
     outcome.stages["queries"] = len(images)

@@ -29,6 +29,7 @@ from harness.tasks.references import DatasetUse, PluginUse, Source, SupportUse
 from harness.tasks.task import Payload, Task
 
 MB = 1 << 20
+SETUP = "0" * 32  # seeds every plug-in while it is set up
 SHARED = tuple(name for name, task in kinds.KINDS.items() if task.shared)
 
 
@@ -92,7 +93,7 @@ class Workshop:
         if self._fitted.get(name) == fit:
             return
         self._fitted.pop(name, None)
-        seed_for(fit, payload)
+        seed_for(task.draw, payload)
         with self.watch.stage("fit"), self.seals.fitting():
             if task.trained is not None:
                 method.load(self.get(kinds.Train, task.trained))
@@ -120,7 +121,7 @@ class Workshop:
         name, state = payload.generator.id, payload.task.customized
         if self._fitted.get(name) != state:
             self._fitted.pop(name, None)
-            seed_for(state, payload)
+            seed_for(payload.task.draw, payload)
             with self.watch.stage("fit"), self.seals.fitting():
                 changes = self.get(kinds.Customize, state)
                 generator.load(changes, self.support(payload.support))
@@ -130,7 +131,7 @@ class Workshop:
     def plugin(self, use: PluginUse) -> Any:
         """The plug-in, set up; made once per process."""
         if use.id not in self._plugins:
-            seeding.seed(use.id, use.imports)
+            seeding.seed(SETUP, use.imports)
             with self.watch.stage("setup"):
                 plugin = config.build(use.role, use.use, dict(use.params))
                 plugin.setup(seeding.device(self.gpus), self.features)
@@ -216,6 +217,6 @@ class Workshop:
         }
 
 
-def seed_for(key: str, payload: Payload) -> int:
+def seed_for(draw: str, payload: Payload) -> int:
     """Seed all that the payload's plug-in may draw from; the seed."""
-    return seeding.seed(key, payload.imports)
+    return seeding.seed(draw, payload.imports)

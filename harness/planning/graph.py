@@ -30,7 +30,7 @@ from harness.tasks.kinds import (
 from harness.tasks.task import Task
 
 #: Part of every key: raised when the engine itself makes something else of the same inputs.
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Reference:
 
     sample: Sample
     key: str
+    content: str = ""  # of the key, what is no code: the stamp of its source, and its box
 
 
 @dataclass(frozen=True)
@@ -214,16 +215,21 @@ class _Planner:
         self._affinity = f"{self._category.dataset}/{self._category.name}"
         parts = shard_queries(self._category, sweep.shard)
         self._shards = [
-            (i, f"{self._affinity}/{i}", hashed([r.key for r in part]))
+            (
+                i,
+                f"{self._affinity}/{i}",
+                hashed([r.key for r in part]),
+                hashed([r.content for r in part]),
+            )
             for i, part in enumerate(parts)
         ]
-        self._supports: dict[tuple[int, int], str] = {}
+        self._supports: dict[tuple[int, int], tuple[str, str]] = {}
 
     def add(self, cell: Cell, m: int) -> str:
         """Add what a cell of the method of index ``m`` needs; key of its evaluate task."""
         entry, code, shots = self._sweep.methods[m], self._inputs.methods[m], cell.shots
         seed = cell.seed if shots else 0  # without a support all seeds are one
-        support = self._support(shots, seed)
+        support, draw = self._support(shots, seed)
         category, index = self._category, self._index
         trained = self._train(cell, m) if code.auxiliary else None
         customized = pool = personalized = None
@@ -233,7 +239,7 @@ class _Planner:
             customized, pool = self._customize(entry.generator, shots, seed, generated)
         before = [key for key in (trained, customized, pool) if key is not None]
         predictions = []
-        for shard, affinity, queries in self._shards:
+        for shard, affinity, queries, contents in self._shards:
             needs = before
             # a zero-shot cell has no support to customize a generator on, hence no such images
             if code.personalized and entry.generator is not None and customized is not None:
@@ -245,6 +251,8 @@ class _Planner:
             task = Predict(
                 key=_key(Predict, needs, code.digest, support, queries, *asked),
                 affinity=affinity,
+                draw=draw,
+                draw_queries=hashed(draw, contents),
                 gpus=code.gpus,
                 category=index,
                 shots=shots,
@@ -276,12 +284,13 @@ class _Planner:
     def _put(self, task: Task) -> str:
         return self._tasks.setdefault(task.key, task).key
 
-    def _support(self, shots: int, seed: int) -> str:
-        """Hash of a drawn support and of what a plug-in is told with it."""
+    def _support(self, shots: int, seed: int) -> tuple[str, str]:
+        """Hash of a drawn support and of what a plug-in is told with it; the same without code."""
         if (shots, seed) not in self._supports:
-            drawn = [r.key for r in self._category.supports[seed][:shots]] if shots else []
+            drawn = self._category.supports[seed][:shots] if shots else ()
             parts = (self._category.object_name, self._sweep.seed, seed)
-            self._supports[shots, seed] = hashed(drawn, *parts)
+            keys, contents = [r.key for r in drawn], [r.content for r in drawn]
+            self._supports[shots, seed] = hashed(keys, *parts), hashed(contents, *parts)
         return self._supports[shots, seed]
 
     def _train(self, cell: Cell, m: int) -> str:
@@ -293,6 +302,7 @@ class _Planner:
         task = Train(
             key=_key(Train, (), code.digest, digest, shots, seed, self._sweep.seed),
             affinity=f"auxiliary/{name}",
+            draw=hashed(shots, seed, self._sweep.seed),
             gpus=code.gpus,
             method=m,
             auxiliary=name,
@@ -310,15 +320,18 @@ class _Planner:
             prepare = Prepare(
                 key=_key(Prepare, (), code.state, words, self._sweep.seed),
                 affinity=f"prior/{words}",
+                draw=hashed(words, self._sweep.seed),
                 gpus=code.gpus,
                 generator=name,
                 object_name=words,
             )
             prepared = self._put(prepare)
         needs = [] if prepared is None else [prepared]
+        support, draw = self._support(shots, seed)
         customize = Customize(
-            key=_key(Customize, needs, code.state, self._support(shots, seed)),
+            key=_key(Customize, needs, code.state, support),
             affinity=self._affinity,
+            draw=draw,
             gpus=code.gpus,
             category=self._index,
             shots=shots,
@@ -330,6 +343,7 @@ class _Planner:
         generate = Generate(
             key=_key(Generate, [customize.key], code.generate, generated),
             affinity=self._affinity,
+            draw=draw,
             gpus=code.gpus,
             category=self._index,
             shots=shots,
@@ -344,10 +358,11 @@ class _Planner:
         self, shard: int, name: str, customized: str, shots: int, seed: int, generated: int
     ) -> str:
         code = self._inputs.generators[name]
-        _, affinity, queries = self._shards[shard]
+        _, affinity, queries, _ = self._shards[shard]
         task = Personalize(
             key=_key(Personalize, [customized], code.personalize, queries),
             affinity=affinity,
+            draw=self._support(shots, seed)[1],
             gpus=code.gpus,
             category=self._index,
             shots=shots,

@@ -138,9 +138,9 @@ def _category(
                     reject=reject,
                     identity=identity_of,
                 )
-            supports[seed] = tuple(Reference(s, key_of(stamps, identity, s)) for s in drawn)
+            supports[seed] = tuple(_reference(stamps, identity, s) for s in drawn)
             leaking[seed] = leaks.drawn(drawn, shared, queries)
-        references = [Reference(s, key_of(stamps, identity, s)) for s in queries]
+        references = [_reference(stamps, identity, s) for s in queries]
         stamps.learn(s.mask for s in queries if s.mask is not None)
         masks = [None if s.mask is None else stamps[s.mask] for s in queries]
     except (ValueError, OSError) as error:
@@ -180,6 +180,11 @@ def key_of(stamps: Stamps, identity: str, sample: Sample) -> str:
     if stamp == EMPTY:
         raise ValueError(f"{stamps.dataset.root or ''}/{sample.image}: the file is empty")
     return hashed(identity, stamp, sample.box)
+
+
+def _reference(stamps: Stamps, identity: str, sample: Sample) -> Reference:
+    key = key_of(stamps, identity, sample)
+    return Reference(sample, key, f"{stamps[sample.image]} {sample.box}")
 
 
 def says(module: ModuleType) -> str:

@@ -44,6 +44,9 @@ class Task(ABC):
 
     key: str
     affinity: str  # tasks of one affinity share queries, features or weights
+    #: what seeds its randomness: images, words and seeds, so that the same numbers are drawn
+    #: whatever code or parameters do with them; tasks of one key have one draw
+    draw: str = ""
     gpus: float = 0.0  # share of a GPU that it asks for
 
     @property
