@@ -201,7 +201,9 @@ def test_a_full_bucket_is_as_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> Non
         raise refusal
 
     monkeypatch.setattr(store._fs, "pipe_file", put)
-    with pytest.raises(Full, match=r"^memory://full: .*free drive threshold.*: toy/a takes 0.0 MB$"):
+    with pytest.raises(
+        Full, match=r"^memory://full: .*free drive threshold.*: toy/a takes 0.0 MB$"
+    ):
         store.write("toy/a", b"1")
 
 

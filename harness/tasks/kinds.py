@@ -245,7 +245,9 @@ class Predict(OfSupport):
     method: int
     shard: int
     support: str  # hash of the support
-    draw_queries: str  # as ``draw``, which is of the support alone: what fitting draws is no shard's
+    draw_queries: (
+        str  # as ``draw``, which is of the support alone: what fitting draws is no shard's
+    )
     trained: str | None = None
     customized: str | None = None
     pool: str | None = None
