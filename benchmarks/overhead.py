@@ -81,6 +81,10 @@ class Meter:
         """No worker may be lost."""
         raise RuntimeError(reason)
 
+    def waits(self, worker: str, reason: str) -> None:
+        """No worker may be lost."""
+        raise RuntimeError(reason)
+
     def replaced(self, task: Task, reason: str) -> None:
         """No worker may be replaced."""
         raise RuntimeError(reason)

@@ -94,13 +94,18 @@ class Recorder:
 
     def lost(self, task: Task, reason: str) -> None:
         """A try led nowhere."""
-        _, since = self._who.pop(task.key, ("", time.monotonic()))
+        worker, since = self._who.pop(task.key, ("", time.monotonic()))
+        self._display.lost(task.key, worker)
         self._lost.setdefault(task.key, []).append(time.monotonic() - since)
         self._display.note(f"{task.kind} {task.affinity}: {reason}; trying again")
 
     def replaced(self, task: Task, reason: str) -> None:
         """A worker is not what it was after a task."""
         self._display.note(f"{task.kind} {task.affinity}: {reason}; its worker is replaced")
+
+    def waits(self, worker: str, reason: str) -> None:
+        """A worker cannot start for now."""
+        self._display.note(f"{worker} {reason}")
 
     def told(self, task: Task, worker: str, text: str) -> None:
         """A worker tells how far its task is."""

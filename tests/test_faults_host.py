@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from tests.clusters import cluster, published
-from tests.sweeps import HOME, NEAR, SQUARES, Runner, rows, sweep, waited, written
+from tests.sweeps import HOME, NEAR, SQUARES, Runner, rows, started, sweep, waited, written
 
 pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("toys")]
 
@@ -64,6 +64,44 @@ def test_a_task_that_eats_memory_is_ended_before_the_machine_is(
     assert run_sweep(calm, "calm") == 0
     unharmed = [r for r in rows(folder) if r["method"] != "always"]
     assert unharmed == rows(tmp_path / "calm" / "toy")
+
+
+def test_a_node_that_others_fill_is_waited_for(
+    run_sweep: Runner, tmp_path: Path, mlflow_uri: str
+) -> None:
+    """Somebody else's memory is no fault of a task's, though it has one attempt only."""
+    memory = psutil.virtual_memory()
+    if memory.available < 12 << 30:
+        pytest.skip("needs 12 GB of free memory")
+    room = 5 << 30  # for Ray and what other processes take meanwhile
+    limit = memory.total - memory.available + room
+    conf = written(tmp_path / "toy.yaml", sweep(attempts=1))
+    words = ["run", conf, "--storage", tmp_path / "runs", "--mlflow", mlflow_uri, "--workers", "1"]
+    variables = {
+        "RAY_memory_usage_threshold": f"{limit / memory.total:.3f}",
+        "RAY_memory_monitor_refresh_ms": "100",
+    }
+    log = tmp_path / "log.txt"
+    ballast = (
+        "import sys, time; kept = b'1' * int(sys.argv[1]); print(1, flush=True); time.sleep(240)"
+    )
+    with (
+        started([sys.executable, "-c", ballast, str(room)], stdout=subprocess.PIPE) as other,
+        log.open("w") as file,
+    ):
+        assert other.stdout is not None
+        other.stdout.readline()
+        harness = [sys.executable, "-m", "harness", *map(str, words)]
+        with started(
+            harness, cwd=HOME, env=os.environ | variables, stdout=file, stderr=file
+        ) as driver:
+            waited(lambda: "ran short of memory" in log.read_text(), "want of memory", driver)
+            other.kill()
+            status = driver.wait(240)
+    assert status == 0, log.read_text()
+    assert "waits 5 s; trying again" in log.read_text() or "starts in 5 s" in log.read_text()
+    assert run_sweep(sweep(attempts=1), "calm") == 0
+    assert rows(tmp_path / "runs" / "toy") == rows(tmp_path / "calm" / "toy")
 
 
 #: In a mount namespace of its own: a small disk, a cluster, and the same sweep as room is made.

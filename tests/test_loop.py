@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.execution import shortage
 from harness.execution.executor import Event, Executor, Settings, Shares
 from harness.execution.local_executor import LocalExecutor
 from harness.execution.loop import Loop
@@ -31,6 +33,7 @@ class Scripted(Executor):
         self.events = [Event(i) for i in range(len(shares))]
         self.submitted: list[tuple[int, str]] = []
         self.restarted: list[int] = []
+        self.waits: list[float] = []
 
     def start(self) -> Sequence[Shares]:
         return self.shares
@@ -43,8 +46,9 @@ class Scripted(Executor):
         events, self.events = self.events, []
         return events
 
-    def restart(self, slot: int) -> None:
+    def restart(self, slot: int, after: float = 0.0) -> None:
         self.restarted.append(slot)
+        self.waits.append(after)
         self.events.append(Event(slot))
 
     def close(self) -> None: ...
@@ -68,6 +72,9 @@ class Log:
 
     def lost(self, task: Task, reason: str) -> None:
         self.lines.append(f"lost {task.key}: {reason}")
+
+    def waits(self, worker: str, reason: str) -> None:
+        self.lines.append(f"{worker} {reason}")
 
     def replaced(self, task: Task, reason: str) -> None:
         self.lines.append(f"replaced after {task.key}: {reason}")
@@ -149,6 +156,105 @@ def test_a_task_that_always_ends_its_worker_is_given_up() -> None:
     assert log.lines[-1] == "failed p0: its worker exited with status 3 (tried 3 times)"
     assert len(executor.restarted) == 3
     assert not schedule.todo
+
+
+STARVED = "was ended, for its node ran short of memory: 22.8 of 23.5 GB used, 4.1 GB by it"
+
+
+def starved(keys: Mapping[str, int], share: float) -> tuple[Scripted, list[str]]:
+    """Workers that are ended for want of memory, the first so many times that they have a key."""
+    tried: list[str] = []
+
+    def answers(slot: int, payload: Payload) -> list[Event]:
+        key = payload.task.key
+        tried.append(key)
+        if tried.count(key) <= keys.get(key, 0):
+            return [Event(slot, lost=STARVED, memory=share)]
+        return done(slot, payload)
+
+    return Scripted(answers), tried
+
+
+def test_a_node_short_of_memory_is_waited_for_and_costs_no_attempts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Others fill it: five times, though a task has three attempts; the next ones wait longer."""
+    monkeypatch.setattr(shortage, "PAUSE", 0.01)
+    executor, tried = starved({"p0": 5}, 0.2)
+    began = time.monotonic()
+    log, schedule = run(executor, tasks())
+    assert not schedule.todo
+    assert sorted(line for line in log.lines if line.startswith("finished")) == [
+        *("finished e", "finished p0", "finished p1")
+    ]
+    assert log.lines[0] == f"lost p0: its worker {STARVED}; it waits 0 s"
+    assert executor.waits == pytest.approx([0.01, 0.02, 0.04, 0.08, 0.16])
+    assert time.monotonic() - began >= 0.31
+    assert tried.index("p1") < 3, "others go on meanwhile"
+
+
+def test_a_task_that_takes_the_memory_itself_has_its_usual_attempts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shortage, "PAUSE", 0.01)
+    executor, tried = starved({"p0": 99}, 0.7)
+    log, _ = run(executor, tasks())
+    assert tried.count("p0") == 3
+    assert log.lines[-1] == f"failed p0: its worker {STARVED} (tried 3 times)"
+
+
+def test_a_node_that_is_never_free_of_others_is_given_up_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shortage, "PAUSE", 0.001)
+    executor, tried = starved({"p0": 99}, 0.1)
+    log, _ = run(executor, tasks())
+    assert tried.count("p0") == shortage.TRIES
+    assert log.lines[-1].endswith(f"{STARVED} (tried {shortage.TRIES} times)")
+
+
+def test_workers_that_find_no_memory_to_start_wait_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shortage, "PAUSE", 0.001)
+    executor = Scripted(done)
+    executor.events = [Event(0, lost=STARVED, memory=0.0), Event(1)]
+    log, _ = run(executor, tasks())
+    assert log.lines[0] == f"worker-0 {STARVED}; the next starts in 0 s"
+    assert executor.waits == [0.001]
+    never = Scripted(done)
+    never.poll = lambda seconds: [Event(0, lost=STARVED, memory=0.0)]  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="workers do not start: one was ended, for its node"):
+        run(never, tasks())
+    assert len(never.waits) == shortage.TRIES
+
+
+#: As Ray 2.56 has it, shortened where it goes on about other things.
+KILLED = """2 worker(s) were killed due to the node running low on memory. Memory on the node \
+(IP: 10.0.0.7, ID: dd227381) was 22.80GB used / 23.54GB limit (0.968565)
+OOM kill reason: Memory usage 24481513472B exceeded threshold of 24012676914B
+Considered workers: [
+Selected to kill: (Actor(aa11): job ID=01, task name=A.__init__, required resources={CPU: 1}, \
+pid=9748, actual memory used=14.14GB, worker ID=ad06)
+Selected to kill: (Actor(bb22): job ID=01, task name=A.__init__, required resources={CPU: 1}, \
+pid=9749, actual memory used=0.71GB, worker ID=ad07)
+]"""
+
+
+def test_what_ray_says_of_a_worker_it_ended_is_told_in_a_line() -> None:
+    words = "was ended, for its node ran short of memory: 22.8 of 23.5 GB used"
+    text, share = shortage.described(KILLED, "aa11")
+    assert text == f"{words}, 14.1 GB by it (10.0.0.7)"
+    assert share == pytest.approx(14.14 / 22.8)
+    text, share = shortage.described(KILLED, "bb22")
+    assert text == f"{words}, 0.7 GB by it (10.0.0.7)"
+    assert share < shortage.BLAME
+    assert shortage.described(KILLED, "cc33") == (f"{words} (10.0.0.7)", 0.0)
+    assert shortage.described("worded otherwise", "aa11")[1] == 0.0
+
+
+def test_waits_grow_to_a_minute() -> None:
+    assert [shortage.pause(n) for n in (1, 2, 3, 4, 5, 6, 100)] == [5, 10, 20, 40, 60, 60, 60]
 
 
 def test_a_full_disk_ends_the_run_and_costs_no_task() -> None:

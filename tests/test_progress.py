@@ -62,6 +62,23 @@ def test_a_long_task_is_heard_of(
     assert "at work: customize elpv/elpv" in lines[1]
 
 
+def test_a_task_whose_worker_is_gone_is_no_longer_at_work(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker begins it again, and is the only one to do so."""
+    monkeypatch.setattr(progress, "QUIET_SPELL", 0.0)
+    with display() as shown:
+        shown.started("t0", "customize elpv/elpv", "worker-0")
+        shown.lost("t0", "worker-0")
+        shown.tick()
+        shown.started("t0", "customize elpv/elpv", "worker-2")
+        shown.worked("t0", "worker-2")
+        shown.tick()
+    lines = capsys.readouterr().err.splitlines()[1:]
+    assert len(lines) == 2
+    assert all("waiting for workers" in line for line in lines)
+
+
 def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     with display(quiet=True) as shown:
         shown.finished(CELLS[1], {"image_auroc": None})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from harness.execution import shortage
 from harness.execution.executor import Listener
 from harness.execution.outcome import Outcome
 from harness.execution.schedule import Schedule
@@ -13,12 +14,16 @@ from harness.tasks.task import Task
 
 @dataclass
 class Attempts:
-    """Counts what was tried, and says what becomes of a task whose worker was lost."""
+    """Counts what was tried, and says what becomes of a task whose worker was lost.
+
+    ``held`` has the tasks that are tried again later, and when.
+    """
 
     schedule: Schedule
     listener: Listener
     most: int
     tried: dict[str, int] = field(default_factory=dict)
+    held: dict[str, float] = field(default_factory=dict)
 
     def done(self, task: Task, outcome: Outcome) -> bool:
         """A worker answered; whether it may be given another task.
@@ -66,6 +71,34 @@ class Attempts:
         times = "once" if tried == 1 else f"{tried} times"
         outcome = Outcome(task.key, f"{reason} (tried {times})")
         self.listener.failed(task, outcome, self.schedule.fail(task.key))
+
+    def starved(self, task: Task, reason: str, share: float, times: int, now: float) -> float:
+        """The worker of a task was ended, for its node ran short of memory; seconds to wait.
+
+        Parameters
+        ----------
+        share : of the memory in use that the worker had, 0..1
+        times : that workers in its place were ended so in a row, this one included
+        now : seconds, by the clock of ``wake``
+        """
+        blamed = share >= shortage.BLAME
+        starved = f"{task.key} starved"
+        again = self._again(task.key) if blamed else self._again(starved, shortage.TRIES)
+        tried = self.tried.get(task.key, 0), self.tried.get(starved, 0)
+        wait = shortage.pause(max(sum(tried), times))
+        if again:
+            self.held[task.key] = now + wait
+            self.listener.lost(task, f"{reason}; it waits {wait:.0f} s")
+        else:
+            outcome = Outcome(task.key, f"{reason} (tried {sum(tried)} times)")
+            self.listener.failed(task, outcome, self.schedule.fail(task.key))
+        return wait
+
+    def wake(self, now: float) -> None:
+        """Have tasks tried again that have waited."""
+        for key in [key for key, due in self.held.items() if now >= due]:
+            del self.held[key]
+            self.schedule.release(key)
 
     def _again(self, what: str, least: int = 1) -> bool:
         self.tried[what] = self.tried.get(what, 0) + 1

@@ -91,6 +91,9 @@ class _Auditor(Listener):
     def replaced(self, task: Task, reason: str) -> None:
         """As each worker is."""
 
+    def waits(self, worker: str, reason: str) -> None:
+        """It has a successor."""
+
     def told(self, task: Task, worker: str, text: str) -> None:
         """Nothing to take down."""
 

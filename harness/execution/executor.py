@@ -74,6 +74,9 @@ class Listener(Protocol):
     def replaced(self, task: Task, reason: str) -> None:
         """A worker is replaced after a task that was done."""
 
+    def waits(self, worker: str, reason: str) -> None:
+        """A worker without a task was lost; another is started later."""
+
     def told(self, task: Task, worker: str, text: str) -> None:
         """A task that is at work says how far it is."""
 
@@ -98,6 +101,8 @@ class Event:
     slot: int
     outcome: Outcome | None = None
     lost: str = ""  # how, in words that go on after "its worker"
+    #: ended for want of memory on its node: its share, 0..1, of what was in use there
+    memory: float | None = None
     text: str = ""  # how far its task is, which goes on
 
 
@@ -117,8 +122,11 @@ class Executor(Protocol):
     def poll(self, seconds: float) -> Sequence[Event]:
         """What happened since; waits so long at most if nothing did."""
 
-    def restart(self, slot: int) -> None:
-        """End a worker, if it still runs, with its task, and start another in its place."""
+    def restart(self, slot: int, after: float = 0.0) -> None:
+        """End a worker, if it still runs, with its task, and start another in its place.
+
+        ``after`` so many seconds: sooner its node would not bear it.
+        """
 
     def close(self) -> None:
         """End the workers."""

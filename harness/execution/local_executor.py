@@ -52,8 +52,8 @@ class LocalExecutor(Executor):
         pipes: dict[Connection, int] = {w.pipe: i for i, w in enumerate(self._workers)}
         return [self._hear(pipes[pipe]) for pipe in wait(list(pipes), seconds)]  # type: ignore[index]
 
-    def restart(self, slot: int) -> None:
-        """End a process, with all it started, and fork another."""
+    def restart(self, slot: int, after: float = 0.0) -> None:
+        """End a process, with all it started, and fork another; at once, for it takes no memory."""
         assert self._fork_server is not None
         self._workers[slot].end()
         self._workers[slot] = self._fork_server.fork()

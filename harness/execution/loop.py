@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.execution import shortage
 from harness.execution.attempts import Attempts
 from harness.execution.executor import Event, Executor, Listener, Settings, Shares, Write
 from harness.execution.schedule import Schedule
@@ -30,6 +31,7 @@ class _Slot:
     used: bool = False  # it has had a task
     task: Task | None = None
     began: float = 0.0
+    starved: int = 0  # times in a row that those in its place were ended for want of memory
 
 
 class Loop:
@@ -68,12 +70,14 @@ class Loop:
         while schedule.todo:
             for event in self.executor.poll(WAIT):
                 if not event.text:
-                    self._hear(event, attempts)
+                    self._hear(event, attempts, listener)
                 elif (slot := self._slots[event.slot]).task is not None:
                     listener.told(slot.task, slot.worker, event.text)
             self._end_late(attempts)
+            attempts.wake(time.monotonic())
             self._hand_out(schedule, write, listener)
-            if schedule.todo and all(s.ready and s.task is None for s in self._slots):
+            idle = all(s.ready and s.task is None for s in self._slots)
+            if schedule.todo and idle and not attempts.held:
                 raise RuntimeError(f"{len(schedule.todo)} tasks left and none ready")
             listener.tick()
 
@@ -83,10 +87,12 @@ class Loop:
             if slot.used:
                 self._restart(i)
 
-    def _hear(self, event: Event, attempts: Attempts) -> None:
+    def _hear(self, event: Event, attempts: Attempts, listener: Listener) -> None:
         slot = self._slots[event.slot]
         task = slot.task
-        if event.lost:
+        if event.memory is not None:
+            self._restart_later(event, event.memory, attempts, listener)
+        elif event.lost:
             if task is not None:
                 attempts.died(task, f"its worker {event.lost}")
             else:
@@ -95,10 +101,27 @@ class Loop:
         elif event.outcome is None:
             slot.ready = True
         elif task is not None:
-            slot.task = None
+            slot.task, slot.starved = None, 0
             self._deaths = 0
             if not attempts.done(task, event.outcome):
                 self._restart(event.slot)
+
+    def _restart_later(
+        self, event: Event, share: float, attempts: Attempts, listener: Listener
+    ) -> None:
+        """Replace a worker that its node had no memory for, once others may have left some."""
+        slot = self._slots[event.slot]
+        times = slot.starved + 1
+        if slot.task is not None:
+            reason = f"its worker {event.lost}"
+            wait = attempts.starved(slot.task, reason, share, times, time.monotonic())
+        elif times > shortage.TRIES:
+            raise RuntimeError(f"workers do not start: one {event.lost}")
+        else:
+            wait = shortage.pause(times)
+            listener.waits(slot.worker, f"{event.lost}; the next starts in {wait:.0f} s")
+        self._restart(event.slot, wait)
+        self._slots[event.slot].starved = times
 
     def _count_death(self, how: str) -> None:
         # One may be unlucky. Where all die as often, whatever they load or lie on is to blame, and
@@ -126,7 +149,7 @@ class Loop:
                 slot.task, slot.began, slot.used = task, time.monotonic(), True
                 self.executor.submit(i, write(task))
 
-    def _restart(self, i: int) -> None:
+    def _restart(self, i: int, after: float = 0.0) -> None:
         # A new name, for the schedule remembers what the old worker had decoded and encoded.
         self._slots[i] = _Slot(self._slots[i].shares, next(self._names))
-        self.executor.restart(i)
+        self.executor.restart(i, after)

@@ -24,11 +24,12 @@ import ray
 from ray._private import ray_constants
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.actor import ActorHandle
-from ray.exceptions import AuthenticationError, RayError
+from ray.exceptions import AuthenticationError, OutOfMemoryError, RayError
 from ray.experimental import internal_kv
 
 from harness import plugins
 from harness.errors import InputError, Problem, one_line
+from harness.execution import shortage
 from harness.execution.channel import EVERY, Channel
 from harness.execution.executor import Event, Executor, Settings, Shares
 from harness.execution.outcome import Outcome
@@ -73,9 +74,9 @@ class _Worker:
     """An actor, and what the driver waits for it to answer."""
 
     share: float  # of a GPU
-    actor: ActorHandle
+    actor: ActorHandle | None  # None: it is started later
     pending: Any  # what ray.wait waits for: that it is ready, or the outcome of its task
-    asked: float  # when it was, to start
+    asked: float  # when it was, to start, or will be
     ready: bool = False
     began: float = 0.0  # when it was given its task
     heard: float = 0.0  # when it last answered
@@ -242,13 +243,19 @@ class RayExecutor(Executor):
     def submit(self, slot: int, payload: Payload) -> None:
         """Call the actor; what it answers is asked for later."""
         worker = self._workers[slot]
+        assert worker.actor is not None
         worker.began = time.monotonic()
         worker.pending = worker.actor.run.remote(payload, worker.place)
 
     def poll(self, seconds: float) -> Sequence[Event]:
         """What the actors answered."""
+        for slot, worker in enumerate(self._workers):
+            if worker.actor is None and time.monotonic() >= worker.asked:
+                self._workers[slot] = self._worker(worker.share)
         slots = {w.pending: i for i, w in enumerate(self._workers) if w.pending is not None}
         if not slots:
+            if self._workers:
+                time.sleep(seconds)
             return []
         answered, rest = ray.wait(list(slots), num_returns=1, timeout=seconds)
         if answered and rest:  # whoever else has answered by now
@@ -262,20 +269,25 @@ class RayExecutor(Executor):
         for worker in self._workers:
             # A worker without a task is asked whether it is still there: one that is not would
             # cost the task that it is given a try.
-            if worker.pending is None and time.monotonic() - worker.heard > IDLE:
+            idle = worker.pending is None and time.monotonic() - worker.heard > IDLE
+            if idle and worker.actor is not None:
                 worker.pending = worker.actor.ready.remote()
         self._complain()
         return [*events, *self._news()]
 
-    def restart(self, slot: int) -> None:
+    def restart(self, slot: int, after: float = 0.0) -> None:
         """End an actor and start another."""
-        ray.kill(self._workers[slot].actor)
-        self._workers[slot] = self._worker(self._workers[slot].share)
+        worker = self._workers[slot]
+        if worker.actor is not None:
+            ray.kill(worker.actor)
+        later = _Worker(worker.share, None, None, time.monotonic() + after)
+        self._workers[slot] = later if after else self._worker(worker.share)
 
     def close(self) -> None:
         """End the actors, and Ray if it was started or joined for them."""
         for worker in self._workers:
-            ray.kill(worker.actor)
+            if worker.actor is not None:
+                ray.kill(worker.actor)
         if self._own:
             ray.shutdown()
 
@@ -283,6 +295,10 @@ class RayExecutor(Executor):
         worker = self._workers[slot]
         try:
             answer = ray.get(worker.pending)
+        except OutOfMemoryError as error:
+            actor = worker.actor._actor_id.hex() if worker.actor is not None else ""
+            how, share = shortage.described(str(error), actor)
+            return Event(slot, lost=how, memory=share)
         except RayError as error:
             return Event(slot, lost=f"was lost: {_reason(error)}")
         worker.pending, worker.ready, worker.heard = None, True, time.monotonic()

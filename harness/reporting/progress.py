@@ -103,9 +103,16 @@ class Display:
     def worked(self, key: str, worker: str) -> None:
         """A task is over, one way or the other."""
         self._left.finished(key)
-        self._running.pop(worker, None)
-        self._keys.pop(worker, None)
-        self._told.pop(worker, None)
+        self._free(worker)
+
+    def lost(self, key: str, worker: str) -> None:
+        """A task's worker is gone; another will begin it again."""
+        self._left.lost(key)
+        self._free(worker)
+
+    def _free(self, worker: str) -> None:
+        for known in (self._running, self._keys, self._told):
+            known.pop(worker, None)
 
     def told(self, worker: str, text: str, seconds: float | None = None) -> None:
         """A task says how far it is, and how long its steps take yet; a plain log has it seldom."""

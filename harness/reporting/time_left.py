@@ -81,6 +81,10 @@ class TimeLeft:
         if task is not None and running is not None:
             self._paces.count(task, running.first, self._clock() - running.since)
 
+    def lost(self, key: str) -> None:
+        """A task under way came to nothing, and is to do again."""
+        self._running.pop(key, None)
+
     def drop(self, keys: Iterable[str]) -> None:
         """Tasks will not be done, for what they need has failed."""
         for key in keys:
