@@ -18,7 +18,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.figures import Figures, figure, interleaved, main, ratio
-from harness.execution.cache import FeatureMemory
+from harness.execution.memory.cache import FeatureMemory
 from harness.interface import Image, Queries, Support
 from methods._encoders.clip import build
 from methods._encoders.towers import VisionTower

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from harness.errors import InputError, Problem
-from harness.execution.cache import FeatureMemory
+from harness.execution.memory.cache import FeatureMemory
 from harness.interface import Image, Method, Prediction, Queries, Support
 from methods.padim import Padim, drawn_channels
 from methods.patchcore import Patchcore

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks.personalize import parameters
-from harness.execution.cache import FeatureMemory
+from harness.execution.memory.cache import FeatureMemory
 from harness.interface import Image, Support
 from methods._diffusion import finetune, model
 from methods.generators.dreambooth import DreamBooth

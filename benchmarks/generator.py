@@ -22,7 +22,7 @@ from PIL import Image as Picture
 
 from benchmarks.diffusion_cost import customization, noise_image
 from benchmarks.figures import Figures, figure, interleaved, main, ratio
-from harness.execution.cache import FeatureMemory
+from harness.execution.memory.cache import FeatureMemory
 from harness.interface import Support
 from methods._diffusion import model
 from methods.generators.dreambooth import DreamBooth

@@ -33,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import full_size
 from benchmarks.figures import Figures, figure, tell
-from harness.execution.cache import FeatureMemory
+from harness.execution.memory.cache import FeatureMemory
 from harness.interface import Image, Support
 from methods._ops.bank import Bank
 from methods.generators.dreambooth import DreamBooth

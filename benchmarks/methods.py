@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.execution.cache import FeatureMemory
+from harness.execution.memory.cache import FeatureMemory
 from harness.interface import Image, Method, Queries, Support
 
 # name -> class, parameters: the settings of the sweep, and what few-shot runs use by default

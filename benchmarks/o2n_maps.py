@@ -22,7 +22,7 @@ from PIL import Image as Picture
 from PIL import ImageDraw
 
 from datasets.surfaces import Surfaces
-from harness.execution.cache import FeatureMemory
+from harness.execution.memory.cache import FeatureMemory
 from harness.interface import Image, Queries, Sample, Support
 from methods._o2n.views import Autoencoder
 from methods.generators.dreambooth import DreamBooth

@@ -48,8 +48,8 @@ def train(shots: int, size: int) -> None:
     """RegAD's training on random pictures, in this process."""
     import torch
 
-    from harness.execution.allowance import caches_mb
-    from harness.execution.cache import FeatureMemory
+    from harness.execution.memory.allowance import caches_mb
+    from harness.execution.memory.cache import FeatureMemory
     from harness.interface import Auxiliary, AuxiliaryCategory, Image
     from methods.regad import Regad
 

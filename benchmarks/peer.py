@@ -32,7 +32,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.figures import Figures, figure, ratio, tell
 from benchmarks.sweep import SWEEP, WORKERS, run
-from harness.execution.executor import MALLOC
+from harness.execution.executors.executor import MALLOC
 from methods._encoders import cnn
 from methods._encoders.clip import build
 from methods._encoders.towers import VisionTower

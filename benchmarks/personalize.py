@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image as Picture
 
 from datasets.surfaces import Surfaces
-from harness.execution.cache import FeatureMemory
+from harness.execution.memory.cache import FeatureMemory
 from harness.interface import Image, Sample, Support
 from methods.generators.dreambooth import DreamBooth
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from datasets.surfaces import Surfaces
-from harness.execution.cache import FeatureMemory
+from harness.execution.memory.cache import FeatureMemory
 from harness.interface import Auxiliary, AuxiliaryCategory, Image, Queries, Sample, Support
 from harness.results.metrics import image_auroc
 from methods.regad import Regad

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness import config, plugins
-from harness.results import reader
+from harness.results.folder import reader
 from harness.sweep import DatasetEntry, Sweep
 
 HOME = Path(__file__).resolve().parents[1]

@@ -21,7 +21,7 @@ from harness.errors import InputError
 from harness.options import Options
 from harness.planning import costs
 from harness.planning.payload import Payloads
-from harness.reporting.time_left import estimate
+from harness.reporting.live.time_left import estimate
 from harness.run import Prepared, prepare
 
 Record = Mapping[str, str]

@@ -23,8 +23,8 @@ from socket import socket
 
 from benchmarks.figures import Figures, figure, main
 from harness.keys import Cell
-from harness.reporting.lineage import Lineage
-from harness.reporting.tracking import Tracker
+from harness.reporting.mlflow.lineage import Lineage
+from harness.reporting.mlflow.tracking import Tracker
 from harness.results.metrics import METRICS
 from harness.storage.store import Store
 

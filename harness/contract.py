@@ -16,8 +16,8 @@ import numpy as np
 from harness import config, plugins
 from harness.data.opening import open_dataset
 from harness.errors import InputError, Problem, one_line, suggest
-from harness.execution import seeding
-from harness.execution.cache import read_image, read_mask
+from harness.execution.memory.cache import read_image, read_mask
+from harness.execution.process import seeding
 from harness.interface import (
     Dataset,
     Generator,

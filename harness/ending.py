@@ -10,15 +10,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.errors import amount, one_line, printable
-from harness.execution.reuse import Sharing
+from harness.execution.memory.reuse import Sharing
 from harness.keys import Cell
 from harness.options import Options, reproduce
 from harness.planning.graph import Plan
-from harness.reporting import closing, report
-from harness.reporting.tracking import Tracker
-from harness.results import integrity, reader
-from harness.results.repetition import Audit
-from harness.results.writer import ResultsWriter
+from harness.reporting import report
+from harness.reporting.live import closing
+from harness.reporting.mlflow.tracking import Tracker
+from harness.results.folder import integrity, reader
+from harness.results.folder.repetition import Audit
+from harness.results.folder.writer import ResultsWriter
 from harness.storage.room import Full
 from harness.storage.store import Store
 from harness.sweep import Sweep

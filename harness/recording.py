@@ -8,17 +8,17 @@ from contextlib import contextmanager
 from typing import Any
 
 from harness.errors import described
-from harness.execution.channel import remaining
+from harness.execution.executors.channel import remaining
 from harness.execution.keeping import Keeping
+from harness.execution.memory.reuse import Sharing
 from harness.execution.outcome import Outcome
-from harness.execution.reuse import Sharing
 from harness.planning.graph import Plan
 from harness.planning.inputs import SweepInputs
 from harness.planning.payload import Payloads
-from harness.reporting.progress import Display
-from harness.reporting.tracking import Tracker
-from harness.results.accounting import PER_QUERY, WORK_S, ended, moment
-from harness.results.writer import ResultsWriter, written
+from harness.reporting.live.progress import Display
+from harness.reporting.mlflow.tracking import Tracker
+from harness.results.folder.accounting import PER_QUERY, WORK_S, ended, moment
+from harness.results.folder.writer import ResultsWriter, written
 from harness.storage.room import Full
 from harness.tasks.kinds import Evaluate
 from harness.tasks.task import Task

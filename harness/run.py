@@ -10,9 +10,9 @@ from typing import Any
 
 from harness import config
 from harness.ending import doubtful, no_room, publish, verdict, write_tables
-from harness.execution import preload
 from harness.execution.audit import audit
-from harness.execution.executor import Settings
+from harness.execution.executors import preload
+from harness.execution.executors.executor import Settings
 from harness.execution.keeping import Keeping
 from harness.execution.schedule import Schedule
 from harness.execution.workers import Workers
@@ -24,13 +24,13 @@ from harness.planning.origins import origins
 from harness.planning.payload import Payloads
 from harness.recording import Recorder
 from harness.reporting.environment import environment
-from harness.reporting.lineage import lineage
-from harness.reporting.progress import Display
-from harness.reporting.time_left import TimeLeft, estimate
-from harness.reporting.tracking import Tracker
-from harness.results import repetition
-from harness.results.repetition import Audit
-from harness.results.writer import ResultsWriter, numbers, written
+from harness.reporting.live.progress import Display
+from harness.reporting.live.time_left import TimeLeft, estimate
+from harness.reporting.mlflow.lineage import lineage
+from harness.reporting.mlflow.tracking import Tracker
+from harness.results.folder import repetition
+from harness.results.folder.repetition import Audit
+from harness.results.folder.writer import ResultsWriter, numbers, written
 from harness.storage.lock import Lock
 from harness.storage.room import Full
 from harness.storage.store import Store, relative

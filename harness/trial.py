@@ -8,10 +8,10 @@ import numpy as np
 
 from harness import config, plugins
 from harness.errors import one_line
-from harness.execution import seeding
-from harness.execution.cache import FeatureMemory
-from harness.execution.promises import checked
-from harness.execution.seals import Altered, Sealed, Seals, Spoilt
+from harness.execution.memory.cache import FeatureMemory
+from harness.execution.memory.seals import Altered, Sealed, Seals, Spoilt
+from harness.execution.process import seeding
+from harness.execution.process.promises import checked
 from harness.interface import (
     Auxiliary,
     AuxiliaryCategory,

@@ -10,7 +10,7 @@ import open_clip
 import torch
 from PIL import Image as Picture
 
-from harness.execution.cache import FeatureMemory
+from harness.execution.memory.cache import FeatureMemory
 from harness.interface import Image
 
 CONFIG = {

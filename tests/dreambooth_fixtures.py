@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.execution.cache import FeatureMemory
+from harness.execution.memory.cache import FeatureMemory
 from harness.interface import Arrays, Image, Support
 from methods._diffusion import model
 from methods.generators.dreambooth import DreamBooth

@@ -11,8 +11,8 @@ import pandas as pd
 import yaml
 
 from harness.results import metrics
-from harness.results.accounting import PARTS, costs_text
 from harness.results.aggregate import CELL, csv_text, results_frame
+from harness.results.folder.accounting import PARTS, costs_text
 
 SIDE = 48
 SKILL = {"padim": 0.6, "patchcore": 1.4, "o2n": 2.0}  # of the made-up methods

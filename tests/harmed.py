@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import MESSAGE
-from harness.execution.executor import Settings, load
+from harness.execution.executors.executor import Settings, load
 from harness.execution.loop import Loop
 from harness.execution.outcome import Outcome
 from harness.execution.schedule import Schedule

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from harness.execution.stopwatch import Meter, Stopwatch, by_pool, by_stage
-from harness.execution.worker import Worker
+from harness.execution.memory.stopwatch import Meter, Stopwatch, by_pool, by_stage
+from harness.execution.process.worker import Worker
 from harness.keys import Cell
 from harness.planning.payload import Payloads
-from harness.results.accounting import PARTS, SECONDS, Account, TaskBook, read_tasks
+from harness.results.folder.accounting import PARTS, SECONDS, Account, TaskBook, read_tasks
 from harness.run import Options, prepare
 from tests.sweeps import Runner, Tally, rows, sweep, written
 
@@ -45,7 +45,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 def test_a_stage_within_a_stage_stops_its_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1.0, 3.0, 6.0, 10.0, 15.0])
-    monkeypatch.setattr("harness.execution.stopwatch.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("harness.execution.memory.stopwatch.time.perf_counter", lambda: next(clock))
     watch = Stopwatch.__new__(Stopwatch)
     watch.start()  # 0
     with watch.stage("work"), watch.stage("encode a"):  # 1, 3

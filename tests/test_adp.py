@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from harness import config
-from harness.execution.cache import FeatureMemory
+from harness.execution.memory.cache import FeatureMemory
 from harness.interface import Arrays, Image, Prediction, Queries, Support
 from methods._learned import concepts as _adp
 from methods._ops.prompts import TEMPLATES

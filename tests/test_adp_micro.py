@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from datasets.surfaces import Surfaces
-from harness.execution.cache import FeatureMemory
+from harness.execution.memory.cache import FeatureMemory
 from harness.interface import Arrays, Image, Queries, Support
 from methods.adp import Adp
 from methods.generators.textual_inversion import TextualInversion

@@ -12,9 +12,9 @@ from mlflow import MlflowClient
 from harness.__main__ import main
 from harness.execution.audit import draw
 from harness.reporting import report
-from harness.results import purge, repetition
-from harness.results.accounting import now
-from harness.results.purge import Suspect
+from harness.results.folder import purge, repetition
+from harness.results.folder.accounting import now
+from harness.results.folder.purge import Suspect
 from harness.storage.store import Store
 from tests.sweeps import NEAR, SQUARES, Runner, Tally, rows, sweep
 

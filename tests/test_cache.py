@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import DataError
-from harness.execution.allowance import caches_mb, machine_bytes
-from harness.execution.cache import (
+from harness.execution.memory.allowance import caches_mb, machine_bytes
+from harness.execution.memory.cache import (
     Budget,
     Decoder,
     FeatureMemory,
@@ -21,7 +21,7 @@ from harness.execution.cache import (
     Memory,
     nbytes,
 )
-from harness.execution.workshop import Workshop
+from harness.execution.process.workshop import Workshop
 from harness.interface import Dataset, Image, Sample
 
 
@@ -106,7 +106,7 @@ def test_the_default_is_a_share_of_what_the_machine_has(
     (group / "memory.max").write_text(f"{200 << 20}\n")
     (group / "b/memory.max").write_text("max\n")
     assert machine_bytes(tmp_path) == 200 << 20
-    monkeypatch.setattr("harness.execution.allowance.machine_bytes", lambda: 8 << 30)
+    monkeypatch.setattr("harness.execution.memory.allowance.machine_bytes", lambda: 8 << 30)
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     assert caches_mb(None, 2, 1) == int(0.3 * 8 * 1024 / 2)
     assert caches_mb(None, None, 1) == caches_mb(None, 9, 1) == int(0.3 * 8 * 1024 / 4)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from harness import interface
-from harness.execution.channel import EVERY, Channel, remaining
+from harness.execution.executors.channel import EVERY, Channel, remaining
 
 
 class Clock:

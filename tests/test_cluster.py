@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from harness.execution.ray_executor import CPU_WORKERS, layout
+from harness.execution.executors.ray_executor import CPU_WORKERS, layout
 from tests.sweeps import HOME, Tally, rows, sweep, waited, written
 
 pytestmark = pytest.mark.timeout(280)

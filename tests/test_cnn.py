@@ -11,7 +11,7 @@ from PIL import Image as Picture
 from sklearn.datasets import load_sample_image
 from torchvision.transforms.v2 import functional as transforms
 
-from harness.execution.cache import FeatureMemory
+from harness.execution.memory.cache import FeatureMemory
 from harness.interface import Image
 from methods._encoders import weights as _weights
 from methods._encoders.cnn import CnnEncoder, _scale, build, folded, stretch

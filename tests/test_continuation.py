@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.errors import InputError
-from harness.results.continuation import refusals
+from harness.results.folder.continuation import refusals
 from tests.sweeps import NEAR, SQUARES, Runner, Tally, rows, sweep
 
 OLD: dict[str, Any] = {

@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from harness.reporting.leaderboard import _rows
+from harness.reporting.page.leaderboard import _rows
 from harness.reporting.report import render
-from harness.results import reader
 from harness.results.aggregate import CELL, csv_text, results_frame
-from harness.results.copies import copies
+from harness.results.folder import reader
+from harness.results.folder.copies import copies
 
 FIGURES = {"zero": (0.7, 0.7, 0.7), "perfect": (1.0, 1.0, 1.0), "each": (0.5, 0.6, 0.7)}
 FIGURES |= {"once": (0.58, 0.6, 0.62)}

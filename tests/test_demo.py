@@ -11,7 +11,7 @@ import pytest
 from harness import run as runs
 from harness.__main__ import main, parser
 from harness.options import Options
-from harness.reporting import closing
+from harness.reporting.live import closing
 from tests.sweeps import HOME
 
 DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")

@@ -14,7 +14,7 @@ from typing import ClassVar
 import pytest
 
 from harness import interface
-from harness.execution.channel import Channel
+from harness.execution.executors.channel import Channel
 from methods._encoders import weights
 
 CONTENTS = os.urandom(1_000_000)
@@ -89,7 +89,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What a worker would send of what is reported."""
-    from harness.execution import channel
+    from harness.execution.executors import channel
     from methods._encoders import downloads
 
     monkeypatch.setattr(interface, "_listeners", [])

@@ -13,7 +13,7 @@ import torch
 from scipy import ndimage
 
 from harness import config
-from harness.execution.cache import FeatureMemory
+from harness.execution.memory.cache import FeatureMemory
 from harness.interface import Arrays, Image, Support
 from methods._o2n import prompts as o2n_prompts
 from methods.generators.dreambooth import DreamBooth

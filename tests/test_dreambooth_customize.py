@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.execution.cache import FeatureMemory
-from harness.execution.seals import Seals
+from harness.execution.memory.cache import FeatureMemory
+from harness.execution.memory.seals import Seals
 from harness.interface import Arrays, Image, Support
 from harness.tasks.references import PluginUse
 from methods._diffusion import finetune, model

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness.reporting import progress
+from harness.reporting.live import progress
 from tests.sweeps import FAKES, NEAR, SQUARES, Runner, Tally, rows, sweep
 
 pytestmark = pytest.mark.timeout(280)

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InputError
-from harness.execution import ray_executor
-from harness.execution.executor import Settings
+from harness.execution.executors import ray_executor
+from harness.execution.executors.executor import Settings
 from harness.storage.store import relative
 from tests.sweeps import HOME, command, sweep, written
 
@@ -128,13 +128,13 @@ def test_an_interrupt_ends_the_wait_for_a_cluster(listening: socket.socket, tmp_
 CLOSED = """
 import json, os, subprocess, sys
 import psutil
-from harness.execution import ray_token
+from harness.execution.executors import ray_token
 ray_token.require(None)
 import ray._private.services as services
 services.node_ip_address_from_perspective = lambda *_: "192.0.2.2"
 import ray
-from harness.execution.ray_executor import connect
-from harness.execution.executor import Settings
+from harness.execution.executors.ray_executor import connect
+from harness.execution.executors.executor import Settings
 connect(Settings("x", None, 1, 1, 60, 1, 0.0))
 
 @ray.remote

@@ -216,7 +216,7 @@ def logged(uri: str, name: str) -> tuple[list[Any], list[Any]]:
     """Parent and child runs of a sweep, read from the database."""
     from mlflow import MlflowClient
 
-    from harness.reporting.mlflow_runs import EXPERIMENT
+    from harness.reporting.mlflow.mlflow_runs import EXPERIMENT
 
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name(EXPERIMENT)

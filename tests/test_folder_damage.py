@@ -15,9 +15,9 @@ from harness import config, results
 from harness.__main__ import main
 from harness.errors import InputError
 from harness.keys import Cell
-from harness.reporting.lineage import is_note
-from harness.results import integrity
-from harness.results.writer import ResultsWriter
+from harness.reporting.mlflow.lineage import is_note
+from harness.results.folder import integrity
+from harness.results.folder.writer import ResultsWriter
 from harness.storage.store import Store
 from tests.sweeps import NEAR, Runner, sweep, written
 

@@ -16,7 +16,7 @@ from harness.errors import MESSAGE, InputError, Problem, described, one_line, pr
 from harness.execution.attempts import Attempts
 from harness.execution.outcome import Outcome
 from harness.keys import Cell
-from harness.results.writer import written
+from harness.results.folder.writer import written
 from tests.harmed import ANT, faults
 from tests.sweeps import NEAR, Runner, rows, sweep
 

@@ -33,7 +33,7 @@ def imported(path: Path) -> set[str]:
 def test_kinds_of_tasks_are_named_by_their_classes_alone() -> None:
     """To add one is to touch its class, the plan and the worker: no list of names elsewhere."""
     names = {affix % kind for kind in KINDS for affix in ("%s", "%s_s", "%s_ms", "%s_gpu_ms")}
-    theirs = {"tasks/kinds.py", "planning/graph.py", "execution/work.py"}
+    theirs = {"tasks/kinds.py", "planning/graph.py", "execution/process/work.py"}
     elsewhere = {
         f"{path.relative_to(HOME / 'harness')}:{node.lineno}: {node.value!r}"
         for path in ENGINE
@@ -77,7 +77,7 @@ def test_plugins_do_not_import_the_engine() -> None:
 @pytest.mark.parametrize(
     ("line", "module"),
     [
-        ("import harness.execution.worker", "harness.execution.worker"),
+        ("import harness.execution.process.worker", "harness.execution.process.worker"),
         ("import harness.execution as e", "harness.execution"),
         ("from harness import run", "harness.run"),
         ("from harness.planning import graph", "harness.planning.graph"),

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from harness.__main__ import main
-from harness.reporting import compare, leaderboard
+from harness.reporting import compare
+from harness.reporting.page import leaderboard
 from harness.results import comparison
 from harness.storage.store import Store
 from tests.folders import folder_of_a_sweep

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from harness.execution import shortage
-from harness.execution.executor import Event, Executor, Settings, Shares
-from harness.execution.local_executor import LocalExecutor
+from harness.execution.executors.executor import Event, Executor, Settings, Shares
+from harness.execution.executors.local_executor import LocalExecutor
 from harness.execution.loop import Loop
 from harness.execution.outcome import Outcome
 from harness.execution.schedule import Schedule

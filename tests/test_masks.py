@@ -13,7 +13,7 @@ from harness.config import check_plugin
 from harness.data import masks
 from harness.data.audit import audit, render
 from harness.data.contents import Stamps
-from harness.execution.cache import read_mask
+from harness.execution.memory.cache import read_mask
 from harness.interface import Sample
 
 

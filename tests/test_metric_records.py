@@ -26,7 +26,7 @@ metrics.METRICS = tuple(metrics.RECORDS)
 
 from harness.reporting import report, tables
 from harness.results.aggregate import csv_text, results_frame, summary_frame
-from harness.results.reader import DEFINITIONS
+from harness.results.folder.reader import DEFINITIONS
 
 scores = {"good": [0.1, 0.2, 0.8, 0.9], "poor": [0.1, 0.7, 0.6, 0.9]}
 rows = [
@@ -50,8 +50,9 @@ old = frame.drop(columns="image_alarms")
 text = report.render(folder, "text")
 assert "AUROC %" in text and "alarms %" not in text, "a folder of before has no such column"
 
-from harness.reporting import compare as shown, mlflow_runs, tables
-from harness.reporting.lineage import curves
+from harness.reporting import compare as shown, tables
+from harness.reporting.mlflow import mlflow_runs
+from harness.reporting.mlflow.lineage import curves
 from harness.results import comparison, published
 worse = frame.assign(image_alarms=frame["image_alarms"] + 0.25)
 for name, rows in (("before", frame), ("after", worse)):

@@ -14,11 +14,12 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from harness.execution import seals, seeding
-from harness.execution.cache import FeatureMemory
-from harness.execution.offload import homes, on_a_gpu
-from harness.execution.seals import Seals
-from harness.execution.workshop import Workshop
+from harness.execution.memory import seals
+from harness.execution.memory.cache import FeatureMemory
+from harness.execution.memory.offload import homes, on_a_gpu
+from harness.execution.memory.seals import Seals
+from harness.execution.process import seeding
+from harness.execution.process.workshop import Workshop
 from harness.interface import Features, Image
 from harness.tasks.references import PluginUse
 from methods._encoders.encoding import Encoding

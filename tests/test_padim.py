@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
 from harness import config
-from harness.execution.cache import FeatureMemory
+from harness.execution.memory.cache import FeatureMemory
 from harness.interface import Image, Queries, Support
 from methods._encoders.cnn import build
 from methods._ops.gaussian import Factored, LowRank, gaussians

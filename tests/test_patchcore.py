@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
 from harness import config
-from harness.execution.cache import FeatureMemory
+from harness.execution.memory.cache import FeatureMemory
 from harness.interface import Image, Queries, Support
 from methods._ops import bank as _bank
 from methods._ops.bank import Bank, greedy_coreset

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.reporting import plots
-from harness.reporting.plots import Line
+from harness.reporting.page import plots
+from harness.reporting.page.plots import Line
 from harness.results import metrics
 
 

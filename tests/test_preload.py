@@ -9,7 +9,7 @@ from tests.sweeps import HOME
 
 CODE = """
 import sys
-from harness.execution import preload
+from harness.execution.executors import preload
 preload.load(("no_such_library", "timm"))
 assert {"timm", "torchvision"} <= sys.modules.keys()
 assert preload.COMPILER not in sys.modules

@@ -12,7 +12,7 @@ from tests.sweeps import HOME, sweep, written
 
 CODE = """
 import sys
-from harness.execution.process_state import ProcessState
+from harness.execution.process.process_state import ProcessState
 assert "torch" not in sys.modules
 state = ProcessState()
 state.note()
@@ -45,8 +45,8 @@ def test_loading_torch_is_no_change_and_more_is(line: str, expected: str) -> Non
 def test_a_task_without_torch_leaves_nothing_that_the_next_one_finds_changed() -> None:
     code = """
 import torch  # as a worker's process has it from its start
-from harness.execution import seeding
-from harness.execution.process_state import ProcessState
+from harness.execution.process import seeding
+from harness.execution.process.process_state import ProcessState
 state = ProcessState()
 for imports in ((), ("torch",), ()):
     state.compare()
@@ -67,7 +67,7 @@ def test_torch_that_is_loaded_to_look_for_a_gpu_is_nobodys_change(
     code = """
 import sys
 from pathlib import Path
-from harness.execution.worker import Worker
+from harness.execution.process.worker import Worker
 from harness.options import Options
 from harness.planning.payload import Payloads
 from harness.run import prepare

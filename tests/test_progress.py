@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 from harness.keys import Cell
-from harness.reporting import progress
-from harness.reporting.pace import Work
-from harness.reporting.progress import Display
-from harness.reporting.time_left import TimeLeft
+from harness.reporting.live import progress
+from harness.reporting.live.pace import Work
+from harness.reporting.live.progress import Display
+from harness.reporting.live.time_left import TimeLeft
 
 CELLS = [
     Cell(m, "elpv", "elpv", k, s) for m in ("padim", "patchcore") for k in (2, 4) for s in (0, 1)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from harness.interface import Image, Prediction, Sample
-from harness.reporting import queries
+from harness.reporting.page import queries
 from harness.results import evaluation
+from harness.results.folder.reader import load
 from harness.results.metrics import image_auroc
-from harness.results.reader import load
 from tests.fabricated import fabricate
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from benchmarks.regad import World
 from datasets.surfaces import Surfaces
 from harness import config
-from harness.execution.cache import FeatureMemory
+from harness.execution.memory.cache import FeatureMemory
 from harness.interface import Auxiliary, AuxiliaryCategory, Image, Queries, Support
 from methods._learned.regad import (
     Head,

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness.execution.cache import FeatureMemory
+from harness.execution.memory.cache import FeatureMemory
 from harness.interface import Auxiliary, Image, Queries, Support
 from methods._learned import sparing
 from methods._learned.regad import Head, Registered, read_checkpoint

@@ -13,9 +13,11 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
-from harness.reporting import curves, queries, report
-from harness.results import published, reader
+from harness.reporting import report
+from harness.reporting.page import curves, queries
+from harness.results import published
 from harness.results.aggregate import csv_text, read_csv, results_frame, summary_frame
+from harness.results.folder import reader
 from tests.fabricated import SKILL, fabricate
 
 

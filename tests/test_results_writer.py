@@ -14,9 +14,9 @@ import pytest
 from harness import config
 from harness.errors import InputError
 from harness.keys import Cell
-from harness.results.accounting import TaskBook
-from harness.results.publishing import publish
-from harness.results.writer import NEWEST, ResultsWriter
+from harness.results.folder.accounting import TaskBook
+from harness.results.folder.publishing import publish
+from harness.results.folder.writer import NEWEST, ResultsWriter
 from harness.storage.store import Store
 from tests.sweeps import sweep, written
 
@@ -206,7 +206,7 @@ def test_tables_are_written_now_and_then_and_seldom_where_that_takes_long(
             writes.append(clock.now)
         write(name, text)
 
-    monkeypatch.setattr("harness.results.writer.time", clock)
+    monkeypatch.setattr("harness.results.folder.writer.time", clock)
     monkeypatch.setattr(writer.store, "write_text", slowly)
 
     def flushed(now: float, final: bool = False) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.execution import reuse
+from harness.execution.memory import reuse
 from tests.clusters import cluster
 from tests.sweeps import NEAR, Runner, rows, sweep
 

@@ -14,8 +14,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.execution.cache import FeatureMemory, Memory
-from harness.execution.seals import Altered, Sealed, SealedModel, Seals, Spoilt, sealed
+from harness.execution.memory.cache import FeatureMemory, Memory
+from harness.execution.memory.seals import Altered, Sealed, SealedModel, Seals, Spoilt, sealed
 from harness.tasks.references import PluginUse
 from tests.sweeps import HOME, Runner, rows, sweep
 
@@ -237,7 +237,7 @@ def test_features_are_handed_out_as_they_were_made() -> None:
 def test_a_library_that_completes_itself_is_no_harm() -> None:
     """Optimizers load torch._dynamo, which wraps a function of torch."""
     code = (
-        "import torch; from harness.execution.process_state import ProcessState\n"
+        "import torch; from harness.execution.process.process_state import ProcessState\n"
         "state = ProcessState(); state.note(); before = torch.manual_seed\n"
         "import torch._dynamo\n"
         "assert torch.manual_seed is not before, 'nothing is tested'\n"

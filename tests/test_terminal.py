@@ -15,9 +15,9 @@ from harness.__main__ import main, parser
 from harness.commands.examples import EXAMPLES
 from harness.keys import Cell
 from harness.reporting import compare, report, text
-from harness.reporting.progress import Display
+from harness.reporting.live.progress import Display
+from harness.reporting.live.time_left import TimeLeft
 from harness.reporting.tables import Table
-from harness.reporting.time_left import TimeLeft
 from harness.results import comparison
 from tests.folders import folder_of_a_sweep
 

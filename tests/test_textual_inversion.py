@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from harness import config
-from harness.execution.cache import FeatureMemory
+from harness.execution.memory.cache import FeatureMemory
 from harness.interface import Arrays, Image, Support
 from methods._diffusion import edit as _edit
 from methods._diffusion import inversion

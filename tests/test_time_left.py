@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from harness.reporting.pace import Work
-from harness.reporting.time_left import Earlier, TimeLeft, words
+from harness.reporting.live.pace import Work
+from harness.reporting.live.time_left import Earlier, TimeLeft, words
 
 RECORDED = Path(__file__).parent / "recorded"
 WEIGHTS = {"customize": 300.0, "personalize": 60.0, "predict": 5.0, "evaluate": 1.0}

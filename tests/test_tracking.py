@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 from harness.keys import Cell
-from harness.reporting import tracking
-from harness.reporting.lineage import Group, GroupKey, Lineage
-from harness.reporting.mlflow_runs import EXPERIMENT
-from harness.reporting.tracking import Tracker
+from harness.reporting.mlflow import tracking
+from harness.reporting.mlflow.lineage import Group, GroupKey, Lineage
+from harness.reporting.mlflow.mlflow_runs import EXPERIMENT
+from harness.reporting.mlflow.tracking import Tracker
 from harness.storage.store import Store
 from tests.sweeps import HOME, Runner, rows, sweep, waited
 

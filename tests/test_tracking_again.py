@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.reporting.mlflow_runs import _artifacts
+from harness.reporting.mlflow.mlflow_runs import _artifacts
 from harness.storage.store import Store
 from tests.test_tracking import log, logged
 

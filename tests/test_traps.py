@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from harness import config
-from harness.execution.executor import Settings
+from harness.execution.executors.executor import Settings
 from harness.planning import inputs
 from harness.results import metrics
 from tests.sweeps import HOME, NEAR, SQUARES, Runner, Tally, rows, sweep, written
@@ -139,7 +139,7 @@ def test_trap_9_malloc_is_told_before_python_starts(tmp_path: Path) -> None:
     for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_"):
         assert int(variables[name]) >= 100_000_000
     assert variables["OMP_NUM_THREADS"] == "2"
-    from harness.execution.forkserver import ForkServer
+    from harness.execution.executors.forkserver import ForkServer
 
     fork_server = ForkServer(variables, (), {"storage": str(tmp_path)})
     environ = Path(f"/proc/{fork_server._process.pid}/environ")
@@ -158,7 +158,7 @@ def test_trap_10_only_the_driver_logs(tmp_path: Path) -> None:
                 assert (node.value.id, node.attr) != ("mlflow", "start_run"), path.name
                 assert node.attr not in ("set_experiment", "set_tracking_uri", "autolog")
     code = (
-        "import sys, harness.execution.worker, harness.execution.forkserver\n"
+        "import sys, harness.execution.process.worker, harness.execution.executors.forkserver\n"
         "assert 'mlflow' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=HOME, check=True)

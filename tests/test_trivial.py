@@ -7,7 +7,7 @@ import pytest
 
 from harness.contract import check
 from harness.data import shortcuts
-from harness.execution.cache import FeatureMemory
+from harness.execution.memory.cache import FeatureMemory
 from harness.interface import Image, Queries, Support
 from methods.trivial import STATISTICS, Trivial, statistics
 

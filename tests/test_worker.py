@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from harness.data.opening import open_dataset
-from harness.execution import seeding
-from harness.execution.forkserver import ForkServer, WorkerProcess
-from harness.execution.promises import checked
-from harness.execution.worker import Worker
-from harness.execution.workshop import Workshop
+from harness.execution.executors.forkserver import ForkServer, WorkerProcess
+from harness.execution.process import seeding
+from harness.execution.process.promises import checked
+from harness.execution.process.worker import Worker
+from harness.execution.process.workshop import Workshop
 from harness.interface import Prediction
 from harness.tasks.kinds import Prepare, PreparePayload
 from harness.tasks.references import DatasetUse, PluginUse, SupportUse
@@ -168,7 +168,7 @@ def test_a_template_that_was_killed_is_started_again(fork_server: ForkServer) ->
 
 def test_a_worker_dies_with_its_driver(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from harness.execution.forkserver import ForkServer\n"
+        "import sys, time; from harness.execution.executors.forkserver import ForkServer\n"
         "child = ForkServer({}, (), {'storage': sys.argv[1]}).fork()\n"
         "while not child.ready(1): pass\n"
         "print(child._pid, flush=True); time.sleep(900)"

@@ -110,7 +110,7 @@ def picture() -> str:
         )
     for name, (left, top, width) in boxes.items():
         folder = HOME.joinpath(*name.split("."))
-        size = len([p for p in folder.glob("*.py") if p.name != "__init__.py"])
+        size = len([p for p in folder.rglob("*.py") if p.name != "__init__.py"])
         note = f"{size} modules" if folder.is_dir() else "one module"
         middle = left + width / 2
         shapes.append(

@@ -12,7 +12,7 @@ from harness.errors import InputError, Problem, suggest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.results.purge import Suspect
+    from harness.results.folder.purge import Suspect
     from harness.storage.store import Store
 
 HELP = "remove what a faulty plug-in may have touched; the next run makes it anew"
@@ -54,7 +54,7 @@ def register(commands: Subparsers) -> None:
 
 def moment(text: str) -> str:
     """A date, with or without a time, as the records have it; as argparse's ``type``."""
-    from harness.results import accounting
+    from harness.results.folder import accounting
 
     try:
         when = datetime.datetime.fromisoformat(text)
@@ -66,7 +66,7 @@ def moment(text: str) -> str:
 
 
 def _purge(arguments: argparse.Namespace) -> int:
-    from harness.results import purge
+    from harness.results.folder import purge
     from harness.storage.store import Store
 
     store = Store(arguments.storage)
@@ -89,7 +89,7 @@ def _purge(arguments: argparse.Namespace) -> int:
 
 def _check_known(store: Store, suspects: Sequence[Suspect]) -> None:
     """InputError for each name that nothing in the storage bears, which would be a slip."""
-    from harness.results import purge
+    from harness.results.folder import purge
 
     problems = []
     for suspect in suspects:

@@ -70,7 +70,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _leaderboard(arguments: argparse.Namespace) -> int:
-    from harness.reporting import leaderboard
+    from harness.reporting.page import leaderboard
     from harness.storage.store import Store
 
     try:

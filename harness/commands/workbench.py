@@ -66,7 +66,7 @@ def _cell(arguments: argparse.Namespace) -> int:
 
 def _perform(arguments: argparse.Namespace, options: Options, ready: Prepared, folder: Path) -> int:
     from harness.execution.bench import lend, perform
-    from harness.execution.workshop import Workshop
+    from harness.execution.process.workshop import Workshop
     from harness.planning.payload import Payloads
     from harness.storage.store import Store
 

@@ -1,5 +1,6 @@
 """Who does the tasks of a plan, in which order, and what they keep warm meanwhile.
 
-May import planning and what lies below it, never reporting. Start with ``worker`` (one task in one
-process) and ``schedule`` (which task next); the executors put workers into processes or actors.
+The driver's side; start with ``schedule`` (which task next) and ``loop`` (hands them out). Below it
+``executors`` (where workers live), ``process`` (one task in one process), ``memory`` (what it keeps
+warm). May import planning and what lies below it, never reporting.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from harness.execution import shortage
-from harness.execution.executor import Listener
+from harness.execution.executors.executor import Listener
 from harness.execution.outcome import Outcome
 from harness.execution.schedule import Schedule
 from harness.storage.room import Full

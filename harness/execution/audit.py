@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from harness import config
-from harness.execution.executor import Listener
+from harness.execution.executors.executor import Listener
 from harness.execution.outcome import Outcome
 from harness.execution.schedule import Schedule
 from harness.execution.workers import Workers
 from harness.keys import hashed
 from harness.planning.payload import Payloads
-from harness.results.accounting import now
-from harness.results.repetition import Audit, Doubt
+from harness.results.folder.accounting import now
+from harness.results.folder.repetition import Audit, Doubt
 from harness.storage.store import Store
 from harness.tasks.kinds import KINDS
 from harness.tasks.references import PluginUse

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from harness.execution.executor import Write
+from harness.execution.executors.executor import Write
 from harness.execution.outcome import Outcome
-from harness.execution.work import do
-from harness.execution.workshop import Workshop
+from harness.execution.process.work import do
+from harness.execution.process.workshop import Workshop
 from harness.storage.store import Store
 from harness.tasks.task import Task
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from harness.execution import shortage
 from harness.execution.attempts import Attempts
-from harness.execution.executor import Event, Executor, Listener, Settings, Shares, Write
+from harness.execution.executors.executor import Event, Executor, Listener, Settings, Shares, Write
 from harness.execution.schedule import Schedule
 from harness.tasks.task import Task
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.errors import DataError, described, one_line, printable, redacted, shortened
-from harness.execution.reuse import Counts
-from harness.execution.seals import Spoilt
+from harness.execution.memory.reuse import Counts
+from harness.execution.memory.seals import Spoilt
 
 TRACEBACK = 20_000  # characters of one that are recorded
 

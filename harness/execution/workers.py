@@ -7,8 +7,8 @@ import signal
 import threading
 from concurrent.futures import Future, wait
 
-from harness.execution import ray_token
-from harness.execution.executor import Listener, Settings, Write, load
+from harness.execution.executors import ray_token
+from harness.execution.executors.executor import Listener, Settings, Write, load
 from harness.execution.loop import Loop
 from harness.execution.schedule import Schedule
 

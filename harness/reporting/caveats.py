@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from harness.reporting import tables
 from harness.reporting.tables import Table
-from harness.results import aggregate, copies
+from harness.results import aggregate
+from harness.results.folder import copies
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.results.reader import SweepFolder
+    from harness.results.folder.reader import SweepFolder
 
 MOST = 40  # lines under one table
 

@@ -10,7 +10,7 @@ from harness.reporting.tables import NOTHING, TITLES, Table, percent, points
 from harness.results import significance
 
 if TYPE_CHECKING:
-    from harness.results.reader import SweepFolder
+    from harness.results.folder.reader import SweepFolder
 
 NEAR = "~"
 METRIC = "image_auroc"

@@ -61,7 +61,7 @@ def render(comparisons: Sequence[Comparison], format: str) -> str:
     from harness.reporting import text
 
     if format == "html":
-        from harness.reporting.templates import template
+        from harness.reporting.page.templates import template
 
         titled = [(each, tables(each), lines(each), set(worse(each))) for each in comparisons]
         return template("compare.html.j2").render(comparisons=titled)

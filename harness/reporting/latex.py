@@ -20,7 +20,7 @@ from harness.results.metrics import compared
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.results.reader import SweepFolder
+    from harness.results.folder.reader import SweepFolder
 
 HEAD = "% needs \\usepackage{booktabs,graphicx}"
 METRICS = tuple(compared())

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.reporting import caveats, latex, text
-from harness.results import aggregate, published, reader
+from harness.results import aggregate, published
+from harness.results.folder import reader
 
 #: Files of a sweep's folder that a tracking server keeps, by the folder it shows them in.
 KEPT = {
@@ -54,7 +55,7 @@ def render(
         frame = sweep.summary if comparison is None else comparison
         return aggregate.csv_text(caveats.noted(frame, sweep))
     if format == "html":
-        from harness.reporting.html import page
+        from harness.reporting.page.html import page
 
         return page(sweep, comparison)
     writers = {"text": text.text, "markdown": text.markdown}
@@ -63,8 +64,8 @@ def render(
 
 def artifacts(sweep: reader.SweepFolder) -> dict[str, bytes]:
     """What a tracking server keeps of a sweep, by path: page, curves, tables and configuration."""
-    from harness.reporting import curves
-    from harness.reporting.html import page
+    from harness.reporting.page import curves
+    from harness.reporting.page.html import page
 
     drawn = curves.drawings(sweep)
     texts = {PAGE: page(sweep, None, drawn), **curves.files(sweep, drawn)}

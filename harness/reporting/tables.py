@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.results import aggregate, published
-from harness.results.copies import Group
+from harness.results.folder.copies import Group
 from harness.results.metrics import RECORDS
 
 if TYPE_CHECKING:

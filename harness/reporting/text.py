@@ -19,7 +19,7 @@ from harness.results.metrics import IMAGES, PIXELS, family
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.results.reader import SweepFolder
+    from harness.results.folder.reader import SweepFolder
 
 WIDTH = 100  # where there is no terminal
 NARROW, BROAD = 80, 200  # a terminal is taken to be no narrower, nor broader

@@ -6,7 +6,7 @@ pairs of methods (``sweep.compare("patchcore", "padim")``) and figures; ``result
 sweeps against each other.
 
 May import data, storage and the modules of ``harness`` itself. Start with ``metrics`` and
-``evaluation`` (a cell's row), ``aggregate`` (many rows); ``writer`` and ``reader`` keep the folder.
+``evaluation`` (a cell's row), ``aggregate`` (many rows); ``folder`` writes and reads their files.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ def load(folder: str | Path) -> Sweep:
     """A finished or running sweep's folder. Raises as ``reader.load``."""
     from pathlib import Path
 
-    from harness.results import notebook, reader
+    from harness.results import notebook
+    from harness.results.folder import reader
 
     return notebook.Sweep(reader.load(Path(folder)))
 

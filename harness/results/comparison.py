@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.results import reader
 from harness.results.aggregate import CELL, names
+from harness.results.folder import reader
 from harness.results.intervals import Interval, interval, runs
 from harness.results.metrics import RECORDS, compared
 from harness.results.significance import holm
@@ -21,7 +21,7 @@ from harness.results.significance import holm
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.results.reader import SweepFolder
+    from harness.results.folder.reader import SweepFolder
 
 METRICS = tuple(compared())
 NOTHING = "–"  # a setting that one sweep lacks

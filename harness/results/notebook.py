@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from harness.results.reader import SweepFolder
+    from harness.results.folder.reader import SweepFolder
 
 MARKERS = "osD^vP*X<>"
 

@@ -1,7 +1,7 @@
 """The kinds of tasks: what each needs and costs, and what a worker is told of it.
 
 A new kind is a task and its payload in this file, a place in the plan (``planning.graph``), and a
-function of the worker (``execution.work``).
+function of the worker (``execution.process.work``).
 """
 
 from __future__ import annotations
