@@ -260,6 +260,8 @@ def _dataset(
         again = open_dataset(use, params, data_root)
         for name in seen["names"]:
             train, test = data.train(name), data.test(name)
+            _expect(bool(train), f"{name}: no training images below {data.root}")
+            _expect(bool(test), f"{name}: no test images below {data.root}")
             _expect(all(s.label == 0 for s in train), f"{name}: an anomaly in the training split")
             for part in (train, test):
                 names = [s.name for s in part]

@@ -29,10 +29,14 @@ class Options:
     log_level: str | None = None  # of what the engine and plug-ins log; None: as Python has it
 
 
+def only(cell: Cell) -> str:
+    """What ``--only`` takes to name one cell."""
+    return ",".join(f"{name}={value}" for name, value in cell._asdict().items())
+
+
 def reproduce(options: Options, cell: Cell) -> str:
     """The command that runs one cell in the process it is typed in."""
-    chosen = ",".join(f"{name}={value}" for name, value in cell._asdict().items())
-    words = ["python", "-m", "harness", "cell", str(options.conf), "--only", chosen]
+    words = ["python", "-m", "harness", "cell", str(options.conf), "--only", only(cell)]
     words += [word for text in options.overrides for word in ("--set", text)]
     words += ["--data-root", options.data_root] if options.data_root else []
     return shlex.join([*words, "--pdb"])

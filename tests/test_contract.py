@@ -169,3 +169,37 @@ def test_a_check_leaves_no_noise(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     assert done.stderr == ""
     assert all(line.endswith(" s]") for line in done.stdout.splitlines()[:-1])
+
+
+EMPTY = """
+from pathlib import Path
+from harness.interface import Dataset, Sample
+
+class Mine(Dataset):
+    "Takes any folder for a category of its own."
+    folders = ("mine",)
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+    def categories(self):
+        return sorted(path.name for path in self.root.iterdir())
+    def train(self, category):
+        return [Sample(f"{category}/{p.name}") for p in (self.root / category).glob("*.png")]
+    def test(self, category):
+        return []
+"""
+
+
+def test_a_tree_that_is_not_the_dataset_is_seen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An adapter that takes whatever folders lie there for categories, none of them with images."""
+    file, elsewhere = tmp_path / "mine.py", tmp_path / "elsewhere"
+    file.write_text(EMPTY)
+    (elsewhere / "letters").mkdir(parents=True)
+    assert contract.check(str(file), data_root=str(elsewhere)) == 1
+    assert "letters: no training images" in capsys.readouterr().out
+    done = command("data", file, "--data-root", elsewhere)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "no training images" in line
+    assert str(elsewhere) in line

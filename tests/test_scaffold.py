@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.__main__ import main
+from tests.sweeps import HOME
 
 
 @pytest.mark.parametrize(
@@ -22,8 +23,8 @@ def test_what_is_written_keeps_its_promises(
     path = tmp_path / "my_own.py"
     assert f"check {path}" in capsys.readouterr().out
     assert main(["check", str(path)]) == 0, capsys.readouterr().out
-    style = [sys.executable, "-m", "ruff", "check", "--isolated", "--line-length", "100", str(path)]
-    assert subprocess.run(style, check=False).returncode == 0
+    style = [sys.executable, "-m", "ruff", "check", "--config", str(HOME / "pyproject.toml")]
+    assert subprocess.run([*style, str(path)], check=False).returncode == 0
 
 
 @pytest.mark.parametrize(

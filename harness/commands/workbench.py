@@ -6,6 +6,7 @@ import argparse
 import cProfile
 import pdb
 import pstats
+import shlex
 import shutil
 import sys
 import tempfile
@@ -38,7 +39,7 @@ def register(commands: Subparsers) -> None:
 
 
 def _cell(arguments: argparse.Namespace) -> int:
-    from harness.options import Options
+    from harness.options import Options, only
     from harness.run import prepare
 
     logs.show(arguments.log_level)
@@ -51,9 +52,10 @@ def _cell(arguments: argparse.Namespace) -> int:
     )
     ready = prepare(options)
     if len(ready.graph.cells) != 1:
-        few = [f"  {cell}" for cell in list(ready.graph.cells)[:5]]
-        message = f"names {len(ready.graph.cells)} cells, expected one; the first are"
-        raise InputError(Problem("--only", "\n".join([message, *few])))
+        message = f"names {len(ready.graph.cells)} cells, expected one, such as --only "
+        raise InputError(
+            Problem("--only", message + shlex.quote(only(next(iter(ready.graph.cells)))))
+        )
     folder = Path(tempfile.mkdtemp(prefix="cell-"))
     try:
         return _perform(arguments, options, ready, folder)

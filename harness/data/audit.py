@@ -16,7 +16,7 @@ from harness.data import doubts, masks, shortcuts, thumbnails
 from harness.data.contents import Stamps, naming
 from harness.data.duplicates import Rows, Seen, look, units
 from harness.data.images import decode_mask
-from harness.errors import amount
+from harness.errors import DataError, amount
 from harness.interface import Dataset, Sample
 
 _NAMES = ("train normals", "test normals", "anomalies")  # as in Dataset.counts
@@ -88,11 +88,13 @@ def audit(dataset: Dataset, name: str) -> Audit:
     Raises
     ------
     DataError
-        An image or a mask is missing or damaged.
+        An image or a mask is missing or damaged, or there are no training images at all.
     """
     names = dataset.categories()
     looked: dict[str, Seen] = {}  # categories may share images
     audited = tuple(_category(dataset, category, looked) for category in names)
+    if not any(each.counts[0] for each in audited):
+        raise DataError(f"{name}: no training images in any category below {dataset.root}")
     lines = "".join(f"{each.name}\t{each.fingerprint}\n" for each in audited)
     return Audit(
         name=name,
