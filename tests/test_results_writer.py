@@ -171,9 +171,10 @@ def test_no_name_of_an_image_is_a_formula(tmp_path: Path) -> None:
     arrays = {"scores": np.array([-1.5, 2.0], np.float32), "gallery.index": np.arange(2)}
     names = ["=HYPERLINK(A1)/0.png", "good/-1.png"]
     meta = {"names": names, "labels": [1, 0], "defects": ["@SUM(A1)", "good"]}
+    meta["groups"] = ["+1", ""]
     digests = publish(store, "toy/{}/m/d/c/k2_s0", arrays, meta)
     table = (tmp_path / "toy/predictions/m/d/c/k2_s0.csv").read_text().splitlines()
-    assert table[1:] == ["'=HYPERLINK(A1)/0.png,1,'@SUM(A1),-1.5", "good/-1.png,0,good,2.0"]
+    assert table[1:] == ["'=HYPERLINK(A1)/0.png,1,'@SUM(A1),'+1,-1.5", "good/-1.png,0,good,,2.0"]
     gallery = (tmp_path / "toy/gallery/m/d/c/k2_s0.npz").read_bytes()
     time.sleep(2.1)  # zip archives count times in steps of two seconds
     assert publish(store, "toy/{}/m/d/c/k2_s0", arrays, meta) == digests

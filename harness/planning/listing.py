@@ -149,9 +149,9 @@ def _category(
     order = sorted(
         zip(references, masks, strict=True), key=lambda rm: (hashed(rm[0].sample.image), rm[0].key)
     )
-    # The names too: they stand in the per-query table.
+    # The names and groups too: they stand in the per-query table.
     facts = [(r.key, r.sample.name, r.sample.label, r.sample.defect, m) for r, m in order]
-    truth = hashed(facts, dataset.threshold)
+    truth = hashed(facts, [r.sample.group for r, _ in order], dataset.threshold)
     words = entry.object_names.get(name) or dataset.object_name(name)
     return Category(
         str(entry.label),

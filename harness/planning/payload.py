@@ -114,7 +114,9 @@ class Payloads:
         """Queries of all shards, in their order."""
         parts = shard_queries(self._inputs.categories[category], self._sweep.shard)
         samples = ((r.sample, r.key) for part in parts for r in part)
-        return tuple(Truth(s.image, s.box, k, s.label, s.mask, s.defect) for s, k in samples)
+        return tuple(
+            Truth(s.image, s.box, k, s.label, s.mask, s.defect, s.group) for s, k in samples
+        )
 
     def masked(self, category: int) -> bool:
         """Whether some query of a category has a mask."""

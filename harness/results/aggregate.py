@@ -40,7 +40,7 @@ SUMMARY_COLUMNS = [
     "missing",
 ]
 _WORDS = {"method", "dataset", "category", "status", "missing", "trivial"}
-_WORDS |= {"task", "error", "traceback", "query", "defect", "metric"}
+_WORDS |= {"task", "error", "traceback", "query", "defect", "group", "metric"}
 
 
 def shots_title(count: int) -> str:

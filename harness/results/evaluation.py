@@ -86,7 +86,8 @@ def evaluate(
 
     Returns
     -------
-    arrays, meta : scores, parts and gallery; ``row`` of metrics and the queries' names and labels
+    arrays, meta : scores, parts and gallery; ``row`` of metrics and the queries' names and labels,
+        and of what physical thing each is
     """
     scores = np.concatenate([p["scores"] for p in parts])
     labels = np.array([s.label for s in samples])
@@ -121,6 +122,7 @@ def evaluate(
         "names": [s.name for s in samples],
         "labels": labels.tolist(),
         "defects": [s.defect for s in samples],
+        "groups": [s.group or (s.image if s.box else "") for s in samples],
     }
     return arrays, meta
 

@@ -10,9 +10,13 @@ different draws: they come in by Student's t. Seeds and queries are crossed, as 
 are in reader studies (Dorfman, Berbaum and Metz 1992; Gallas 2006): what a seed and a query do
 together is in both spreads and is taken out of one.
 
+Queries that show one physical thing (tiles of a picture, slices of a patient) are alike, and are
+drawn together or not at all: what is drawn are the things.
+
 ``python -m benchmarks.coverage`` simulates how often these intervals hold the truth.
 
-Not in them: that categories stand for other categories, and that tiles of one picture are alike.
+Not in them: that categories stand for other categories, and that some datasets show one image as
+a query of several.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,6 +43,7 @@ Floats = NDArray[np.float64]
 DRAWS = 500  # of the queries: enough for a deviation, which is all that is read off them
 LEVEL = 0.95
 TINY = 1e-9  # a deviation below this is rounding
+TILE = re.compile(r"@\d+,\d+,\d+,\d+$")  # what ``Sample.name`` ends in, of a tile
 
 
 class Interval(NamedTuple):
@@ -230,27 +236,33 @@ def _redraw(
     for row in rows:
         cell = f"{row.method}/{row.dataset}/{row.category}/k{row.shots}_s{row.seed}.csv"
         try:
-            queries, labels, scores = predictions(folder / "predictions" / cell)
+            queries, labels, scores, groups = predictions(folder / "predictions" / cell)
         except (OSError, ValueError, IndexError):
             continue  # as if there were no predictions: the seeds alone are left
         if not np.isfinite(scores).all() or labels.all() or not labels.any():
             continue
         order = np.argsort(queries, kind="stable")  # sweeps may list the same queries differently
-        labels, scores = labels[order], scores[order]
-        key = hashlib.sha256("\n".join(queries[order]).encode() + labels.tobytes()).digest()
+        labels, scores, groups = labels[order], scores[order], groups[order]
+        digest = hashlib.sha256("\n".join(queries[order]).encode() + labels.tobytes())
+        if len(set(groups)) < len(groups):
+            digest.update("\n".join(groups).encode())
+        key = digest.digest()
         if key not in draws:
             once = np.ones((len(labels), 1), np.float32)  # the queries as they are, then redrawn
-            draws[key] = np.hstack([once, weights(labels, int.from_bytes(key[:8]))])
-        few = min(int(labels.sum()), int((~labels).sum()))
-        # n draws of n have a variance of (n - 1) / n of what they stand for
-        stretch = math.sqrt(few / (few - 1) if few > 1 else 1)
+            draws[key] = np.hstack([once, weights(labels, int.from_bytes(key[:8]), groups=groups)])
+        stretch = short_of(labels, groups)
         parts = ranked(labels, scores, draws[key])
         redrawn = {metric: METRIC[metric](*parts) for metric in metrics}
         yield row, {m: v[0] + stretch * (v[1:] - v[0]) for m, v in redrawn.items()}
 
 
-def predictions(path: Path) -> tuple[NDArray[np.str_], NDArray[np.bool_], Floats]:
-    """Names, labels and scores of a cell's queries, (N,) each, from its table.
+def predictions(
+    path: Path,
+) -> tuple[NDArray[np.str_], NDArray[np.bool_], Floats, NDArray[np.str_]]:
+    """Names, labels, scores and groups of a cell's queries, (N,) each, from its table.
+
+    A query of no known group is one of its own; in a table from before groups were written, tiles
+    go by the picture that their names begin with.
 
     Raises
     ------
@@ -261,19 +273,75 @@ def predictions(path: Path) -> tuple[NDArray[np.str_], NDArray[np.bool_], Floats
         rows = csv.reader(file)
         heads = next(rows, [])
         query, label, score = (heads.index(name) for name in ("query", "label", "score"))
-        table = [(row[query], row[label] == "1", float(row[score])) for row in rows]
-    names, labels, scores = zip(*table, strict=True)
-    return np.array(names), np.array(labels, np.bool_), np.array(scores, np.float64)
+        group = heads.index("group") if "group" in heads else None
+        table = [
+            (
+                row[query],
+                row[label] == "1",
+                float(row[score]),
+                (TILE.sub("", row[query]) if group is None else row[group]) or row[query],
+            )
+            for row in rows
+        ]
+    names, labels, scores, groups = zip(*table, strict=True)
+    return (
+        np.array(names),
+        np.array(labels, np.bool_),
+        np.array(scores, np.float64),
+        np.array(groups),
+    )
 
 
-def weights(labels: NDArray[np.bool_], seed: int, draws: int = DRAWS) -> NDArray[np.float32]:
-    """(N, draws) how often each query is drawn: N with replacement, within normal and anomalous."""
+def weights(
+    labels: NDArray[np.bool_],
+    seed: int,
+    draws: int = DRAWS,
+    groups: NDArray[np.str_] | None = None,
+) -> NDArray[np.float32]:
+    """How often each query is drawn, when as many groups as there are are drawn with replacement.
+
+    Those that hold an anomalous query and those that hold none are drawn apart, or, where every
+    group holds one, those with a normal query and those without: so a draw always has both.
+
+    Parameters
+    ----------
+    labels : (N,) True for anomalous
+    seed, draws : of the generator; how many draws
+    groups : (N,) equal where queries are drawn together; default each is a group
+
+    Returns
+    -------
+    float32 ndarray of shape (N, draws)
+    """
     rng = np.random.default_rng(seed)
-    out = np.zeros((len(labels), draws), np.float32)
-    for kind in (labels, ~labels):
-        n = int(kind.sum())
-        out[kind] = rng.multinomial(n, np.full(n, 1 / n), size=draws).T
-    return out
+    place, anomalous, normal = _held(labels, groups)
+    first = ~normal if anomalous.all() else anomalous
+    counts = np.zeros((len(anomalous), draws), np.float32)
+    for stratum in (first, ~first):
+        if n := int(stratum.sum()):
+            counts[stratum] = rng.multinomial(n, np.full(n, 1 / n), size=draws).T
+    return counts[place]
+
+
+def short_of(labels: NDArray[np.bool_], groups: NDArray[np.str_] | None = None) -> float:
+    """By what redraws are to be stretched: n draws of n have (n - 1) / n of the variance that they
+    stand for; n is of the kind of query that is in fewer groups. 1 where that is in one group only.
+    """
+    _, anomalous, normal = _held(labels, groups)
+    few = min(int(anomalous.sum()), int(normal.sum()))
+    return math.sqrt(few / (few - 1)) if few > 1 else 1.0
+
+
+def _held(
+    labels: NDArray[np.bool_], groups: NDArray[np.str_] | None
+) -> tuple[NDArray[np.intp], NDArray[np.bool_], NDArray[np.bool_]]:
+    """The group of each query, (N,); whether each group holds an anomalous, a normal one, (G,)."""
+    if groups is None or len(set(groups)) == len(groups):
+        return np.arange(len(labels)), labels, ~labels
+    names, place = np.unique(groups, return_inverse=True)
+    held = np.zeros((2, len(names)), np.bool_)
+    held[labels.astype(np.intp), place] = True
+    return place, held[1], held[0]
 
 
 def auroc(anomalous: NDArray[np.float32], normal: NDArray[np.float32]) -> Floats:

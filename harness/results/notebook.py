@@ -46,8 +46,9 @@ class Sweep:
 
     @cached_property
     def queries(self) -> pd.DataFrame:
-        """One row for each query of each cell: query, label (0 normal, 1 anomalous), defect, score,
-        and the method's named parts (``part.*``; NaN for methods without).
+        """One row for each query of each cell: query, label (0 normal, 1 anomalous), defect, group
+        (what physical thing it shows, empty where unknown), score, and the method's named parts
+        (``part.*``; NaN for methods without).
 
         Cells without a table of predictions are left out.
         """
@@ -63,7 +64,7 @@ class Sweep:
         if not tables:
             return pd.DataFrame(columns=[*aggregate.CELL, "query", "label", "defect", "score"])
         frame = pd.concat(tables, ignore_index=True)
-        first = [*aggregate.CELL, "query", "label", "defect", "score"]
+        first = [*aggregate.CELL, "query", "label", "defect", "group", "score"]
         known = [name for name in first if name in frame]
         return frame[[*known, *(name for name in frame.columns if name not in first)]]
 

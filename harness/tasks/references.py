@@ -37,11 +37,12 @@ class Truth(NamedTuple):
     label: int
     mask: str | None
     defect: str
+    group: str
 
     @property
     def sample(self) -> Sample:
         """The sample with its labels."""
-        return Sample(self.image, self.label, self.mask, self.defect, box=self.box)
+        return Sample(self.image, self.label, self.mask, self.defect, self.group, self.box)
 
 
 @dataclass(frozen=True, slots=True)

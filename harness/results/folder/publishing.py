@@ -29,12 +29,12 @@ def publish(
     names = sorted(n for n in arrays if n.startswith("part."))
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["query", "label", "defect", "score", *names])
+    writer.writerow(["query", "label", "defect", "group", "score", *names])
     columns = [arrays["scores"], *(arrays[n] for n in names)]
-    queries = zip(meta["names"], meta["labels"], meta["defects"], strict=True)
-    for i, (name, label, defect) in enumerate(queries):
-        scores = (_shortest(column[i]) for column in columns)
-        writer.writerow([no_formula(name), label, no_formula(defect), *scores])
+    facts = (meta[fact] for fact in ("names", "labels", "defects", "groups"))
+    for i, (name, label, defect, group) in enumerate(zip(*facts, strict=True)):
+        words = no_formula(name), label, no_formula(defect), no_formula(group)
+        writer.writerow([*words, *(_shortest(column[i]) for column in columns)])
     files = {"predictions": table.getvalue().encode(errors="backslashreplace")}
     # sorted: a file is the same whether its arrays were just made or are read
     shown = sorted(n for n in arrays if n.startswith("gallery."))

@@ -29,8 +29,9 @@ DEFINITIONS = {
     **{m.title: m.definition for m in RECORDS.values() if m.definition not in _OF_IMAGES},
     "Scores": "Ranked as the method gave them: never squashed, clamped or normalised.",
     "Intervals": "95 %, over the seeds and over the queries: the queries are drawn anew, paired "
-    "over seeds and methods, and the seeds come in by Student's t. They speak of other supports "
-    "and other queries of these categories, not of other categories.",
+    "over seeds and methods, those that show one thing together, and the seeds come in by "
+    "Student's t. They speak of other supports and other queries of these categories, not of other "
+    "categories.",
     "Differences": "On the same support images and queries. p is the chance of such a difference, "
     "were there none, corrected for all pairs of methods of that dataset and shots (Holm).",
     "Few seeds": "One seed shows no spread, so there is no interval. Three show a difference of "

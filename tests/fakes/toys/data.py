@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -77,3 +78,20 @@ class Squares(Dataset):
         if kind == "square":
             pixels[square] += int(rng.integers(10, 60))
         return pixels.astype(np.uint8)
+
+
+class Views(Squares):
+    """Squares of which several queries in a row show one thing.
+
+    Parameters
+    ----------
+    views : queries of a thing
+    """
+
+    def __init__(self, *, queries: int = 10, views: int = 2) -> None:
+        super().__init__(names=["ant"], queries=queries)
+        self.views = views
+
+    def test(self, category: str) -> list[Sample]:
+        samples = super().test(category)
+        return [replace(s, group=f"thing {i // self.views}") for i, s in enumerate(samples)]
