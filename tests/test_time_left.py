@@ -227,6 +227,18 @@ def test_a_table_that_is_wrong_of_one_plugin_misleads_of_no_other() -> None:
     assert left.seconds() == pytest.approx(2 * 80 * 5 / 4, rel=0.4)
 
 
+def test_what_a_start_takes_is_not_expected_of_everything_after_it() -> None:
+    """The first task loads weights: twice what the table says. What comes after does not."""
+    first = Work("a", "personalize", "m", "p", seconds=10)
+    others = [Work(f"b{i}", "predict", "m", "p", seconds=10) for i in range(6)]
+    now = 0.0
+    left = TimeLeft([first, *others], 1, clock=lambda: now)
+    left.started("a")
+    now = 20.0
+    left.finished("a")
+    assert left.seconds() == pytest.approx(60, rel=0.25)
+
+
 def test_sizes_that_the_table_knows_are_kept_apart() -> None:
     """Twice as many references, twice as long: seen of 2 and 4, foretold of 8."""
     tasks = [Work(f"{k}/{i}", "predict", "m", "p", seconds=k) for k in (2, 4, 8) for i in range(3)]

@@ -22,6 +22,8 @@ TABLE, EARLIER = 1.0, 3.0
 COARSE = 0.2
 #: seconds of tasks that are half a voice: what is quick is mostly overhead
 HEARD = 5.0
+#: how much of what a first task took more, in logarithms, is held of others of its plug-in
+START_UP = 0.5
 LEAST = 0.01  # seconds: what is expected to take less is taken for this
 
 
@@ -87,10 +89,14 @@ class Paces:
         first : whether its worker did the first one of its kind and plug-in at its affinity
         seconds : it took
         """
-        kind = _kind(task)
+        kind, expected = _kind(task), _expected(task)
         self._kinds[kind] = None
-        for group in (kind, *_finer(task, first)):
-            self._ratios[group].count_in(seconds, _expected(task), sign)
+        for group in _finer(task, first):
+            self._ratios[group].count_in(seconds, expected, sign)
+        if first:  # to start up and to decode takes what later ones of the plug-in do not
+            ratio = max(seconds, LEAST) / expected
+            seconds = expected * ratio**START_UP
+        self._ratios[kind].count_in(seconds, expected, sign)
         self._logs.clear()
 
     def seconds(self, task: Work, first: bool) -> float:
