@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,16 @@ def test_what_is_written_keeps_its_promises(
     assert main(["check", str(path)]) == 0, capsys.readouterr().out
     style = [sys.executable, "-m", "ruff", "check", "--config", str(HOME / "pyproject.toml")]
     assert subprocess.run([*style, str(path)], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["method", "generator"])
+def test_the_pages_sweep_takes_what_is_written(kind: str, tmp_path: Path) -> None:
+    assert main(["new", kind, f"my_{kind}", "--folder", str(tmp_path)]) == 0
+    page = (HOME / f"docs/add-a-{kind}.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(.+?)```", page, re.DOTALL)
+    conf = tmp_path / "mine.yaml"
+    conf.write_text(block.replace(f"my_{kind}", str(tmp_path / f"my_{kind}.py")))
+    assert main(["plan", str(conf), "--storage", str(tmp_path / "runs")]) == 0
 
 
 @pytest.mark.parametrize(
