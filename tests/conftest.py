@@ -44,8 +44,8 @@ HEAVY = {
     "o2n_ablation", "o2n_full_size",
     "o2n_micro", "o2n_promises", "o2n_switches", "o2n_text", "offload",
     "origins", "padim", "patchcore", "process_state", "prompts", "readme", "readme_commands",
-    "regad", "regad_public", "report", "reuse", "run", "scaffold", "secrets", "setup", "ssim",
-    "stale", "surfaces", "textual_inversion", "trivial", "weights", "winclip",
+    "regad", "regad_public", "report", "reuse", "run", "scaffold", "secrets", "setup", "shading",
+    "ssim", "stale", "surfaces", "textual_inversion", "trivial", "weights", "winclip",
 }  # fmt: skip
 
 

@@ -22,6 +22,15 @@ def near(sweep: SweepFolder) -> dict[str, set[tuple[str, int, str]]]:
     return {metric: significance.near_best(sweep.pairs, metric) for metric in sweep.runs}
 
 
+def meaning(sweep: SweepFolder, shown: str) -> str:
+    """What it means that a figure is ``shown`` as not told from the best; "" where none is.
+
+    Only some metrics are tested: elsewhere a figure that is not shown so was not told apart.
+    """
+    tested = [TITLES[metric] for metric, places in near(sweep).items() if places]
+    return f"{shown} not told from it, tested of image {' and '.join(tested)}" if tested else ""
+
+
 def differences(sweep: SweepFolder, a: str, nearest: bool) -> Table:
     """``a`` minus the other methods in AUROC points, on the same supports and queries.
 
@@ -107,9 +116,12 @@ def remarks(sweep: SweepFolder) -> list[str]:
     if few == 1:
         lines.append("One seed shows no spread: no interval, no comparison.")
     elif 1 < few <= 5:
+        pairs = sweep.pairs[sweep.pairs["metric"] == METRIC].groupby(["dataset", "shots"]).size()
+        most = int(pairs.max()) if len(pairs) else 0
+        corrected = f", {_reach(few, most):.1f} when corrected for {most} pairs" if most > 1 else ""
         lines.append(
-            f"{few} seeds show differences above {_wide(few) / 2:.1f} of their deviations between "
-            "seeds, before correction. Not told apart does not mean alike."
+            f"{few} seeds show differences above {_reach(few):.1f} of their deviations between "
+            f"seeds{corrected}. Not told apart does not mean alike."
         )
     if few > 1:
         import numpy as np
@@ -195,8 +207,10 @@ def _p(value: float) -> str:
     return NOTHING if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _wide(seeds: int) -> float:
-    """Width of Student's 95 % interval of a mean over so many seeds, in their deviations."""
+def _reach(seeds: int, pairs: int = 1) -> float:
+    """The least mean over so many seeds, in their deviations, with a chance below 5 % by Student's
+    t after the strictest correction for so many pairs.
+    """
     from scipy.special import stdtrit
 
-    return float(2 * stdtrit(seeds - 1, 0.975) / math.sqrt(seeds))
+    return float(stdtrit(seeds - 1, 1 - significance.ALPHA / 2 / pairs) / math.sqrt(seeds))

@@ -41,8 +41,8 @@ def text(sweep: SweepFolder, comparison: pd.DataFrame | None) -> str:
     chosen = sections(sweep, comparison, width)
     blocks += ["\n".join(text_lines(table, width)) for table in chosen]
     marks = ["mean ± sample standard deviation over seeds", "* best"]
-    marks += [f"{certainty.NEAR} not told from it"] * any(table.near for table in chosen)
-    lines = ["; ".join(marks), *remarks(sweep, comparison)]
+    near = certainty.meaning(sweep, certainty.NEAR)
+    lines = ["; ".join(filter(None, [*marks, near])), *remarks(sweep, comparison)]
     blocks.append("\n".join(wrapped(line, width) for line in lines))
     return "\n\n".join(blocks) + "\n"
 
@@ -161,7 +161,9 @@ def markdown(sweep: SweepFolder, comparison: pd.DataFrame | None) -> str:
     for table in every + sections(sweep, comparison, 10_000):
         under = [f"- {escaped(line)}" for line in caveats.under(table, sweep)]
         blocks.append("\n".join([*markdown_lines(table), *([""] * bool(under)), *under]))
-    remarked = ["Mean ± sample standard deviation over seeds.", *remarks(sweep, comparison)]
+    marks = ["Mean ± sample standard deviation over seeds", "bold: best"]
+    marks += filter(None, [certainty.meaning(sweep, certainty.NEAR)])
+    remarked = [f"{'; '.join(marks)}.", *remarks(sweep, comparison)]
     blocks.append("\n".join(f"- {escaped(line.strip())}" for line in remarked))
     return "\n\n".join(blocks) + "\n"
 
@@ -173,7 +175,12 @@ def markdown_lines(table: Table) -> list[str]:
     heads = [escaped(a + b) for a, b in zip(over, table.columns, strict=True)]
     rules = [":--" if j < table.names else "--:" for j in range(len(heads))]
     body = [
-        [f"**{escaped(c)}**" if (i, j) in table.best else escaped(c) for j, c in enumerate(row)]
+        [
+            f"**{escaped(c)}**"
+            if (i, j) in table.best
+            else escaped(c + certainty.NEAR * ((i, j) in table.near))
+            for j, c in enumerate(row)
+        ]
         for i, row in enumerate(table.rows)
     ]
     lines = [f"| {' | '.join(cells)} |" for cells in [heads, rules, *body]]
@@ -182,7 +189,7 @@ def markdown_lines(table: Table) -> list[str]:
 
 def escaped(text: str) -> str:
     """Text that Markdown shows as it is."""
-    for mark in "\\`*_{}[]<>#|":
+    for mark in "\\`*_{}[]<>#|~":
         text = text.replace(mark, f"\\{mark}")
     return " ".join(text.split())
 

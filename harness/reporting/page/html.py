@@ -48,6 +48,7 @@ def page(
         keys={name: plots.key(i) for i, name in enumerate(sweep.methods)},
         dashes=plots.DASHES,
         headlines=_headlines(sweep),
+        near=certainty.meaning(sweep, "shaded:"),
         trends=_trends(sweep),
         differences=differences,
         intervals=certainty.intervals(sweep),
