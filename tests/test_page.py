@@ -73,8 +73,32 @@ def test_it_prints_to_a4_with_nothing_cut(browser: Any, url: str) -> None:
         width,
     )
     assert not cut
+    broken = page.evaluate(
+        "[...document.querySelectorAll('main tbody td')].filter((e) => {"
+        "  const text = document.createRange(); text.selectNodeContents(e);"
+        "  return !/ /.test(e.innerText.trim()) && text.getClientRects().length > 1;"
+        "}).map((e) => e.innerText)"
+    )
+    assert not broken, "figures on two lines"
     closed = page.evaluate("document.querySelectorAll('details:not([open])').length")
     assert closed == 0
+    page.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_diagram_of_ranks_can_be_read(browser: Any, tmp_path: Path, width: int) -> None:
+    """Its letters are no smaller than those of other charts, and no page becomes wider by it."""
+    fabricate(tmp_path, {"elpv": ["cells"], "mvtec": ["pill"], "visa": ["pcb1"]}, queries=12)
+    (tmp_path / "report.html").write_text(report.render(tmp_path, "html"))
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto((tmp_path / "report.html").as_uri())
+    sizes = page.evaluate(
+        "[...document.querySelectorAll('svg.ranks text')].map((e) => "
+        "e.getBoundingClientRect().height)"
+    )
+    assert len(sizes) > 3
+    assert min(sizes) > 10
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()
 
 

@@ -154,7 +154,7 @@ def diagram(ranks: significance.Ranks) -> str:
     top = bars + 8 * len(ranks.groups) + 8
     height = top + ROW * max(half, most - half) + 6
     out = [
-        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" font-size="12" class="chart" '
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" class="chart ranks" '
         'fill="currentColor" stroke="none"><title>'
         f"Mean ranks over {len(ranks.datasets)} datasets; bars join methods within one critical "
         f"difference of {ranks.critical_difference:.2f}</title>"
