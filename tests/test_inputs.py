@@ -166,8 +166,8 @@ def test_supports_do_not_depend_on_how_a_file_is_spelled(
     collect_inputs: Callable[..., SweepInputs], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(FAKES / "toys")
-    short = collect_inputs(sweep(datasets=[{"use": "data.py"}]))
-    long = collect_inputs(sweep(datasets=[{"use": str(FAKES / "toys" / "data.py")}]))
+    short = collect_inputs(sweep(datasets=[{"use": "data.py:Squares"}]))
+    long = collect_inputs(sweep(datasets=[{"use": f"{FAKES / 'toys' / 'data.py'}:Squares"}]))
     assert short.supports == long.supports
     assert short.plan_inputs == long.plan_inputs
 
