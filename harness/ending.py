@@ -75,7 +75,8 @@ def publish(
             store.write(f"{sweep.name}/{report.PAGE}", files[report.PAGE])
             integrity.list_files(store, sweep.name)
             if not options.quiet:
-                print(printable(report.render(read, "text"), "\n"), flush=True)
+                text = report.render(read, "text").rstrip("\n")
+                print(printable(text, "\n"), flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:

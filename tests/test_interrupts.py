@@ -9,9 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.sweeps import HOME, SQUARES, rows, started, sweep, written
+from tests.sweeps import HOME, SQUARES, rows, started, sweep, waited, written
 
 pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("toys")]
 
@@ -92,3 +93,40 @@ def test_handlers_are_put_back() -> None:
     time.sleep(0.1)
     assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == before
     assert set(os.listdir("/proc/self/fd")) == open_files
+
+
+#: In MLflow's place: a server with a process of its own, as the real one has several.
+SERVER = """
+import os, pathlib, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(240)"])
+pathlib.Path(os.environ["PIDS"]).write_text(f"{os.getpid()} {child.pid}")
+time.sleep(240)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_pages_of_mlflow_end_with_the_command(number: int, tmp_path: Path) -> None:
+    """All processes of its server, also where nobody but the command is sent a signal."""
+    stand_in = tmp_path / "packages" / "mlflow"
+    stand_in.mkdir(parents=True)
+    (stand_in / "__init__.py").touch()
+    (stand_in / "__main__.py").write_text(SERVER)
+    storage, pids = tmp_path / "runs", tmp_path / "pids"
+    storage.mkdir()
+    (storage / "mlflow.db").touch()
+    variables = {"PYTHONPATH": str(stand_in.parent), "PIDS": str(pids)}
+    words = [sys.executable, "-m", "harness", "ui", "--storage", str(storage)]
+    with started(words, cwd=HOME, env=os.environ | variables, start_new_session=True) as process:
+        waited(lambda: pids.exists() and len(pids.read_text().split()) == 2, "server", process)
+        process.send_signal(number)
+        assert process.wait(60) == 130
+    server = [int(pid) for pid in pids.read_text().split()]
+    waited(lambda: not any(psutil.pid_exists(pid) and alive(pid) for pid in server), "its end")
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is more than an entry that nobody has asked for."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

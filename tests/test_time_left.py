@@ -314,6 +314,7 @@ def test_what_was_dropped_takes_no_time() -> None:
     ("seconds", "expected"),
     [
         (None, "time left not known yet"),
+        (0, "done"),
         (2, "about 5 s left"),
         (44, "about 45 s left"),
         (68, "about 70 s left"),

@@ -14,7 +14,7 @@ CONF = Path(__file__).parents[2] / "conf" / "demo.yaml"
 NEXT = """
 What to do next:
   1. python -m harness demo --open        the report, in a browser
-  2. docs/tutorial.md                     a sweep over pictures of your own, in fifteen minutes
+  2. docs/tutorial.md                     pictures of your own, in 15 minutes
   3. python -m harness new method mine    a method of your own"""
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -94,4 +97,12 @@ def _ui(arguments: argparse.Namespace) -> int:
         print(f"{database}: no such file: no sweep has run in this storage yet", file=sys.stderr)
         return 2
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", f"sqlite:///{database}"]
-    return subprocess.run([*command, "--port", str(arguments.port)], check=False).returncode
+    words = [*command, "--port", str(arguments.port)]
+    with subprocess.Popen(words, start_new_session=True) as server:
+        try:
+            return server.wait()
+        finally:  # with the processes it has started, which outlive it where it alone is ended
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                    os.killpg(server.pid, number)
+                    server.wait(1.0)

@@ -277,6 +277,8 @@ def words(seconds: float | None) -> str:
     """Time left as people say it, which cannot be taken for a clock: "about 3 min left"."""
     if seconds is None:
         return "time left not known yet"
+    if seconds == 0:
+        return "done"
     if seconds < 50:
         return f"about {max(5, 5 * round(seconds / 5))} s left"
     if seconds < 95:
