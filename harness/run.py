@@ -51,7 +51,7 @@ def prepare(options: Options, sweep: Sweep | None = None) -> Prepared:
     """Read and check the config, look at the data, make the graph; InputError says all mistakes."""
     narrowed = config.only(list(options.only))
     sweep = sweep or checked_sweep(options.conf, options.overrides, options.data_root)
-    inputs = collect_inputs(sweep, options.conf, options.data_root)
+    inputs = collect_inputs(sweep, options.conf, options.data_root, narrowed)
     return Prepared(sweep, inputs, plan(sweep, inputs.plan_inputs, narrowed))
 
 

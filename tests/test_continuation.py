@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image as Picture
 
 from harness.errors import InputError
 from harness.results.folder.continuation import refusals
@@ -77,3 +80,32 @@ def test_a_finished_sweep_takes_a_seed_and_a_method_more(
     assert len(after) == 4 * len(before)
     with pytest.raises(InputError, match="'mean_color' is gone"):
         run_sweep(sweep(seeds=[0, 1], datasets=[{"use": SQUARES}]))
+
+
+def test_a_sweep_of_data_that_are_here_goes_on_when_the_others_are(
+    run_sweep: Runner, tmp_path: Path
+) -> None:
+    data = tmp_path / "data/mine"
+    for i, name in enumerate(["train/good/0", "train/good/1", "test/good/0", "test/hole/0"]):
+        (data / "cup" / name).parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8)
+        Picture.fromarray(pixels).save(data / "cup" / f"{name}.png")
+    entries = sweep(
+        datasets=[
+            {"use": "folder", "params": {"root": str(data)}, "label": "mine"},
+            {"use": SQUARES, "label": "here"},
+        ]
+    )
+    data.rename(tmp_path / "away")
+    with pytest.raises(InputError, match="mine"):
+        run_sweep(entries)
+    assert run_sweep(entries, only=("dataset=here",)) == 0
+    folder = tmp_path / "runs/toy"
+    assert {row["dataset"] for row in rows(folder)} == {"here"}
+    (tmp_path / "away").rename(data)
+    assert run_sweep(entries) == 0
+    supports = json.loads((folder / "support.json").read_text())
+    data.rename(tmp_path / "away")
+    assert run_sweep(entries, only=("dataset=here",)) == 0
+    assert {row["dataset"] for row in rows(folder)} == {"here", "mine"}
+    assert json.loads((folder / "support.json").read_text()) == supports

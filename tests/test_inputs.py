@@ -294,3 +294,18 @@ def test_weights_that_saw_the_tested_data_are_refused(tmp_path: Path) -> None:
     assert "no dataset 'surface'" in unknown
     assert "surfaces" in unknown
     assert complaints("mvtec") == []
+
+
+TWO = {"datasets": [{"use": "mvtec"}, {"use": SQUARES, "label": "here"}]}
+
+
+def test_data_that_only_leaves_out_may_be_missing(tmp_path: Path) -> None:
+    path = written(tmp_path / "conf.yaml", sweep(**TWO))
+    loaded, empty = config.load(path), tmp_path / "empty"
+    empty.mkdir()
+    for only in ({}, {"dataset": {"mvtec"}}, {"dataset": {"mvtec", "here"}}, {"shots": {"2"}}):
+        with pytest.raises(InputError, match="MVTec"):
+            inputs.collect_inputs(loaded, path, str(empty), only)
+    narrowed = inputs.collect_inputs(loaded, path, str(empty), {"dataset": {"here"}})
+    assert {c.dataset for c in narrowed.plan_inputs.categories} == {"here"}
+    assert set(narrowed.supports) == {"here"}

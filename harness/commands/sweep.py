@@ -28,7 +28,8 @@ def add_selection(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="only these cells; KEY is method, dataset, category, shots or seed",
+        help="only these cells; KEY is method, dataset, category, shots or seed; data of "
+        "datasets left out may be missing",
     )
     command.add_argument(
         "--set",

@@ -65,8 +65,19 @@ class SweepInputs:
         return {(c.dataset, c.name): c.leaks for c in self.plan_inputs.categories}
 
 
-def collect_inputs(sweep: Sweep, path: Path, data_root: str | None) -> SweepInputs:
+def collect_inputs(
+    sweep: Sweep,
+    path: Path,
+    data_root: str | None,
+    only: Mapping[str, Collection[str]] | None = None,
+) -> SweepInputs:
     """List datasets, choose queries, draw supports, hash code.
+
+    Parameters
+    ----------
+    sweep, path : the config and where it is
+    data_root : folder of the datasets
+    only : as ``config.only``; a dataset that it leaves out may be missing
 
     Raises
     ------
@@ -82,7 +93,8 @@ def collect_inputs(sweep: Sweep, path: Path, data_root: str | None) -> SweepInpu
         try:
             listing = list_dataset(sweep, entry, path, f"{path}: datasets[{i}]", data_root)
         except InputError as error:
-            problems += error.problems
+            if str(entry.label) in (only or {}).get("dataset", [entry.label]):
+                problems += error.problems
             continue
         label = str(entry.label)
         opened[label] = (listing.stamps, listing.identity)

@@ -63,7 +63,8 @@ def lineage(
     """Of the cells of a plan; ``environment`` is what ``reporting.environment`` found."""
     names = {str(m.label): i for i, m in enumerate(sweep.methods)}
     entries = {str(d.label): d for d in sweep.datasets}
-    data = {label: _test_set(entry, inputs) for label, entry in entries.items()}
+    listed = {category.dataset for category in inputs.categories}
+    data = {label: _test_set(entries[label], inputs) for label in entries if label in listed}
     groups = {}
     for key in dict.fromkeys(GroupKey(c.method, c.dataset, c.shots) for c in cells):
         i = names[key.method]

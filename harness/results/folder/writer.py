@@ -105,13 +105,22 @@ class ResultsWriter:
         self._write("sweep.yaml", redacted(text))
         self._write("sweep.sha256", self._sweep.digest() + "\n")
         for name, value in (
-            ("support.json", supports),
+            ("support.json", {**self._supports(), **supports}),
             ("environment.json", {"format": FORMAT, **environment}),
             ("notes.json", notes),
             ("keys.json", keys or {}),  # what they are made of, see ``planning.origins``
         ):
             text = json.dumps(value, indent=1, sort_keys=True) + "\n"
             self._write(name, text if name == "support.json" else redacted(text))
+
+    def _supports(self) -> dict[str, Any]:
+        """Those in the folder, of the sweep's datasets: some may be missing on this machine."""
+        try:
+            before = json.loads(self.store.read(f"{self.folder}/support.json"))
+        except (OSError, ValueError):
+            return {}
+        labels = {str(entry.label) for entry in self._sweep.datasets}
+        return {k: v for k, v in before.items() if k in labels} if isinstance(before, dict) else {}
 
     def finish(self, cell: Cell, key: str, row: dict[str, Any], timing: dict[str, Any]) -> None:
         """A cell has its result."""
