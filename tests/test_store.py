@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-import shutil
 import subprocess
 import sys
 import time
@@ -207,15 +206,27 @@ def test_a_full_bucket_is_as_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> Non
         store.write("toy/a", b"1")
 
 
-@pytest.mark.parametrize("left", [0, 1 << 40])
+def status(blocks: int, files: int) -> os.statvfs_result:
+    """Of a disk with so many free blocks of 4 kB and free inodes."""
+    return os.statvfs_result((4096, 4096, 1 << 30, blocks, blocks, 1 << 20, files, files, 0, 255))
+
+
+@pytest.mark.parametrize(
+    ("blocks", "files", "words"),
+    [
+        (0, 100, "0.0 MB are free"),
+        (1 << 20, 0, "the disk takes no more files (inodes)"),
+        (1 << 20, 100, ""),
+    ],
+)
 def test_a_plug_in_that_meets_a_full_disk_is_believed_when_one_is(
-    left: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    blocks: int, files: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = shutil.disk_usage(tmp_path)._replace(free=left)
-    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
+    monkeypatch.setattr(os, "statvfs", lambda place: status(blocks, files))
     full = RuntimeError("cannot save")
     full.__cause__ = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    assert bool(tight(str(tmp_path), full)) == (left == 0)
+    line = tight(str(tmp_path), full)
+    assert line.endswith(f": cannot save: {words}") if words else line == ""
     assert tight(str(tmp_path), RuntimeError("cannot save")) == ""
     assert tight("s3://bucket/runs", OSError(errno.EIO, "another")) == ""
 

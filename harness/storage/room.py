@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -44,7 +43,7 @@ def unwritten(root: str, name: str, size: int, error: OSError, local: bool) -> F
     local : whether the root is a folder
     """
     text = os.strerror(error.errno) if error.errno in EXHAUSTED else one_line(error)
-    left = f", {_free(Path(root)) / MB:,.1f} MB are free" if local else ""
+    left = f", {_left(Path(root))}" if local else ""
     return Full(f"{root}: {text}: {name} takes {size / MB:,.1f} MB{left}")
 
 
@@ -61,18 +60,39 @@ def tight(storage: str, error: BaseException) -> str:
     if not exhausted(error):
         return ""
     for folder in (tempfile.gettempdir(), str(Path.home()), storage):
-        if Path(folder).is_absolute() and (left := _free(Path(folder))) < TIGHT:
-            return f"{folder}: {one_line(error)}: {left / MB:,.1f} MB are free"
+        if Path(folder).is_absolute() and _free(Path(folder)) < TIGHT:
+            return f"{folder}: {one_line(error)}: {_left(Path(folder))}"
     return ""
 
 
 def _free(folder: Path) -> float:
-    """Bytes left where a folder is, or will be; infinite where nobody knows."""
+    """Bytes left where a folder is, or will be, none where no more files can be made; infinite
+    where nobody knows.
+    """
+    status = _status(folder)
+    if status is None:
+        return float("inf")
+    return 0.0 if _no_more_files(status) else float(status.f_bavail * status.f_frsize)
+
+
+def _left(folder: Path) -> str:
+    """The same in words."""
+    status = _status(folder)
+    if status is not None and _no_more_files(status):
+        return "the disk takes no more files (inodes)"
+    return f"{_free(folder) / MB:,.1f} MB are free"
+
+
+def _no_more_files(status: os.statvfs_result) -> bool:
+    return status.f_files > 0 and status.f_favail == 0  # some file systems count none
+
+
+def _status(folder: Path) -> os.statvfs_result | None:
     for place in (folder, *folder.parents):
         try:
-            return float(shutil.disk_usage(place).free)
+            return os.statvfs(place)
         except FileNotFoundError:
             continue
         except OSError:
             break
-    return float("inf")
+    return None
