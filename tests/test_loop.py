@@ -330,3 +330,30 @@ def test_a_task_for_a_local_worker_that_has_just_died_is_no_error_of_the_driver(
             executor.poll(1)
     finally:
         executor.close()
+
+
+def test_a_local_worker_that_the_system_ended_for_memory_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the count that Linux keeps: one killed by somebody else is told from it."""
+    kernel = tmp_path / "proc" / "vmstat"
+    kernel.parent.mkdir()
+    kernel.write_text("nr_free_pages 7\noom_kill 4\nnuma_hit 12\n")
+    count = shortage.ended_by_linux
+    assert (count(tmp_path), count(tmp_path / "nowhere")) == (4, 0)
+    monkeypatch.setattr(shortage, "ended_by_linux", lambda: count(tmp_path))
+    executor = LocalExecutor(Settings(str(tmp_path), None, 1, 1, 60.0, 2, 0.0))
+    executor.start()
+    events: list[Event] = []
+    try:
+        for kills in (4, 5, 5):
+            while not executor._workers[0].started:
+                executor.poll(1)
+            kernel.write_text(f"oom_kill {kills}\n")
+            os.kill(executor._workers[0]._pid, signal.SIGKILL)
+            events += executor.poll(10)
+            executor.restart(0)
+    finally:
+        executor.close()
+    other = Event(0, lost="died of signal SIGKILL")
+    assert events == [other, Event(0, lost=shortage.BY_LINUX, memory=1.0), other]

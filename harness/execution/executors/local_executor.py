@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 
+from harness.execution import shortage
 from harness.execution.executors.executor import Event, Executor, Settings, Shares
 from harness.execution.executors.forkserver import ForkServer, WorkerProcess
 from harness.tasks.task import Payload
@@ -17,6 +18,7 @@ from harness.tasks.task import Payload
 #: What any worker needs sooner or later, whatever its plug-ins: a worker that takes another's place
 #: finds it loaded.
 COMMON = ("PIL.Image", "scipy.ndimage")
+KILLED = "died of signal SIGKILL"
 GONE = 2.0  # seconds: a worker's pipe closes a moment before the process is gone
 
 
@@ -32,6 +34,7 @@ class LocalExecutor(Executor):
         self._settings = settings
         self._workers: list[WorkerProcess] = []
         self._fork_server: ForkServer | None = None
+        self._starved = shortage.ended_by_linux()  # as often as was told of
 
     def start(self) -> Sequence[Shares]:
         """Start the processes."""
@@ -74,4 +77,8 @@ class LocalExecutor(Executor):
             worker.ready(0)
             return Event(slot)
         except (EOFError, ConnectionError):
-            return Event(slot, lost=worker.end(patience=GONE))
+            how = worker.end(patience=GONE)
+            if how == KILLED and (count := shortage.ended_by_linux()) > self._starved:
+                self._starved = count
+                return Event(slot, lost=shortage.BY_LINUX, memory=1.0)
+            return Event(slot, lost=how)
