@@ -318,6 +318,40 @@ def test_half_written_files_are_removed_when_they_are_old(tmp_path: Path) -> Non
     assert store.tidy("toy") == store.tidy("nowhere") == 0
 
 
+def test_a_folder_that_goes_away_meanwhile_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / "toy" / name).mkdir(parents=True)
+        (tmp_path / "toy" / name / ".x.tmp").touch()
+        os.utime(tmp_path / "toy" / name / ".x.tmp", (time.time() - 2 * STALE,) * 2)
+    scan, asked = os.scandir, []
+
+    def some(folder: str) -> object:
+        asked.append(folder)
+        if len(asked) == 2:  # the first of the three, in whatever order they come
+            raise FileNotFoundError(folder)
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", some)
+    assert Store(str(tmp_path)).tidy("toy") == 2
+
+
+@pytest.mark.parametrize("far", [False, True])
+def test_sizes_are_of_all_files_below_a_folder(far: bool, tmp_path: Path) -> None:
+    store = Store(f"memory://{uuid.uuid4().hex}/runs" if far else str(tmp_path))
+    store.write("toy/a.csv", b"123")
+    store.write("toy/in/b.csv", b"")
+    store.write("toy2/c.csv", b"1")
+    assert store.sizes("toy") == {"a.csv": 3, "in/b.csv": 0}
+    assert store.sizes("nowhere") == {}
+
+
+def test_a_far_folder_is_listed_anew_each_time() -> None:
+    """What others wrote meanwhile is seen: no listing is remembered."""
+    assert not Store("s3://bucket/runs")._fs.dircache.use_listings_cache
+
+
 def test_a_far_folder_is_handed_out_as_a_copy_and_what_is_new_comes_back() -> None:
     store = Store(f"memory://{uuid.uuid4().hex}/runs")
     assert not store.local
