@@ -102,15 +102,17 @@ def test_what_differs_is_named(before: Path, tmp_path: Path) -> None:
         environment={"commit": "f" * 40, "data": {"toys": "1234"}},
         methods=[{"use": "mine", "params": {"size": 64}}, {"use": "other"}],
     )
-    support = json.loads((second / "support.json").read_text())
-    support["toys"]["x"]["1"] = ["another.png"]
-    (second / "support.json").write_text(json.dumps(support))
+    for folder, names in ((before, ["a.png", "b.png"]), (second, ["a.png", "another.png"])):
+        support = json.loads((folder / "support.json").read_text())
+        support["toys"]["x"]["1"] = names
+        (folder / "support.json").write_text(json.dumps(support))
     differing = {name: (x, y) for name, x, y in comparison.compare([before, second])[0].differing}
     assert differing["environment commit"] == ("0123abcd" * 5, "f" * 40)
     assert differing["config methods[mine].params.size"] == ("–", "64")
     assert differing["data toys"] == ("–", "1234")
     assert differing["support images"] == ("as drawn for toys/x seed 1", "others")
     assert not any(name.startswith("config name") for name in differing)
+    assert not any("toys" in name for name in differing if name.startswith("environment"))
 
 
 def test_queries_are_paired_by_name_whatever_their_order(before: Path, tmp_path: Path) -> None:
@@ -287,6 +289,28 @@ def test_a_mean_is_over_the_categories_that_both_have(tmp_path: Path) -> None:
     assert one.shared == 9
     assert {(c.method, c.seeds) for c in one.changes} == {("a", 3), ("b", 3)}
     assert one.failed == ["a, toys, 2 shots: y seed 0, y seed 1, y seed 2"]
+
+
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_seeds_are_those_of_which_both_know_the_metric(
+    lacking: int, before: Path, tmp_path: Path
+) -> None:
+    folders = [before, after(tmp_path, 0.6)]
+    table = folders[lacking] / "results.csv"
+    frame = pd.read_csv(table)
+    frame.loc[(frame["seed"] == 0) & (frame["method"] == "mine"), "image_auroc"] = np.nan
+    frame.to_csv(table, index=False)
+    changes = comparison.compare(folders)[0].changes
+    seeds = {(c.metric, c.method): c.seeds for c in changes}
+    assert seeds["image_auroc", "mine"] == seeds["image_auroc", "other"] - 1
+    change = next(c for c in changes if (c.metric, c.method) == ("image_auroc", "mine"))
+    known = {"method": "mine", "shots": change.shots}
+    means = []
+    for folder in folders:
+        table = pd.read_csv(folder / "results.csv")
+        cells = table[(table[list(known)] == pd.Series(known)).all(axis=1) & (table["seed"] != 0)]
+        means.append(cells["image_auroc"].mean())
+    assert change.sure.mean == pytest.approx(means[1] - means[0])
 
 
 def test_a_fall_of_exactly_so_much_is_none(before: Path, tmp_path: Path) -> None:
