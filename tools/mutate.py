@@ -60,7 +60,7 @@ TESTS = {
     "harness/results/folder/reader.py": "report metric_records folder_damage",
     "harness/results/significance.py": "significance",
     "harness/results/folder/writer.py": "results_writer",
-    "harness/storage/store.py": "store results_writer",
+    "harness/storage/store.py": "store store_folders results_writer",
 }
 
 #: module -> mutant, as "its line: change" -> why no test can tell it from the module
