@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from harness.reporting import certainty, report
+from harness.reporting import certainty, compare, report
+from harness.results import comparison
 from harness.results.folder import reader
 from tests.folders import folder_of_a_sweep
 
@@ -61,3 +62,20 @@ def test_words_say_what_correction_asks_for(folder: Path) -> None:
         p = [2 * stats.t.sf((reach + step) * 5**0.5, 4) for step in (-0.05, 0.05)]
         assert p[0] > chance > p[1], "to the digit that is printed"
     assert "3 pairs" in line
+
+
+def test_what_p_stands_for_is_said_where_it_is_shown(folder: Path) -> None:
+    for how in ("text", "markdown", "latex"):
+        assert " ".join(report.render(folder, how).split()).count("p is corrected for all") == 1
+    (again,) = comparison.compare([folder, folder])
+    for how in compare.FORMATS:
+        words = " ".join(compare.render([again], how).split())
+        assert words.count("p is corrected for all rows of its table") == 1
+
+
+def test_auroc_is_beside_the_printed_one_before_auprc(tmp_path: Path) -> None:
+    folder = folder_of_a_sweep(tmp_path, {"winclip": 2.0, "padim": 1.0}, {"elpv": ["elpv"]})
+    printed = report.render(folder, "latex", "published")
+    assert printed.index("AUROC (\\%): ours / printed") < printed.index(
+        "AUPRC (\\%): ours / printed"
+    )

@@ -108,6 +108,13 @@ def ranked(sweep: SweepFolder) -> Table | None:
     return Table(title, columns, rows)
 
 
+def corrected(sweep: SweepFolder) -> list[str]:
+    """What p and an interval of a table of differences stand for; nothing where neither is."""
+    tested = sweep.pairs[sweep.pairs["metric"] == METRIC]["p"].notna().any()
+    line = "p is corrected for all pairs of a dataset and shots (Holm), an interval is of its pair."
+    return [line] if tested else []
+
+
 def remarks(sweep: SweepFolder) -> list[str]:
     """What this many seeds and datasets cannot show, in words; a line each."""
     lines = []

@@ -11,6 +11,11 @@ from harness.results.comparison import METRICS, Change, Comparison
 FORMATS = ("text", "markdown", "html")
 MOST = 40  # lines of differing settings shown
 
+MEANING = (
+    "Means over categories and seeds of the shared cells, in percent. Intervals are 95 %, over "
+    "seeds and queries, paired, each by itself; p is corrected for all rows of its table (Holm)."
+)
+
 
 def worse(comparison: Comparison) -> list[str]:
     """What got worse, a line each: means that fell too far, cells that failed only now."""
@@ -64,7 +69,7 @@ def render(comparisons: Sequence[Comparison], format: str) -> str:
         from harness.reporting.page.templates import template
 
         titled = [(each, tables(each), lines(each), set(worse(each))) for each in comparisons]
-        return template("compare.html.j2").render(comparisons=titled)
+        return template("compare.html.j2").render(comparisons=titled, meaning=MEANING)
     blocks = []
     for each in comparisons:
         before, after = each.names
@@ -72,12 +77,14 @@ def render(comparisons: Sequence[Comparison], format: str) -> str:
         if format == "markdown":
             blocks.append(f"# {text.escaped(after)} against {text.escaped(before)}")
             blocks += ["\n".join(text.markdown_lines(table)) for table in parts]
-            blocks.append("\n".join(f"- {text.escaped(line)}" for line in lines(each)))
+            words = [MEANING, *lines(each)]
+            blocks.append("\n".join(f"- {text.escaped(line)}" for line in words))
         else:
             blocks.append(f"{after} against {before}")
             blocks += ["\n".join(text.text_lines(table, text.terminal_width())) for table in parts]
             width = text.terminal_width()
-            blocks.append("\n".join(text.wrapped(line, width) for line in lines(each)))
+            words = [MEANING, *lines(each)]
+            blocks.append("\n".join(text.wrapped(line, width) for line in words))
     return "\n\n".join(blocks) + "\n"
 
 

@@ -63,6 +63,8 @@ def latex(sweep: SweepFolder, comparison: pd.DataFrame | None) -> str:
     for table in others:
         if table.rows:
             remarks = notes if table is not others[-1] else []
+            if leader and table is others[0]:
+                remarks = [*certainty.corrected(sweep), *notes]
             blocks.append(_plain(sweep, table, [*remarks, *caveats.under(table, sweep)]))
     gone = [f"% failed: {' '.join(row)}" for row in tables.failures(sweep.failed).rows]
     blocks += ["\n".join(gone)] if gone else []
@@ -144,7 +146,8 @@ def _against(sweep: SweepFolder, comparison: pd.DataFrame) -> Iterator[str]:
     """Ours over theirs, a table for each metric and paper."""
     order = {name: i for i, name in enumerate(sweep.methods)}
     paper = comparison["table"].str.partition("_")[0]
-    for (metric, _), of_paper in comparison.groupby(["metric", paper], sort=False):
+    places = comparison["metric"].map(list(tables.TITLES).index)
+    for (_, metric, _), of_paper in comparison.groupby([places, "metric", paper]):
         rows = of_paper.drop_duplicates(["dataset", "shots", "method"]).to_dict("records")
         by_key = {(r["dataset"], r["shots"], r["method"]): r for r in rows}
         methods = sorted({r["method"] for r in rows}, key=lambda name: order.get(name, 0))

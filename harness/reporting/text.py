@@ -225,7 +225,7 @@ def remarks(sweep: SweepFolder, comparison: pd.DataFrame | None) -> list[str]:
         lines.append(f"{tables.INCOMPLETE} over fewer seeds; missing are:")
         lines += [f"  {gap}" for gap in gaps[:20]]
         lines += [f"  and {len(gaps) - 20} more, see summary.csv"] if len(gaps) > 20 else []
-    lines += certainty.remarks(sweep)
+    lines += [*certainty.corrected(sweep), *certainty.remarks(sweep)]
     lines += [*caveats.trivial(sweep), *caveats.every(sweep)]
     if comparison is not None:
         if not len(comparison):

@@ -33,7 +33,8 @@ DEFINITIONS = {
     "Student's t. They speak of other supports and other queries of these categories, not of other "
     "categories.",
     "Differences": "On the same support images and queries. p is the chance of such a difference, "
-    "were there none, corrected for all pairs of methods of that dataset and shots (Holm).",
+    "were there none, corrected for all pairs of methods of that dataset and shots (Holm); an "
+    "interval stands for its pair alone.",
     "Few seeds": "One seed shows no spread, so there is no interval. Three show a difference of "
     "about two and a half deviations between seeds, five one of one and a quarter; correction for "
     "many pairs asks for more. Not told apart does not mean alike.",
