@@ -209,6 +209,17 @@ def test_real_runs_are_foretold_from_a_third_on(name: str) -> None:
     assert worst(replayed(known(run, 0.0), 1.0, ())) <= 0.25
 
 
+def test_a_run_on_a_busy_machine_is_foretold_by_one_before_it() -> None:
+    """Five methods, of which two train and one customizes, while others took more and more of both
+    cores: all took 1.6 times what the table says, later ones twice. No table foretells that.
+    """
+    run = run_of("learned")
+    for each in (known(run, 0.0), known(run, 0.3)):
+        for speak in ((), ("train", "customize")):
+            assert worst(replayed(each, 1.0, speak)) <= 0.25
+    assert worst(replayed(run, 1.0, ("train", "customize"))) <= 0.35
+
+
 def test_a_table_that_is_wrong_of_one_plugin_misleads_of_no_other() -> None:
     """A training of which it expected 20 times too much does not make another one quick."""
     quick = [Work(f"a{i}", "train", "a", f"x{i}", seconds=75) for i in range(4)]
