@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from pathlib import Path
 
@@ -255,6 +256,14 @@ def test_the_status_table_is_filled_from_results(tmp_path: Path) -> None:
     folder_of_a_sweep(tmp_path / "table1", {"a": 1.0}, environment={"processor": "a GPU"})
     assert reproduce.status("table1", [tmp_path]) == "6 of 3,150 cells on a GPU at 0123abcd01"
     assert reproduce.status("table2", [tmp_path]) == "never run"
+    facts = tmp_path / "table1/environment.json"
+    for commit, words in (
+        ("0123456789abcdef-dirty", "at 0123456789, modified"),
+        (None, "at an unknown commit"),
+    ):
+        recorded = {"processor": "a GPU", **({"commit": commit} if commit else {})}
+        facts.write_text(json.dumps(recorded))
+        assert reproduce.status("table1", [tmp_path]).endswith(f"on a GPU {words}")
     page = reproduce.PAGE.read_text()
     lines = reproduce.table([])
     again = reproduce.written(reproduce.written(page, lines), lines)
