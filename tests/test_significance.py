@@ -86,6 +86,22 @@ def test_holm_by_hand() -> None:
     assert significance.holm(np.array([np.nan])).tolist() == pytest.approx([np.nan], nan_ok=True)
 
 
+def test_two_methods_picked_of_many_have_the_chances_of_all_pairs() -> None:
+    rows = spread_out({"a": 0.8, "b": 0.79, "c": 0.7, "d": 0.65}, datasets=2)
+    every = pairs(rows)
+    for picked in (("b", "a"), ("a", "d"), ("d", "b")):
+        few = pairs(rows, *picked)
+        assert set(few["a"]) == {picked[0]}
+        assert set(few["b"]) == {picked[1]}
+        theirs = every[every["a"].isin(picked) & every["b"].isin(picked)]
+        assert few["p_holm"].tolist() == pytest.approx(theirs["p_holm"].tolist())
+        assert few["mean"].abs().tolist() == pytest.approx(theirs["mean"].abs().tolist())
+    frame = results_frame(rows)
+    runs = {"image_auroc": intervals.runs(frame, None, "image_auroc")}
+    with pytest.raises(ValueError, match="'a' twice"):
+        significance.paired_frame(frame, "a", "a", runs)
+
+
 def test_the_best_is_level_with_those_it_cannot_be_told_from() -> None:
     rng = np.random.default_rng(5)
     levels = {"first": 0.9, "second": 0.899, "last": 0.5}

@@ -107,6 +107,8 @@ class Sweep:
     def compare(self, a: str, b: str, metric: str = "image_auroc") -> pd.DataFrame:
         """Method ``a`` minus ``b`` on the same supports and queries; ``significance.pairs_frame``.
 
+        ``p_holm`` is corrected for all pairs of methods of the sweep, as in its report.
+
         Raises
         ------
         ValueError

@@ -43,7 +43,8 @@ def pairs_frame(
     ----------
     results : frame of ``aggregate.results_frame``
     runs : metric -> what ``intervals.runs`` makes of the results
-    among : methods to compare, in the order in which the first is ``a``; default all, by name
+    among : methods whose pairs are wanted, in the order in which the first is ``a``; default all,
+        by name. The chances are corrected for all pairs all the same.
 
     Returns
     -------
@@ -65,13 +66,14 @@ def pairs_frame(
     for name in among or ():
         if name not in known:
             raise ValueError(f"no results of method {name!r}, only {known}")
+    order = dict.fromkeys([*(among or ()), *known])
     rows = []
     for metric, measured in runs.items():
         gaps = _by_category(results, metric, measured)
         for place, group in measured.frame.groupby(["dataset", "shots"]):
             dataset, shots = str(place[0]), int(str(place[1]))
             present = set(group["method"])
-            methods = [name for name in among or known if name in present]
+            methods = [name for name in order if name in present]
             for a, b in itertools.combinations(methods, 2):
                 seeds_a, values_a, _ = measured.of(a, dataset, shots)
                 seeds_b, values_b, _ = measured.of(b, dataset, shots)
@@ -89,11 +91,21 @@ def pairs_frame(
     frame = pd.DataFrame(rows, columns=PAIRED_COLUMNS)
     for _, group in frame.groupby(["dataset", "shots", "metric"]):
         frame.loc[group.index, "p_holm"] = holm(group["p"].to_numpy(float))
+    if among:
+        frame = frame[frame["a"].isin(among) & frame["b"].isin(among)]
     return frame.sort_values(["dataset", "shots", "metric", "a", "b"], ignore_index=True)
 
 
 def paired_frame(results: pd.DataFrame, a: str, b: str, runs: Mapping[str, Runs]) -> pd.DataFrame:
-    """Method ``a`` minus method ``b`` alone: the rows of ``pairs_frame`` for these two."""
+    """Method ``a`` minus method ``b`` alone: the rows of ``pairs_frame`` for these two.
+
+    Raises
+    ------
+    ValueError
+        When a method is not in the results, or both are the same.
+    """
+    if a == b:
+        raise ValueError(f"expected two methods to compare, got {a!r} twice")
     return pairs_frame(results, runs, [a, b])
 
 
