@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from datasets._listed import Masked, Partition, folders, images
@@ -107,7 +107,20 @@ class Tree(Masked):
         bare = [s.image for s in queries if s.label and s.mask is None]
         if bare and masks:
             lines.append(f"{len(bare)} anomalous images have no mask ({bare[0]})")
+        if bare and not masks and not self.named:
+            lines.append(f"no masks below {prefix}{self.names['masks']}: pixel metrics stay empty")
+        unread = self._unread(prefix)
+        if unread:
+            lines.append(f"nothing reads {', '.join(unread)}")
         return lines
+
+    def _unread(self, prefix: str) -> list[str]:
+        """Folders of a category, and beside its train normals, that are none of the tree's."""
+        places = [PurePosixPath(self.names[name]) for name in ("train", "test", "masks")]
+        above = {PurePosixPath("."), places[0].parent}
+        known = {parent for place in places for parent in (place, *place.parents)}
+        beside = [p / name for p in sorted(above) for name in folders(self.base / prefix / p)]
+        return [f"{prefix}{place}" for place in beside if place not in known]
 
     @property
     def _normal(self) -> str:

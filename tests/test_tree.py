@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +140,19 @@ def test_a_name_that_is_not_utf8_is_named(root: Path) -> None:
     assert "bottle/test/good/caf\\xe9.png: expected a name in UTF-8" in str(problem)
     with pytest.raises(ValueError, match=r"caf\\xe9.png: expected a name in UTF-8"):
         audit(Folder(root), "mine")
+
+
+@pytest.mark.parametrize("use", ["folder", "mvtec"])
+def test_folders_that_nothing_reads_are_named(root: Path, use: str) -> None:
+    """A slip in the masks' folder would leave pixel metrics empty, and nobody would know why."""
+    assert not [r for r in planned(root, use) if "nothing reads" in str(r)]
+    (root / "bottle/ground_truth").rename(root / "bottle/groundtruth")
+    draw(root / "bottle/train/bad/0.png", 1)
+    remarks = " ".join(map(str, planned(root, use)))
+    assert "nothing reads bottle/groundtruth, bottle/train/bad" in remarks
+
+
+def test_a_published_tree_without_masks_is_remarked(root: Path) -> None:
+    shutil.rmtree(root / "bottle/ground_truth")
+    assert "no masks below bottle/ground_truth" in str(planned(root, "mvtec"))
+    assert "no masks" not in str(planned(root, "folder"))
