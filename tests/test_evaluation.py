@@ -67,3 +67,13 @@ def test_without_masks_nothing_is_counted() -> None:
     _, meta = evaluate(parts, samples, images, lambda s: None, 16, 0)
     assert meta["row"]["n_vanished"] is None
     assert meta["row"]["trivial_auroc"] is None
+    assert meta["row"]["status"] == "pixel metrics: no masks"
+
+
+def test_a_method_without_maps_is_not_said_to_lack_masks() -> None:
+    samples = [Sample(f"{i}", i % 2, f"m{i}" if i % 2 else None) for i in range(4)]
+    parts = [{"scores": np.arange(4, dtype=np.float32), "gallery.index": np.arange(0)}]
+    images = [Image(str(i), np.zeros((8, 8, 3), np.uint8)) for i in range(4)]
+    marked = np.ones((8, 8), bool)
+    _, meta = evaluate(parts, samples, images, lambda s: marked if s.label else None, 16, 0)
+    assert meta["row"]["status"] == "pixel metrics: no maps"

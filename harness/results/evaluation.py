@@ -106,6 +106,9 @@ def evaluate(
         else:
             regions = [vanished(m, (size, size)) for m in originals if m is not None]
             lost, all_regions = (sum(counts) for counts in zip(*regions, strict=True))
+    elif any(s.mask is not None for s in samples):
+        # what they mark is not looked at without maps, only that maps are what is missing
+        masks = [None if s.mask is None else np.ones((1, 1), np.bool_) for s in samples]
     row = metrics.evaluate(labels, scores, maps, masks)
     if lost:
         reason = f"{lost} of {all_regions} defect regions vanish at {size} x {size} pixels"
