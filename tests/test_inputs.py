@@ -144,6 +144,24 @@ def test_the_same_dataset_by_another_name_is_no_auxiliary(
     assert "other than it" in line
 
 
+def test_tested_images_are_not_trained_on_under_another_datasets_name(
+    collect_inputs: Callable[..., SweepInputs], tmp_path: Path
+) -> None:
+    """A copy of MVTec AD read by ``folder``: the adapters differ, the pictures do not."""
+    bottle = tree(tmp_path / "copy") / "pen"
+    bottle.rename(bottle.with_name("bottle"))
+    tree(tmp_path / "copy/others", seed=50)
+    changes: dict[str, Any] = {
+        "datasets": [{"use": "folder", "categories": ["bottle"]}],
+        "auxiliary": [{"use": "mvtec"}],
+        "methods": [{"use": "toys.methods:Taught"}],
+    }
+    with pytest.raises(InputError, match="would train on 6 of 6 images of folder/bottle"):
+        collect_inputs(sweep(**changes), tmp_path / "copy")
+    changes["datasets"] = [{"use": "folder", "params": {"root": "others"}}]
+    collect_inputs(sweep(**changes), tmp_path / "copy")
+
+
 def test_image_keys_follow_contents_and_folder_not_the_data_root(
     collect_inputs: Callable[..., SweepInputs], tmp_path: Path
 ) -> None:

@@ -276,7 +276,7 @@ def _auxiliary(
     chosen: dict[tuple[str, str, str], tuple[str, str]] = {}
     uses: dict[str, AuxiliaryUse] = {}
     entries = {str(d.label): d for d in sweep.datasets}
-    digests: dict[tuple[str, tuple[str, ...]], str] = {}
+    digests: dict[tuple[str, tuple[str, ...]], tuple[str, set[str]]] = {}
     others: dict[str, tuple[Stamps, str]] = {}
     for m, code in zip(sweep.methods, methods, strict=True):
         if not code.auxiliary:
@@ -306,9 +306,17 @@ def _auxiliary(
             at_key = (name, tuple(names))
             if at_key not in digests:
                 digests[at_key] = _fingerprint(stamps, identity, names, entry)
-            chosen[str(m.label), category.dataset, category.name] = (name, digests[at_key])
+            digest, keys = digests[at_key]
+            twice = sum(query.key in keys for query in category.queries)
+            if twice and m.auxiliary != "leave-one-out":  # the same pictures by another name
+                message = (
+                    f"{m.use} would train on {twice} of {len(category.queries)} images of "
+                    f"{category.dataset}/{category.name} that are tested: {entry.use} holds them"
+                )
+                raise InputError(Problem(f"{path}: auxiliary", message))
+            chosen[str(m.label), category.dataset, category.name] = (name, digest)
             uses[name] = AuxiliaryUse(
-                digests[at_key],
+                digest,
                 DatasetUse(entry.use, entry.params),
                 tuple(names),
                 entry.object_names,
@@ -317,9 +325,12 @@ def _auxiliary(
     return chosen, uses
 
 
-def _fingerprint(stamps: Stamps, identity: str, names: list[str], entry: DatasetEntry) -> str:
-    """Hash of all that training on these categories depends on."""
+def _fingerprint(
+    stamps: Stamps, identity: str, names: list[str], entry: DatasetEntry
+) -> tuple[str, set[str]]:
+    """Hash of all that training on these categories depends on, and the keys of their images."""
     parts: list[Any] = []
+    keys: set[str] = set()
     dataset = stamps.dataset
     for name in names:
         words = entry.object_names.get(name) or dataset.object_name(name)
@@ -327,8 +338,10 @@ def _fingerprint(stamps: Stamps, identity: str, names: list[str], entry: Dataset
             masks = [s.mask for s in part if s.mask is not None]
             stamps.learn([*(s.image for s in part), *masks])
             parts.append((name, words))
+            of_part = [key_of(stamps, identity, s) for s in part]
+            keys.update(of_part)
             parts += [
-                (key_of(stamps, identity, s), s.label, stamps[s.mask] if s.mask else None)
-                for s in part
+                (key, s.label, stamps[s.mask] if s.mask else None)
+                for key, s in zip(of_part, part, strict=True)
             ]
-    return hashed(parts, dataset.threshold)
+    return hashed(parts, dataset.threshold), keys
