@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.__main__ import main
+from harness.results.folder import repetition
 from harness.storage.node_cache import NodeCache
 from harness.storage.store import Store
 from tests.clusters import cluster, published
@@ -204,6 +206,39 @@ def test_damaged_and_missing_objects_are_made_again(
     assert go(bucket, conf, mlflow_uri) == 0
     assert bucket.calls.counts()["predict"] == 2
     assert bucket.published("hurt") == published(tmp_path / "calm" / "hurt")
+
+
+def test_an_audit_and_a_purge_reach_into_a_bucket(
+    bucket: Bucket, tmp_path: Path, mlflow_uri: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What differs is found, what a plug-in touched goes, and the next run makes it anew."""
+    methods = [{"use": NEAR}, {"use": "toys.moods:Drifts"}]
+    conf = written(tmp_path / "seen.yaml", sweep(name="seen", methods=methods, shard=4))
+    bucket.delete(".artifacts")
+    assert go(bucket, conf, mlflow_uri, runner="serial", workers=None) == 0
+    before = {name: bucket.read(name) for name in bucket.names(".artifacts")}
+    rows = bucket.published("seen")
+    assert go(bucket, conf, mlflow_uri, workers=None, runner="local", audit=1.0) == 1
+    saw = repetition.read(bucket.read("seen/audit.json").decode())
+    assert saw is not None
+    assert saw.repeated == saw.finished > 2
+    assert {doubt.task.split(",")[0] for doubt in saw.different} == {"predict of Drifts"}
+    assert {name: bucket.read(name) for name in bucket.names(".artifacts")} == before
+
+    drifting = ["purge", "--storage", bucket.uri, "--method", "toys.moods:Drifts"]
+    assert main([*drifting, "--dry-run"]) == 0
+    assert "would remove" in capfd.readouterr().out
+    assert bucket.names(".artifacts") == list(before)
+    assert main(drifting) == 0
+    kept = {name for name in bucket.names(".artifacts") if name.endswith(".safetensors")}
+    assert kept < set(before)
+    after = bucket.published("seen")
+    assert b"Drifts" in rows["results.csv"]
+    assert b"Drifts" not in after.get("results.csv", b"")
+    assert not any("Drifts" in name for name in after)
+    assert go(bucket, conf, mlflow_uri, runner="serial", workers=None) == 0
+    assert bucket.published("seen").keys() == rows.keys()
+    assert set(before) <= set(bucket.names(".artifacts"))
 
 
 def test_one_driver_at_a_time_and_a_killed_one_is_gone_on_with(
