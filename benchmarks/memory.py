@@ -24,7 +24,7 @@ import transformers
 from benchmarks.counting import counted
 from benchmarks.full_size import TEXT, UNET, VAE
 from harness import config
-from harness.sweep import Sweep
+from harness.config.sweep import Sweep
 from methods._diffusion import finetune, inversion, model
 from methods._encoders.towers import TextTower
 from methods._learned import concepts

@@ -15,13 +15,13 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from harness.config.sweep import DatasetEntry, MethodEntry, Sweep
 from harness.execution.executors.executor import Settings, load
 from harness.execution.loop import Loop
 from harness.execution.outcome import Outcome
 from harness.execution.schedule import Schedule
 from harness.interface import Sample
 from harness.planning.graph import Category, Code, Plan, PlanInputs, Reference, plan
-from harness.sweep import DatasetEntry, MethodEntry, Sweep
 from harness.tasks.kinds import Prepare
 from harness.tasks.task import Payload, Task
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness import config, plugins
+from harness.config.sweep import DatasetEntry, Sweep
 from harness.results.folder import reader
-from harness.sweep import DatasetEntry, Sweep
 
 HOME = Path(__file__).resolve().parents[1]
 PAGE = HOME / "docs" / "reproduce.md"

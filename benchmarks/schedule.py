@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness import config
+from harness.config.sweep import Subset, Sweep
 from harness.execution.schedule import Schedule
 from harness.interface import Sample
 from harness.planning import costs
 from harness.planning.graph import Category, Code, Plan, PlanInputs, Reference, plan
-from harness.sweep import Subset, Sweep
 from harness.tasks.task import Task
 
 HOME = Path(__file__).resolve().parents[1]

@@ -18,11 +18,11 @@ from datetime import datetime
 from pathlib import Path
 
 from harness.errors import InputError
-from harness.options import Options
 from harness.planning import costs
 from harness.planning.payload import Payloads
 from harness.reporting.live.time_left import estimate
 from harness.run import Prepared, prepare
+from harness.running.options import Options
 
 Record = Mapping[str, str]
 NAMES = ("kind", "affinity", "method", "generator", "dataset", "category", "shots", "seed", "shard")

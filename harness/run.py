@@ -9,20 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from harness import config
-from harness.ending import doubtful, no_room, publish, verdict, write_tables
+from harness.config.sweep import GeneratorEntry, MethodEntry, Sweep
 from harness.execution.audit import audit
 from harness.execution.executors import preload
 from harness.execution.executors.executor import Settings
 from harness.execution.keeping import Keeping
 from harness.execution.schedule import Schedule
 from harness.execution.workers import Workers
-from harness.options import Options
 from harness.planning import costs, disk
 from harness.planning.graph import Plan, plan
 from harness.planning.inputs import SweepInputs, checked_sweep, collect_inputs
 from harness.planning.origins import origins
 from harness.planning.payload import Payloads
-from harness.recording import Recorder
 from harness.reporting.environment import environment
 from harness.reporting.live.progress import Display
 from harness.reporting.live.time_left import TimeLeft, estimate
@@ -31,10 +29,12 @@ from harness.reporting.mlflow.tracking import Tracker
 from harness.results.folder import repetition
 from harness.results.folder.repetition import Audit
 from harness.results.folder.writer import ResultsWriter, numbers, written
+from harness.running.ending import doubtful, no_room, publish, verdict, write_tables
+from harness.running.options import Options
+from harness.running.recording import Recorder
 from harness.storage.lock import Lock
 from harness.storage.room import Full
 from harness.storage.store import Store, relative
-from harness.sweep import GeneratorEntry, MethodEntry, Sweep
 from harness.tasks.task import Task
 
 

@@ -11,9 +11,9 @@ from harness.execution.executors.executor import Settings, load
 from harness.execution.loop import Loop
 from harness.execution.outcome import Outcome
 from harness.execution.schedule import Schedule
-from harness.options import Options
 from harness.planning.payload import Payloads
 from harness.run import prepare
+from harness.running.options import Options
 from harness.storage.store import Store
 from harness.tasks.kinds import Predict
 from harness.tasks.task import Task

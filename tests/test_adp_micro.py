@@ -78,7 +78,8 @@ def test_adp_finds_real_damage_of_surfaces(micro: tuple[TextualInversion, Arrays
 
 def test_declarations_are_read_without_heavy_libraries() -> None:
     code = (
-        "import sys; from harness.plugins import find; from harness.parameters import parameters; "
+        "import sys; from harness.plugins import find; "
+        "from harness.config.parameters import parameters; "
         "cls = find('generator', 'textual_inversion'); "
         "made = cls(base='micro', encoder={'model': 'micro'}); made.files(); "
         "assert not cls.prior and 'gamma' in parameters(cls) and 'micro' in made.note; "

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness import config
+from harness.config.sweep import Sweep
 from harness.errors import InputError
-from harness.sweep import Sweep
 from tests.sweeps import NEAR, SQUARES, sweep, written
 
 pytestmark = pytest.mark.usefixtures("toys")

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from harness.errors import InputError
-from harness.options import Options
 from harness.run import prepare
+from harness.running.options import Options
 from tests.sweeps import NEAR, SQUARES, sweep
 
 pytestmark = pytest.mark.usefixtures("toys")

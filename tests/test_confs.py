@@ -12,9 +12,9 @@ import pytest
 from benchmarks import reproduce
 from harness import config
 from harness.__main__ import main
+from harness.config.sweep import MethodEntry, Sweep
 from harness.planning import models
 from harness.results import published
-from harness.sweep import MethodEntry, Sweep
 
 CONF = Path(__file__).parents[1] / "conf"
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "costs")

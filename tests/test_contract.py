@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import contract, plugins
+from harness import plugins
+from harness.checking import contract
 from tests.sweeps import command
 
 MICRO = {"model": "micro"}

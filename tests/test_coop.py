@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from harness import config
-from harness.contract import check
+from harness.checking.contract import check
 from harness.interface import Auxiliary, AuxiliaryCategory, Image, Queries, Support
 from methods import coop
 from methods.coop import Coop

@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from harness import config
+from harness.config.sweep import Sweep
 from harness.errors import InputError
 from harness.planning import costs
 from harness.planning.graph import Plan, PlanInputs, plan
-from harness.sweep import Sweep
 from harness.tasks.kinds import KINDS, Predict
 from harness.tasks.task import Task
 from tests.sweeps import HOME, SQUARES, sweep, written

@@ -10,8 +10,8 @@ import pytest
 
 from harness import run as runs
 from harness.__main__ import main, parser
-from harness.options import Options
 from harness.reporting.live import closing
+from harness.running.options import Options
 from tests.sweeps import HOME
 
 DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")

@@ -300,7 +300,8 @@ def test_other_sizes_than_the_native_one(make: Make) -> None:
 
 def test_declarations_are_read_without_heavy_libraries() -> None:
     code = (
-        "import sys; from harness.plugins import find; from harness.parameters import parameters; "
+        "import sys; from harness.plugins import find; "
+        "from harness.config.parameters import parameters; "
         "cls = find('generator', 'dreambooth'); "
         "assert cls.prior and 'strength' in parameters(cls); cls(base='micro').files(); "
         "bad = {'torch', 'diffusers', 'transformers', 'peft'} & set(sys.modules); "

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from harness import config
-from harness.contract import check
+from harness.checking.contract import check
 from harness.interface import Auxiliary, AuxiliaryCategory, Image, Prediction, Queries, Support
 from methods import inctrl
 from methods._learned.inctrl import InctrlNet, focal, read_checkpoint

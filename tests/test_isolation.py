@@ -51,7 +51,7 @@ def test_kinds_of_tasks_are_named_by_their_classes_alone() -> None:
     [
         ("ray", {"ray_executor"}),
         ("mlflow", {"mlflow_runs"}),
-        ("pydantic", {"config", "sweep", "parameters", "schema", "costs"}),
+        ("pydantic", {"reading", "sweep", "parameters", "schema", "costs"}),
         ("yaml", {"yaml_file", "costs", "writer", "published", "reader", "purge"}),
         ("torch", {"seeding", "preload"}),
         ("fsspec", {"store"}),

@@ -11,8 +11,8 @@ from annotated_types import Predicate
 from pydantic import AfterValidator, Field
 
 from harness import config, plugins
+from harness.config.parameters import describe, meanings, parameters, render
 from harness.errors import InputError
-from harness.parameters import describe, meanings, parameters, render
 
 if TYPE_CHECKING:
     from nowhere import Unknown

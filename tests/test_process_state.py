@@ -68,7 +68,7 @@ def test_torch_that_is_loaded_to_look_for_a_gpu_is_nobodys_change(
 import sys
 from pathlib import Path
 from harness.execution.process.worker import Worker
-from harness.options import Options
+from harness.running.options import Options
 from harness.planning.payload import Payloads
 from harness.run import prepare
 ready = prepare(Options(Path(sys.argv[1])))

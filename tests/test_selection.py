@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.config.sweep import DatasetEntry, Subset
 from harness.data import selection
 from harness.errors import InputError
 from harness.interface import Sample
-from harness.sweep import DatasetEntry, Subset
 
 
 def images_of(normal: int = 20, **defects: int) -> list[Sample]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.contract import check
+from harness.checking.contract import check
 from harness.data import shortcuts
 from harness.execution.memory.cache import FeatureMemory
 from harness.interface import Image, Queries, Support

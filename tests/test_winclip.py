@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import config
-from harness.contract import check
+from harness.checking.contract import check
 from harness.interface import Image, Prediction, Queries, Support
 from methods._encoders.pictures import uncropped
 from methods._ops.crop import centre

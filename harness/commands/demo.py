@@ -30,8 +30,8 @@ def register(commands: Subparsers) -> None:
 
 def _demo(arguments: argparse.Namespace) -> int:
     from harness.data import waiting
-    from harness.options import Options
     from harness.run import run
+    from harness.running.options import Options
 
     report = Path(arguments.storage, "demo", "report.html").absolute()
     if arguments.open and report.is_file():

@@ -27,7 +27,7 @@ def register(commands: Subparsers) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from harness.contract import check
+    from harness.checking.contract import check
 
     return check(arguments.name, params(arguments), arguments.data_root)
 
@@ -37,8 +37,8 @@ def _list(arguments: argparse.Namespace) -> int:
     if arguments.name in kinds:
         kinds = [arguments.name]
     elif arguments.name is not None:
-        from harness.contract import kind_of
-        from harness.parameters import render
+        from harness.checking.contract import kind_of
+        from harness.config.parameters import render
 
         print(render(arguments.name, plugins.find(kind_of(arguments.name, kinds), arguments.name)))
         return 0
@@ -52,7 +52,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _schema(_: argparse.Namespace) -> int:
-    from harness.schema import sweep_schema
+    from harness.config.schema import sweep_schema
 
     print(json.dumps(sweep_schema(), indent=1))
     return 0

@@ -13,8 +13,8 @@ from harness.commands.arguments import Subparsers, positive, share, whole
 from harness.errors import amount
 
 if TYPE_CHECKING:
-    from harness.options import Options
     from harness.run import Prepared
+    from harness.running.options import Options
     from harness.storage.store import Store
 
 
@@ -88,7 +88,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _options(arguments: argparse.Namespace) -> Options:
-    from harness.options import Options
+    from harness.running.options import Options
 
     options = {
         name: value

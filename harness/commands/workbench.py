@@ -20,8 +20,8 @@ from harness.commands.sweep import add_selection
 from harness.errors import InputError, Problem
 
 if TYPE_CHECKING:
-    from harness.options import Options
     from harness.run import Prepared
+    from harness.running.options import Options
 
 SHOWN = 30  # functions of a profile
 
@@ -39,8 +39,8 @@ def register(commands: Subparsers) -> None:
 
 
 def _cell(arguments: argparse.Namespace) -> int:
-    from harness.options import Options, only
     from harness.run import prepare
+    from harness.running.options import Options, only
 
     logs.show(arguments.log_level)
     options = Options(

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import config, plugins
+from harness.config.parameters import parameters
 from harness.interface import Dataset
-from harness.parameters import parameters
 
 
 def open_dataset(use: str, params: Mapping[str, Any], data_root: str | None) -> Dataset:

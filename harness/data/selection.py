@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from harness.config.sweep import DatasetEntry, Subset, plain
+from harness.config.yaml_file import read_file
 from harness.errors import InputError, Problem, suggest
 from harness.interface import Dataset, Sample
 from harness.keys import hashed
-from harness.sweep import DatasetEntry, Subset, plain
-from harness.yaml_file import read_file
 
 
 def queries(entry: DatasetEntry, test: Sequence[Sample], category: str) -> list[Sample]:

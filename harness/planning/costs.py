@@ -16,10 +16,10 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from harness import plugins
+from harness.config.parameters import parameters as parameters_of
+from harness.config.sweep import Sweep, plain
 from harness.errors import InputError, Problem, one_line, suggest
-from harness.parameters import parameters as parameters_of
 from harness.planning.graph import Category, Plan, shards
-from harness.sweep import Sweep, plain
 from harness.tasks.kinds import KINDS
 from harness.tasks.references import Role
 from harness.tasks.task import Amounts, Sizes, Task

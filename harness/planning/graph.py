@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from harness.config.sweep import Sweep
 from harness.errors import InputError, Problem, suggest
 from harness.interface import Sample
 from harness.keys import Cell, hashed
-from harness.sweep import Sweep
 from harness.tasks.kinds import (
     Customize,
     Evaluate,

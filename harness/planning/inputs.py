@@ -16,11 +16,12 @@ from typing import Any
 
 from harness import config, plugins
 from harness.config import Draft
+from harness.config.parameters import parameters
+from harness.config.sweep import DatasetEntry, Sweep, plain
 from harness.data import images, shortcuts
 from harness.data.contents import Stamps
 from harness.errors import InputError, Problem, one_line, suggest
 from harness.keys import Cell, hashed
-from harness.parameters import parameters
 from harness.planning.graph import Category, Code, PlanInputs
 from harness.planning.listing import (
     categories_of,
@@ -31,7 +32,6 @@ from harness.planning.listing import (
     says,
 )
 from harness.results import evaluation, metrics
-from harness.sweep import DatasetEntry, Sweep, plain
 from harness.tasks.kinds import Generate, Personalize
 from harness.tasks.references import AuxiliaryUse, DatasetUse
 

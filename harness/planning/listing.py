@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from harness import plugins, syntax
+from harness.config.sweep import DatasetEntry, Sweep, plain
 from harness.data import doubts, duplicates, images, leaks, selection
 from harness.data.contents import EMPTY, Stamps
 from harness.data.opening import open_dataset
@@ -15,7 +16,6 @@ from harness.errors import InputError, Problem, one_line, suggest
 from harness.interface import Dataset, Sample
 from harness.keys import hashed
 from harness.planning.graph import Category, Reference, draw_support
-from harness.sweep import DatasetEntry, Sweep, plain
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness import config
-from harness.sweep import Sweep
+from harness.config.sweep import Sweep
 
 #: models that come with the project or in a package: with one of them a sweep is of profile micro
 SMALL = ("micro", "tf_efficientnet_lite0")

@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from harness.config.sweep import Sweep
 from harness.errors import amount
 from harness.keys import hashed
 from harness.planning.graph import VERSION, Category, Plan, PlanInputs
-from harness.sweep import Sweep
 from harness.tasks.kinds import (
     Customize,
     Evaluate,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from harness import plugins
+from harness.config.sweep import Sweep
 from harness.keys import Cell, hashed
 from harness.planning.graph import Plan, shard_queries
 from harness.planning.inputs import SweepInputs
-from harness.sweep import Sweep
 from harness.tasks.kinds import Evaluate, OfSupport, Predict, Train
 from harness.tasks.references import (
     AuxiliaryUse,

@@ -9,6 +9,7 @@ from functools import singledispatch
 
 import numpy as np
 
+from harness.config.sweep import plain
 from harness.data.images import rgb
 from harness.execution.memory.cache import HandedImage, read_mask
 from harness.execution.outcome import Outcome
@@ -26,7 +27,6 @@ from harness.interface import (
 )
 from harness.results import evaluation
 from harness.results.folder import publishing
-from harness.sweep import plain
 from harness.tasks import kinds
 from harness.tasks.task import Payload
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from harness import plugins
+from harness.config.parameters import parameters
+from harness.config.sweep import DatasetEntry, MethodEntry, Sweep
 from harness.keys import Cell, hashed
-from harness.parameters import parameters
 from harness.planning import models
 from harness.planning.graph import VERSION, PlanInputs
 from harness.results.metrics import METRICS
-from harness.sweep import DatasetEntry, MethodEntry, Sweep
 
 
 class GroupKey(NamedTuple):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from harness.config.sweep import Sweep
 from harness.errors import InputError, Problem, one_line, printable, redacted
 from harness.keys import Cell
 from harness.results.aggregate import CELL, FORMAT, csv_text, results_frame, summary_frame
@@ -29,7 +30,6 @@ from harness.results.folder.seal import no_formula, opened, sealed, values_of
 from harness.results.metrics import METRICS
 from harness.storage.room import Full
 from harness.storage.store import Store
-from harness.sweep import Sweep
 from harness.tasks.kinds import Evaluate
 
 if TYPE_CHECKING:

@@ -15,9 +15,8 @@ from typing import Any
 import pydantic
 
 from harness import plugins
-from harness.errors import InputError, Problem, one_line, suggest
-from harness.parameters import describe, parameters, shown
-from harness.sweep import (
+from harness.config.parameters import describe, parameters, shown
+from harness.config.sweep import (
     DatasetEntry,
     Frozen,
     GeneratorEntry,
@@ -29,7 +28,8 @@ from harness.sweep import (
     method_label,
     plain,
 )
-from harness.yaml_file import read_file, read_text
+from harness.config.yaml_file import read_file, read_text
+from harness.errors import InputError, Problem, one_line, suggest
 
 FEW, MANY = 3, 40  # mistakes of one kind, and mistakes in all, that are told
 RESERVED = ("mlflow.db", "mlartifacts")  # other things in the storage folder

@@ -8,8 +8,8 @@ from typing import Any
 import pydantic
 
 from harness import plugins
-from harness.parameters import describe, meanings, parameters
-from harness.sweep import DatasetEntry, GeneratorEntry, MethodEntry, Sweep
+from harness.config.parameters import describe, meanings, parameters
+from harness.config.sweep import DatasetEntry, GeneratorEntry, MethodEntry, Sweep
 
 _ENTRIES = {"dataset": DatasetEntry, "method": MethodEntry, "generator": GeneratorEntry}
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from harness import config, plugins
+from harness.checking.trial import Broken, Hands, Trial, textures
+from harness.config.parameters import parameters
 from harness.data.opening import open_dataset
 from harness.errors import InputError, Problem, one_line, suggest
 from harness.execution.memory.cache import read_image, read_mask
@@ -25,8 +27,6 @@ from harness.interface import (
     Prediction,
     Support,
 )
-from harness.parameters import parameters
-from harness.trial import Broken, Hands, Trial, textures
 
 #: promises without which the ones that follow cannot be tried
 NEEDED = (

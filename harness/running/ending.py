@@ -9,10 +9,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from harness.config.sweep import Sweep
 from harness.errors import amount, one_line, printable
 from harness.execution.memory.reuse import Sharing
 from harness.keys import Cell
-from harness.options import Options, reproduce
 from harness.planning.graph import Plan
 from harness.reporting import report
 from harness.reporting.live import closing
@@ -20,9 +20,9 @@ from harness.reporting.mlflow.tracking import Tracker
 from harness.results.folder import integrity, reader
 from harness.results.folder.repetition import Audit
 from harness.results.folder.writer import ResultsWriter
+from harness.running.options import Options, reproduce
 from harness.storage.room import Full
 from harness.storage.store import Store
-from harness.sweep import Sweep
 
 AGAIN = "make room and run the same command again: what is finished is kept"
 
