@@ -81,6 +81,26 @@ def test_csv_reads_back_exactly(tmp_path: Path) -> None:
     assert "0.30000000000000004,,,,,,,x; y\n" in text  # undefined is empty
 
 
+def test_words_stay_words_in_every_table(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    names = [
+        "method",
+        "task",
+        "error",
+        "traceback",
+        "query",
+        "defect",
+        "group",
+        "metric",
+        "trivial",
+    ]
+    path.write_text(",".join([*names, "seed", "score"]) + "\n" + "001," * len(names) + "001,\n")
+    (row,) = read_csv(path).to_dict("records")
+    assert [row[name] for name in names] == ["001"] * len(names)
+    assert row["seed"] == 1
+    assert math.isnan(row["score"])
+
+
 def test_unreadable_csv_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
     with pytest.raises(FileNotFoundError):
@@ -161,6 +181,20 @@ def test_undefined_values() -> None:
     )
     assert (row["n_seeds"], row["image_auroc_n"]) == (4, 3)
     assert row["missing"] == "image_auroc undefined in seed 1: x"
+
+
+def test_undefined_values_are_named_by_metric_then_seed() -> None:
+    rows = [row | {"image_auprc": 0.5} for row in toys(seeds=3)]
+    holes = {("x", 2, "image_auprc"), ("x", 2, "image_auroc"), ("y", 0, "image_auroc")}
+    for row in rows:
+        for category, seed, metric in holes:
+            if (row["method"], row["category"], row["seed"]) == ("a", category, seed):
+                row[metric] = None
+    row = summary_frame(results_frame(rows)).set_index("method").loc["a"]
+    assert row["missing"] == (
+        "image_auroc undefined in seed 0: y; image_auroc undefined in seed 2: x; "
+        "image_auprc undefined in seed 2: x"
+    )
 
 
 def test_nothing_finished_is_an_empty_summary() -> None:
