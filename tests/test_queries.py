@@ -78,6 +78,41 @@ def test_a_gallery_has_what_a_report_shows(evaluated: Any) -> None:
         assert np.abs(coarse[place[i]] - shown).max() <= 0.5
 
 
+def test_a_gallery_has_the_masks_of_its_queries_and_none_for_normal_ones() -> None:
+    samples = [Sample(f"{i}", i % 2, f"m{i}" if i % 2 else None) for i in range(6)]
+    images = [Image(s.name, np.zeros((20, 30, 3), np.uint8)) for s in samples]
+    masks = np.zeros((6, 40, 60), bool)
+    for i in range(6):
+        masks[i, 2 * i : 2 * i + 8, 4 * i : 4 * i + 20] = True
+    parts = [{"scores": np.arange(6, dtype=np.float32)}]
+    arrays, _ = evaluation.evaluate(
+        parts, samples, images, lambda s: masks[int(s.name)] if s.label else None, 8, 6
+    )
+    assert set(arrays["gallery.index"]) == set(range(6))
+    for i, mask in zip(arrays["gallery.index"], arrays["gallery.mask"], strict=True):
+        expected = masks[i, ::2, ::2] if i % 2 else np.zeros((20, 30), bool)
+        np.testing.assert_array_equal(mask, expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "shown"),
+    [
+        ((256, 64), (128, 32)),
+        ((100, 128), (100, 128)),
+        ((512, 1), (128, 1)),
+        ((1, 512), (1, 128)),
+    ],
+)
+def test_pictures_are_shrunk_to_a_side_and_never_to_nothing(
+    shape: tuple[int, int], shown: tuple[int, int]
+) -> None:
+    prediction = Prediction(np.ones(2, np.float32))
+    rebuilt = np.full((2, *shape, 3), 7, np.uint8)
+    arrays = evaluation.predicted(prediction, rebuilt, 4, masks=False)
+    assert arrays["small.personalized"].shape == (2, *shown, 3)
+    assert (arrays["small.personalized"] == 7).all()
+
+
 def test_nothing_is_kept_where_no_gallery_is_wanted() -> None:
     prediction = Prediction(np.ones(2, np.float32), np.ones((2, 9, 9), np.float32))
     assert set(evaluation.predicted(prediction, None, 0, masks=False)) == {"scores"}
