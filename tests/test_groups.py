@@ -10,8 +10,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks import coverage
-from harness.interface import Image, Sample
-from harness.results import evaluation, intervals
+from harness.results import intervals
 from harness.results.folder.reader import load
 from tests.folders import folder_of_a_sweep
 from tests.sweeps import Runner, rows, sweep
@@ -54,48 +53,6 @@ def test_redraws_spread_as_those_of_whole_things(mixed: bool) -> None:
         assert together == pytest.approx(spread, rel=0.14)
         if not mixed:
             assert together > 1.5 * intervals.METRIC[metric](*alone).std()
-
-
-def test_every_draw_has_both_kinds_and_small_numbers_are_stretched() -> None:
-    for labels, things, few in (
-        ([1, 0, 0, 0], "aabc", 1),  # one thing has all that is anomalous
-        ([1, 0, 1, 1], "aabb", 1),  # one has all that is normal
-        ([1, 0, 1, 0, 1], "aabbc", 2),
-        ([1, 1, 1, 0, 0, 0], "aabccc", 1),
-        ([1, 1, 1, 0, 0, 0], "aabcdd", 2),
-    ):
-        kinds, groups = np.array(labels, bool), np.array(list(things))
-        drawn = intervals.weights(kinds, 3, 500, groups)
-        assert (drawn[kinds].sum(axis=0) > 0).all()
-        assert (drawn[~kinds].sum(axis=0) > 0).all()
-        assert intervals.short_of(kinds, groups) == pytest.approx((few / max(few - 1, 1)) ** 0.5)
-    kinds = np.array([1, 1, 0, 0, 0], bool)
-    apart = np.array(list("edcba"))
-    np.testing.assert_array_equal(
-        intervals.weights(kinds, 7, 50, apart), intervals.weights(kinds, 7, 50)
-    )
-    assert intervals.short_of(kinds, apart) == pytest.approx(2**0.5)
-
-
-def test_tables_say_the_thing_and_older_ones_the_picture(tmp_path: Path) -> None:
-    table = tmp_path / "k2_s0.csv"
-    table.write_text("query,label,defect,group,score\na,1,x,one,0.5\nb,0,good,,0.25\n")
-    assert intervals.predictions(table)[3].tolist() == ["one", "b"]
-    old = "query,label,defect,score\n" + "".join(
-        f'"{name}",0,good,0.5\n' for name in ("a.png@0,0,9,9", "a.png@9,0,18,9", "b@c.png")
-    )
-    table.write_text(old)
-    assert intervals.predictions(table)[3].tolist() == ["a.png", "a.png", "b@c.png"]
-    samples = [
-        Sample("a", 1, None, "x", "strip"),
-        Sample("b", box=(0, 0, 4, 4)),
-        Sample("c", group="d", box=(0, 0, 4, 4)),
-        Sample("e"),
-    ]
-    images = [Image(s.image, np.zeros((4, 4, 3), np.uint8)) for s in samples]
-    parts = [{"scores": np.arange(4, dtype=np.float32)}]
-    meta = evaluation.evaluate(parts, samples, images, lambda _: None, 8, 0)[1]
-    assert meta["groups"] == ["strip", "b", "d", ""]
 
 
 def test_an_interval_is_wider_where_a_folder_says_that_queries_are_alike(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import statistics
 from itertools import product
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks import coverage
-from harness.results import intervals
+from harness.interface import Image, Sample
+from harness.results import evaluation, intervals
 from harness.results.aggregate import results_frame
 
 EMPTY = np.full((5, 4), np.nan)
@@ -39,6 +41,30 @@ def sweep(folder: Path, methods: str = "ab", seeds: int = 3, decimals: int = 8) 
             | {"image_auprc": average_precision_score(labels, scores)}
         )
     return rows
+
+
+def crossed(values: np.ndarray, redrawn: np.ndarray) -> tuple[float, float, float]:
+    """Low, high and p by the module's text: variances of seeds and of queries, then t."""
+    seeds, draws = len(values), len(redrawn)
+    moved = [[redrawn[b][s] - values[s] for s in range(seeds)] for b in range(draws)]
+    of_draws = statistics.variance(statistics.mean(row) for row in moved)
+    both = statistics.mean(statistics.variance(row) for row in moved) / seeds
+    of_seeds = statistics.variance(values.tolist()) / seeds
+    whole = of_seeds + max(of_draws - both, 0.0)
+    freedom = (seeds - 1) * whole / of_seeds
+    mean, error = statistics.mean(values.tolist()), math.sqrt(whole)
+    low, high = stats.t.interval(0.95, freedom, loc=mean, scale=error)
+    return low, high, 2 * stats.t.sf(abs(mean) / error, freedom)
+
+
+@pytest.mark.parametrize(("seeds", "shared"), [(2, 0.03), (3, 0.02), (5, 0.0), (5, 0.2)])
+def test_an_interval_is_that_of_the_two_variances_spelled_out(seeds: int, shared: float) -> None:
+    rng = np.random.default_rng(seeds)
+    values = 0.1 + 0.05 * rng.normal(size=seeds)
+    redrawn = values + shared * rng.normal(size=(60, 1)) + 0.01 * rng.normal(size=(60, seeds))
+    interval = intervals.interval(values, redrawn)
+    assert interval.mean == pytest.approx(values.mean())
+    assert (interval.low, interval.high, interval.p) == pytest.approx(crossed(values, redrawn))
 
 
 @pytest.mark.parametrize("decimals", [8, 1, 0])  # without, with some and with many ties
@@ -122,6 +148,65 @@ def test_a_category_without_predictions_leaves_the_seeds(tmp_path: Path) -> None
     assert not math.isnan(runs.mean("a", "toys", 2).low)
     for metric, folder in (("pixel_auroc", tmp_path), ("image_auroc", None)):
         assert np.isnan(intervals.runs(results, folder, metric).redrawn).all()
+
+
+def test_every_draw_has_both_kinds_and_small_numbers_are_stretched() -> None:
+    for labels, things, few in (
+        ([1, 0, 0, 0], "aabc", 1),  # one thing has all that is anomalous
+        ([1, 0, 1, 1], "aabb", 1),  # one has all that is normal
+        ([1, 0, 1, 0, 1], "aabbc", 2),
+        ([1, 1, 1, 0, 0, 0], "aabccc", 1),
+        ([1, 1, 1, 0, 0, 0], "aabcdd", 2),
+    ):
+        kinds, groups = np.array(labels, bool), np.array(list(things))
+        drawn = intervals.weights(kinds, 3, 500, groups)
+        assert (drawn[kinds].sum(axis=0) > 0).all()
+        assert (drawn[~kinds].sum(axis=0) > 0).all()
+        assert intervals.short_of(kinds, groups) == pytest.approx((few / max(few - 1, 1)) ** 0.5)
+    kinds = np.array([1, 1, 0, 0, 0], bool)
+    apart = np.array(list("edcba"))
+    np.testing.assert_array_equal(
+        intervals.weights(kinds, 7, 50, apart), intervals.weights(kinds, 7, 50)
+    )
+    assert intervals.short_of(kinds, apart) == pytest.approx(2**0.5)
+
+
+def test_tables_say_the_thing_and_older_ones_the_picture(tmp_path: Path) -> None:
+    table = tmp_path / "k2_s0.csv"
+    table.write_text("query,label,defect,group,score\na,1,x,one,0.5\nb,0,good,,0.25\n")
+    assert intervals.predictions(table)[3].tolist() == ["one", "b"]
+    old = "query,label,defect,score\n" + "".join(
+        f'"{name}",0,good,0.5\n' for name in ("a.png@0,0,9,9", "a.png@9,0,18,9", "b@c.png")
+    )
+    table.write_text(old)
+    assert intervals.predictions(table)[3].tolist() == ["a.png", "a.png", "b@c.png"]
+    samples = [
+        Sample("a", 1, None, "x", "strip"),
+        Sample("b", box=(0, 0, 4, 4)),
+        Sample("c", group="d", box=(0, 0, 4, 4)),
+        Sample("e"),
+    ]
+    images = [Image(s.image, np.zeros((4, 4, 3), np.uint8)) for s in samples]
+    parts = [{"scores": np.arange(4, dtype=np.float32)}]
+    meta = evaluation.evaluate(parts, samples, images, lambda _: None, 8, 0)[1]
+    assert meta["groups"] == ["strip", "b", "d", ""]
+
+
+def test_queries_of_one_thing_are_drawn_apart_from_the_same_queries_alone(tmp_path: Path) -> None:
+    """What is drawn goes by the groups as well, not by names and labels alone."""
+    results = results_frame(sweep(tmp_path))
+    alone = intervals.runs(results, tmp_path, "image_auroc")
+    for path in tmp_path.glob("predictions/b/**/*.csv"):
+        head, *lines = path.read_text().splitlines()
+        things = [f"{line},{i // 3}" for i, line in enumerate(lines)]
+        path.write_text("\n".join([f"{head},group", *things]) + "\n")
+    both = intervals.runs(results, tmp_path, "image_auroc")
+    only = results[results["method"] == "b"]
+    together = intervals.runs(only, tmp_path, "image_auroc")
+    first = (both.frame["method"] == "a").to_numpy()
+    np.testing.assert_array_equal(both.redrawn[:, first], alone.redrawn[:, first])
+    np.testing.assert_array_equal(both.redrawn[:, ~first], together.redrawn)
+    assert (both.redrawn[:, ~first] != alone.redrawn[:, ~first]).any()
 
 
 def test_coverage_where_seeds_alone_fail() -> None:

@@ -65,6 +65,14 @@ TESTS = {
 
 #: module -> mutant, as "its line: change" -> why no test can tell it from the module
 EQUIVALENT: dict[str, dict[str, str]] = {
+    "harness/results/intervals.py": {
+        'rows = list(group.itertuples(index=False, name="Row")): False -> True': "its fields are "
+        "read by name",
+    },
+    "harness/results/significance.py": {
+        'beaten = dict.fromkeys([row[side] for row in rows for side in ("a", "b")], 0): 0 -> 1': ""
+        "counts are only compared, and all start alike",
+    },
     "harness/execution/schedule.py": {
         "self.load = 0.0: 0.0 -> 1.0": "loads are only compared, and all start alike",
         "after = max((self._rank.get(d, 0.0) for d in self._dependents.get(key, ())), default=0): "
