@@ -12,7 +12,7 @@ from statsmodels.stats.multitest import multipletests
 
 from harness.reporting import certainty, tables
 from harness.results import intervals, significance
-from harness.results.aggregate import results_frame
+from harness.results.aggregate import CELL, results_frame
 from tests.test_aggregate import by_hand, cell, toys
 
 
@@ -114,6 +114,45 @@ def test_the_best_is_level_with_those_it_cannot_be_told_from() -> None:
     assert (corrected >= frame["p"].to_numpy()).all()
     near = significance.near_best(frame, "image_auroc")
     assert near == {("toys", 2, "first"), ("toys", 2, "second")}
+
+
+@pytest.mark.parametrize("names", ["abcd", "dcba", "bdac"])
+def test_the_best_is_that_of_the_highest_mean_whatever_its_name(names: str) -> None:
+    rng = np.random.default_rng(6)
+    levels = dict(zip(names, (0.9, 0.8995, 0.7, 0.6995), strict=True))
+    rows = [
+        cell(m, "x", s, level + 0.01 * rng.random())
+        for (m, level), s in product(levels.items(), range(5))
+    ]
+    near = significance.near_best(pairs(rows), "image_auroc")
+    assert near == {("toys", 2, names[0]), ("toys", 2, names[1])}
+
+
+def test_methods_of_equal_means_are_level_with_the_best_and_with_each_other() -> None:
+    rng = np.random.default_rng(7)
+    noise = 0.01 * rng.random(5)
+    rows = [
+        cell(m, "x", s, level + noise[s] * factor)
+        for (m, level, factor), s in product(
+            [("a", 0.5, 1), ("b", 0.5, 1), ("c", 0.9, 1), ("d", 0.9, 1), ("e", 0.6, 2)], range(5)
+        )
+    ]
+    near = significance.near_best(pairs(rows), "image_auroc")
+    assert {"c", "d"} <= {method for _, _, method in near}
+    assert "e" not in {method for _, _, method in near}
+
+
+def test_a_category_that_one_method_was_not_to_run_counts_for_neither() -> None:
+    rows = [row for row in toys(seeds=3) if (row["method"], row["category"]) != ("b", "z")]
+    frame = results_frame(rows)
+    runs = {"image_auroc": intervals.runs(frame, None, "image_auroc", frame[CELL])}
+    for among in (["a", "b"], ["b", "a"]):
+        row = significance.pairs_frame(frame, runs, among).iloc[0]
+        means = frame.pivot_table(index="category", columns="method", values="image_auroc")
+        gaps = (means[among[0]] - means[among[1]]).dropna()
+        counts = [(gaps > 0).sum(), (gaps == 0).sum(), (gaps < 0).sum()]
+        assert row[["wins", "ties", "losses"]].tolist() == counts
+        assert sum(counts) == 2
 
 
 def test_ranks_over_datasets() -> None:
