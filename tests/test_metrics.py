@@ -289,3 +289,28 @@ def test_evaluate_refuses_what_does_not_fit_together() -> None:
         metrics.evaluate([0, 1], [0, 1], np.stack([MAP, MAP]), [MASK])
     with pytest.raises(ValueError, match="maps' shape"):
         metrics.evaluate([0, 1], [0, 1], np.stack([MAP, MAP]), [None, MASK[:3]])
+
+
+def test_only_what_says_so_moves_with_the_prevalence() -> None:
+    """Every normal query, and every normal pixel, twice."""
+    rng = np.random.default_rng(4)
+    labels = np.repeat([0, 1], 8)
+    scores = rng.normal(size=16) + labels
+    masks = np.zeros((16, 5, 5), bool)
+    masks[8:] = True
+    maps = rng.normal(size=masks.shape) + masks
+    once = metrics.evaluate(labels, scores, maps, masks)
+    again = np.concatenate([np.arange(8), np.arange(16)])
+    twice = metrics.evaluate(labels[again], scores[again], maps[again], masks[again])
+    for name, metric in metrics.RECORDS.items():
+        assert (twice[name] != pytest.approx(once[name], abs=1e-12)) == metric.prevalence, name
+
+
+def test_metrics_are_shown_by_family_and_compared_where_no_label_chose() -> None:
+    families = [metrics.family(name) for name in metrics.FAMILIES]
+    assert families == [
+        ["image_auroc", "image_auprc"],
+        ["pixel_auroc", "pixel_aupro"],
+        ["image_f1_max", "pixel_f1_max"],
+    ]
+    assert metrics.compared() == families[0] + families[1]
