@@ -162,6 +162,26 @@ def test_tested_images_are_not_trained_on_under_another_datasets_name(
     collect_inputs(sweep(**changes), tmp_path / "copy")
 
 
+def test_leave_one_out_says_which_tested_images_others_hold(
+    collect_inputs: Callable[..., SweepInputs], tmp_path: Path
+) -> None:
+    """As on MNIST, where each digit is tested on the images of all ten."""
+    tree(tmp_path, "cup pen mug")
+    changes: dict[str, Any] = {
+        "datasets": [{"use": "folder", "categories": ["cup", "pen"]}],
+        "methods": [{"use": "toys.methods:Taught", "auxiliary": "leave-one-out"}],
+    }
+    assert collect_inputs(sweep(**changes), tmp_path).remarks == []
+    for name in ("good/0", "hole/2"):
+        shutil.copy(tmp_path / "mug/test" / f"{name}.png", tmp_path / "pen/test" / f"{name}.png")
+    changes["datasets"][0]["categories"].append("mug")
+    (remark,) = [
+        r for r in collect_inputs(sweep(**changes), tmp_path).remarks if "one-out" in r["note"]
+    ]
+    assert remark["method"] == "Taught"
+    assert remark["note"].endswith("hold too: pen (2 of 6), mug (2 of 6)")
+
+
 def test_image_keys_follow_contents_and_folder_not_the_data_root(
     collect_inputs: Callable[..., SweepInputs], tmp_path: Path
 ) -> None:

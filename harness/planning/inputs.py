@@ -20,7 +20,7 @@ from harness.config.parameters import parameters
 from harness.config.sweep import DatasetEntry, Sweep, plain
 from harness.data import images, shortcuts
 from harness.data.contents import Stamps
-from harness.errors import InputError, Problem, one_line, suggest
+from harness.errors import InputError, Problem, one_line, shortened, suggest
 from harness.keys import Cell, hashed
 from harness.planning.graph import Category, Code, PlanInputs
 from harness.planning.listing import (
@@ -128,7 +128,8 @@ def collect_inputs(
         if any(code.auxiliary for code in methods):
             problems += _auxiliary_mistakes(dict(enumerate(sweep.auxiliary)), path, data_root)
         raise InputError(*config.brief(problems))
-    chosen, auxiliary = _auxiliary(sweep, path, data_root, categories, methods, opened)
+    chosen, auxiliary, twice = _auxiliary(sweep, path, data_root, categories, methods, opened)
+    remarks += twice
     judges = {m.__name__: says(m) for m in (metrics, evaluation, images, shortcuts)}
     plan_inputs = PlanInputs(
         tuple(categories), tuple(methods), generators, chosen, hashed(judges), judges
@@ -271,8 +272,13 @@ def _auxiliary(
     categories: list[Category],
     methods: list[Code],
     opened: dict[str, tuple[Stamps, str]],
-) -> tuple[dict[tuple[str, str, str], tuple[str, str]], dict[str, AuxiliaryUse]]:
-    """Which auxiliary data each method gets for each category, never the tested category."""
+) -> tuple[
+    dict[tuple[str, str, str], tuple[str, str]], dict[str, AuxiliaryUse], list[dict[str, str]]
+]:
+    """Which auxiliary data each method gets for each category, never the tested category; and
+    remarks on tested images that it holds nevertheless.
+    """
+    trained_on: dict[tuple[str, str], list[str]] = {}
     chosen: dict[tuple[str, str, str], tuple[str, str]] = {}
     uses: dict[str, AuxiliaryUse] = {}
     entries = {str(d.label): d for d in sweep.datasets}
@@ -308,7 +314,10 @@ def _auxiliary(
                 digests[at_key] = _fingerprint(stamps, identity, names, entry)
             digest, keys = digests[at_key]
             twice = sum(query.key in keys for query in category.queries)
-            if twice and m.auxiliary != "leave-one-out":  # the same pictures by another name
+            if twice and m.auxiliary == "leave-one-out":  # as where categories share a test set
+                share = f"{category.name} ({twice} of {len(category.queries)})"
+                trained_on.setdefault((str(m.label), category.dataset), []).append(share)
+            elif twice:  # the same pictures by another name
                 message = (
                     f"{m.use} would train on {twice} of {len(category.queries)} images of "
                     f"{category.dataset}/{category.name} that are tested: {entry.use} holds them"
@@ -322,7 +331,15 @@ def _auxiliary(
                 entry.object_names,
                 category.name if m.auxiliary == "leave-one-out" else "",
             )
-    return chosen, uses
+    leaks = [
+        {
+            "method": label,
+            "note": f"leave-one-out trains on tested images of {dataset}, "
+            f"which other categories hold too: {shortened(', '.join(shares), 200)}",
+        }
+        for (label, dataset), shares in trained_on.items()
+    ]
+    return chosen, uses, leaks
 
 
 def _fingerprint(
