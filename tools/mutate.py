@@ -41,13 +41,13 @@ TESTS = {
     "harness/execution/schedule.py": "schedule_rules schedule schedule_quick loop",
     "harness/planning/costs.py": "costs",
     "harness/planning/disk.py": "keeping costs",
-    "harness/planning/graph.py": "plan keeping inputs",
+    "harness/planning/graph.py": "plan_bare plan",
     "harness/planning/inputs.py": "inputs plan leaks tree origins",
     "harness/tasks/kinds.py": "plan schedule costs worker",
     "harness/planning/listing.py": "plan inputs leaks",
     "harness/planning/models.py": "confs",
     "harness/planning/origins.py": "origins",
-    "harness/planning/payload.py": "plan worker",
+    "harness/planning/payload.py": "plan_bare",
     "harness/reporting/compare.py": "compare",
     "harness/reporting/tables.py": "tables metric_records",
     "harness/results/folder/accounting.py": "results_writer costs",
@@ -78,6 +78,9 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "after = max((self._rank.get(d, 0.0) for d in self._dependents.get(key, ())), default=0): "
         "0.0 -> 1.0": "whatever depends on a task was ranked before it",
         'best, chosen = (False, False, 0.0, 0.0), "": False -> True': "the first is always taken",
+    },
+    "harness/planning/graph.py": {
+        "break: break -> continue": "once all are drawn, each further turn does the same",
     },
 }
 
