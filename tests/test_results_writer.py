@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import time
 from pathlib import Path
@@ -14,9 +15,11 @@ import pytest
 from harness import config
 from harness.errors import InputError
 from harness.keys import Cell
+from harness.results.aggregate import FORMAT
+from harness.results.folder import integrity
 from harness.results.folder.accounting import TaskBook
 from harness.results.folder.publishing import publish
-from harness.results.folder.writer import NEWEST, ResultsWriter
+from harness.results.folder.writer import ANEW, NEWEST, ResultsWriter
 from harness.storage.store import Store
 from tests.sweeps import sweep, written
 
@@ -289,6 +292,97 @@ def test_costs_are_divided_among_the_cells_that_have_a_result(opened: Any) -> No
     assert B not in writer.timings
     (row,) = writer.costs
     assert (row["method"], row["cells"]) == ("Near", 1)
+
+
+def test_costs_of_tasks_that_another_sweep_did_are_taken_from_there(opened: Any) -> None:
+    names = {"key": "p", "kind": "predict", "method": "Near", "dataset": "Squares", "worker": "w"}
+    book = TaskBook(None, "other")
+    book.add(names, "done", {"task_s": 3.0, "other_s": 3.0}, {}, 0.0, 1)
+    writer = opened()
+    writer.store.write_text("garbled/tasks.csv", "key,kind\np,predict\n")
+    writer.store.write_text("other/tasks.csv", book.text())
+    filled(writer)
+    own = {"key": "ka", "kind": "evaluate", "method": "Near", "dataset": "Squares", "worker": "w"}
+    writer.tasks.add(own, "done", {"task_s": 1.0, "other_s": 1.0}, {}, 0.0, 1)
+    writer.settle(KEYS, {"ka": ["p"], "p": []})
+    assert writer.timings[A]["total_s"] == pytest.approx(4.0)
+    assert writer.timings[A]["unknown_tasks"] == 0
+    assert set(writer.tasks.records) == {"ka", "p"}
+
+
+def test_a_record_that_no_sweep_has_is_an_unknown_task(opened: Any) -> None:
+    writer = opened()
+    filled(writer)
+    writer.settle(KEYS, {"ka": ["p"], "p": []})
+    assert writer.timings[A]["unknown_tasks"] == 2
+
+
+@pytest.mark.parametrize("keys", [None, {"Near": {"ant": "k"}}])
+def test_what_keys_are_made_of_is_written(opened: Any, tmp_path: Path, keys: Any) -> None:
+    opened().begin({"Squares": {}}, {"commit": "c"}, [{"note": "n"}], keys)
+    folder = tmp_path / "runs/toy"
+    files = ("keys.json", "notes.json", "environment.json", "support.json")
+    contents = [json.loads((folder / name).read_text()) for name in files]
+    assert contents == [
+        keys or {},
+        [{"note": "n"}],
+        {"commit": "c", "format": FORMAT},
+        {"Squares": {}},
+    ]
+
+
+def test_files_that_were_altered_are_told_once_each(opened: Any, tmp_path: Path) -> None:
+    writer, folder = opened(), tmp_path / "runs/toy"
+    filled(writer)
+    integrity.list_files(writer.store, "toy")
+    assert opened().damage == []
+    (folder / "notes.json").write_text("[1]")
+    (line,) = opened().damage
+    assert line == f"{folder}/notes.json: damaged, not what was written; {ANEW}"
+    failures = folder / "failures.csv"
+    failures.write_text(failures.read_text().replace("g\nh", "g\ni"))
+    first, second = opened().damage
+    assert first.startswith(f"{failures}: damaged, 1 row is")
+    assert second == line, "what another line tells is not in it"
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "1 row is"), (2, "2 rows are")])
+def test_damaged_records_of_tasks_are_counted_and_left_out(
+    opened: Any, tmp_path: Path, count: int, words: str
+) -> None:
+    writer = opened()
+    for key in ("one", "two", "three"):
+        writer.tasks.add({"key": key, "kind": "predict"}, "done", {}, {}, 0.0, 1)
+    filled(writer)
+    path = tmp_path / "runs/toy/tasks.csv"
+    path.write_text(path.read_text().replace("predict", "evaluate", count))
+    again = opened()
+    assert again.damage == [f"{path}: damaged, {words} not what was written; left out"]
+    assert len(again.tasks.records) == 3 - count
+
+
+def test_records_of_tasks_that_are_no_table_are_begun_anew(opened: Any, tmp_path: Path) -> None:
+    filled(opened())
+    path = tmp_path / "runs/toy/tasks.csv"
+    path.write_text("a,b\n1,2\n")
+    writer = opened()
+    assert writer.damage == [f"{path}: damaged; begun anew: what earlier tasks cost is lost"]
+    assert writer.tasks.records == {}
+
+
+@pytest.mark.parametrize(("change", "lost"), [("", 0), (",9", 1), ("short", 1)])
+def test_a_row_that_is_not_whole_is_damage_and_one_without_its_timing_is_none(
+    opened: Any, tmp_path: Path, change: str, lost: int
+) -> None:
+    filled(opened())
+    path = tmp_path / "runs/toy/results.csv"
+    row = path.read_text().splitlines()[1].replace("ant", "zebra")
+    row = row.rpartition(",")[0] if change == "short" else row + change
+    path.write_text(f"{path.read_text()}{row}\n")
+    writer = opened()
+    assert set(writer.rows) == {A}
+    assert len(writer.damage) == lost
+    assert all("results.csv, timings.csv: damaged, 1 row is" in line for line in writer.damage)
 
 
 def test_records_of_other_sweeps_come_before_ones_own(opened: Any) -> None:
