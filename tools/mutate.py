@@ -57,7 +57,7 @@ TESTS = {
     "harness/results/intervals.py": "intervals significance",
     "harness/results/metrics.py": "metrics metric_records evaluation",
     "harness/results/published.py": "published",
-    "harness/results/folder/reader.py": "report metric_records folder_damage",
+    "harness/results/folder/reader.py": "reader metric_records",
     "harness/results/significance.py": "significance",
     "harness/results/folder/writer.py": "results_writer",
     "harness/storage/store.py": "store store_folders results_writer",
