@@ -39,14 +39,14 @@ FAILED = (None, 1, 2)  # did not end; a test failed; a module could not be impor
 TESTS = {
     "harness/data/selection.py": "selection plan inputs",
     "harness/execution/schedule.py": "schedule_rules schedule schedule_quick loop",
-    "harness/planning/costs.py": "costs",
-    "harness/planning/disk.py": "keeping costs",
+    "harness/planning/costs.py": "costs_bare costs",
+    "harness/planning/disk.py": "costs_bare",
     "harness/planning/graph.py": "plan_bare plan",
-    "harness/planning/inputs.py": "inputs plan leaks tree origins",
+    "harness/planning/inputs.py": "collecting inputs",
     "harness/tasks/kinds.py": "plan schedule costs worker",
-    "harness/planning/listing.py": "plan inputs leaks",
-    "harness/planning/models.py": "confs",
-    "harness/planning/origins.py": "origins",
+    "harness/planning/listing.py": "collecting inputs",
+    "harness/planning/models.py": "networks",
+    "harness/planning/origins.py": "origins_bare",
     "harness/planning/payload.py": "plan_bare",
     "harness/reporting/compare.py": "compare",
     "harness/reporting/tables.py": "tables metric_records",
@@ -78,6 +78,41 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "after = max((self._rank.get(d, 0.0) for d in self._dependents.get(key, ())), default=0): "
         "0.0 -> 1.0": "whatever depends on a task was ranked before it",
         'best, chosen = (False, False, 0.0, 0.0), "": False -> True': "the first is always taken",
+    },
+    "harness/planning/costs.py": {
+        "rows.append(tuple(map(sum, zip(*rows, strict=True))) if rows else (0.0,) * 5): 5 -> 6": (
+            "a line that is too long is cut by its format"
+        ),
+        "rows.append(tuple(map(sum, zip(*rows, strict=True))) if rows else (0.0,) * 5): "
+        "True -> False": "rows are equally long",
+        "for name, (count, open_, *rest) in zip(names, rows, strict=True):: True -> False": (
+            "there are as many names as rows"
+        ),
+        "for i, (m, v) in enumerate(zip(sweep.methods, methods, strict=True)): True -> False": (
+            "values are made of the methods"
+        ),
+        "share = min(1.0, max((t.gpus for t in graph.tasks.values()), default=0.0)): 0.0 -> 1.0": (
+            "without tasks there is nothing to share"
+        ),
+    },
+    "harness/planning/inputs.py": {
+        "for i, entry in zip(draft.datasets, draft.sweep.datasets, strict=True):: True -> False": (
+            "a draft numbers each of its entries"
+        ),
+        "for i, m in zip(draft.methods, draft.sweep.methods, strict=True): True -> False": (
+            "a draft numbers each of its entries"
+        ),
+        "entries = dict(zip(draft.auxiliary, draft.sweep.auxiliary, strict=True)): True -> False": (
+            "a draft numbers each of its entries"
+        ),
+        "use for use, read in zip(READERS, (generate, personalize), strict=True) if name in read: "
+        "True -> False": "two and two",
+        "for m, code in zip(sweep.methods, methods, strict=True):: True -> False": (
+            "a method without code is a mistake, and told before"
+        ),
+        "stamps.learn([*(s.image for s in part), *masks]): stamps.learn([*(s.image for s in part), "
+        "*masks]) -> pass": "what is not learnt many at a time is learnt one by one",
+        "for key, s in zip(of_part, part, strict=True): True -> False": "keys are of these samples",
     },
     "harness/planning/graph.py": {
         "break: break -> continue": "once all are drawn, each further turn does the same",
