@@ -12,6 +12,7 @@ import yaml
 from harness.results import aggregate, metrics
 from harness.results.aggregate import csv_text, read_csv
 from harness.results.folder import reader
+from harness.storage.store import Store
 from tests.folders import folder_of_a_sweep
 
 FAILED = ("mine", "toys", "y", 2, 1)
@@ -147,3 +148,15 @@ def test_a_row_without_its_timing_was_not_written_to_its_end(whole: Path) -> Non
         sweep.results[aggregate.CELL].itertuples(index=False, name=None)
     )
     assert not any(str(column).endswith("digest") for column in sweep.timings)
+
+
+def test_a_folder_that_is_not_what_was_written_is_refused(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader.integrity, "PAUSE", 0.0)
+    reader.integrity.list_files(Store(str(whole.parent)), whole.name)
+    assert len(reader.load(whole).results) == 12
+    support = whole / "support.json"
+    support.write_text(support.read_text().replace("0.png", "9.png"))
+    with pytest.raises(ValueError, match=r"support\.json: damaged, not what was written"):
+        reader.load(whole)
