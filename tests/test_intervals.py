@@ -67,6 +67,18 @@ def test_an_interval_is_that_of_the_two_variances_spelled_out(seeds: int, shared
     assert (interval.low, interval.high, interval.p) == pytest.approx(crossed(values, redrawn))
 
 
+def test_a_spread_below_a_billionth_is_rounding() -> None:
+    values = 0.3 + 1e-11 * np.arange(3)
+    assert math.isnan(intervals.interval(values, EMPTY[:, :3]).low)
+    assert not math.isnan(intervals.interval(0.3 + 1e-8 * np.arange(3), EMPTY[:, :3]).low)
+    same = np.full(3, 0.3)  # seeds that agree count as if they were a billionth apart
+    moved = 1e-8 * np.random.default_rng(1).normal(size=(50, 1)) * np.ones(3)
+    interval = intervals.interval(same, same + moved)
+    variance = moved[:, 0].var(ddof=1)
+    reach = stats.t.ppf(0.975, 2 * variance / 1e-18) * math.sqrt(variance)
+    assert interval.high - interval.mean == pytest.approx(reach, rel=1e-4)
+
+
 @pytest.mark.parametrize("decimals", [8, 1, 0])  # without, with some and with many ties
 def test_weighted_metrics_are_those_of_repeated_queries(decimals: int) -> None:
     rng = np.random.default_rng(1)
