@@ -13,7 +13,7 @@ from harness.config.sweep import GeneratorEntry, MethodEntry
 from harness.planning import graph, origins
 from harness.planning.graph import Category, Code, Plan, PlanInputs, plan
 from harness.planning.origins import Reasons
-from harness.tasks.kinds import Predict
+from harness.tasks.kinds import Predict, Train
 from harness.tasks.task import Task
 from tests.test_plan_bare import CATEGORY, CODES, ENTRIES, INPUTS, a_sweep, references
 
@@ -213,6 +213,27 @@ def reasons(before: origins.Origins, **changes: Any) -> tuple[Reasons, Plan]:
     sweep = a_sweep(methods=ENTRIES[2:], shots=[1], **changes)
     inputs = replace(NOW, methods=NOW.methods[2:])
     return Reasons(sweep, inputs, before), plan(sweep, inputs)
+
+
+def test_every_group_that_is_new_is_told_and_those_of_a_generator_where_it_works() -> None:
+    before = origins.origins(a_sweep(), NOW)
+    generators = ("generator blend", "generator blend (generate)", "generator blend (personalize)")
+    pool = "pool of blend, 2 shots"
+    for group in (*generators, pool):
+        del before[group]
+    why = Reasons(a_sweep(), NOW, before)
+    for task in plan(a_sweep(), NOW).tasks.values():
+        if isinstance(task, Predict) and task.method == 0:
+            groups = [generators[0], generators[1], *([pool] * (task.shots == 2)), generators[2]]
+            assert why.of(task) == (tuple(f"new: {g}" for g in groups) if task.shots else ())
+    inputs = replace(NOW, methods=(CODES[1],), auxiliary={("m", "data", "cup"): ("others", "d")})
+    sweep = a_sweep(methods=[MethodEntry(use="taught", generator="blend", label="m")])
+    before = origins.origins(sweep, inputs)
+    del before["generator blend"]
+    why = Reasons(sweep, inputs, before)
+    trainings = [t for t in plan(sweep, inputs).tasks.values() if isinstance(t, Train)]
+    assert len(trainings) == 5
+    assert {why.of(task) for task in trainings} == {()}, "nothing is generated to train on"
 
 
 def test_parts_that_came_or_went_are_told_in_order() -> None:

@@ -114,6 +114,24 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "*masks]) -> pass": "what is not learnt many at a time is learnt one by one",
         "for key, s in zip(of_part, part, strict=True): True -> False": "keys are of these samples",
     },
+    "harness/planning/listing.py": {
+        **dict.fromkeys(
+            (
+                "stamps.learn(s.image for s in [*train, *test]): "
+                "stamps.learn(s.image for s in [*train, *test]) -> pass",
+                "stamps.learn(s.mask for s in queries if s.mask is not None): "
+                "stamps.learn(s.mask for s in queries if s.mask is not None) -> pass",
+            ),
+            "what is not learnt many at a time is learnt one by one",
+        ),
+        "zip(references, masks, strict=True), key=lambda rm: (hashed(rm[0].sample.image), "
+        "rm[0].key): True -> False": "there is one for each query",
+    },
+    "harness/planning/origins.py": {
+        "for entry, code in zip(sweep.methods, inputs.methods, strict=True):: True -> False": (
+            "inputs are of the sweep's methods"
+        ),
+    },
     "harness/planning/graph.py": {
         "break: break -> continue": "once all are drawn, each further turn does the same",
     },
