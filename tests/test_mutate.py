@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 
-from tools.mutate import EQUIVALENT, HOME, TESTS, mutants
+from tools.equivalent import EQUIVALENT
+from tools.mutate import HOME, TESTS, mutants
 
 SOURCE = '''"""0 < 1"""
 LIMIT: int = 3
