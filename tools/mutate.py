@@ -61,7 +61,7 @@ TESTS = {
     "harness/results/published.py": "published",
     "harness/results/folder/reader.py": "reader metric_records",
     "harness/results/significance.py": "significance",
-    "harness/results/folder/writer.py": "results_writer",
+    "harness/results/folder/writer.py": "results_writer writer_begin",
     "harness/storage/store.py": "store store_folders results_writer",
 }
 
