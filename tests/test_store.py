@@ -10,6 +10,7 @@ import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -228,6 +229,15 @@ def test_a_plug_in_that_meets_a_full_disk_is_believed_when_one_is(
     assert line.endswith(f": cannot save: {words}") if words else line == ""
     assert tight(str(tmp_path), RuntimeError("cannot save")) == ""
     assert tight("s3://bucket/runs", OSError(errno.EIO, "another")) == ""
+    circle, way = ValueError("round"), ValueError("and round")
+    circle.__cause__, way.__cause__ = way, circle
+    assert tight(str(tmp_path), circle) == ""
+
+    class Liar(Exception):
+        def __getattribute__(self, name: str) -> Any:
+            raise RuntimeError(name)
+
+    assert tight(str(tmp_path), Liar()) == ""
 
 
 def test_a_uri_of_another_kind_of_storage() -> None:

@@ -22,14 +22,16 @@ class Full(OSError):
 
 def exhausted(error: BaseException | None) -> bool:
     """Whether a disk, a quota or a bucket was full, in an error or what led to it."""
-    while error is not None:
+    seen: set[int] = set()  # a chain may lead back to itself
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         if isinstance(error, OSError) and error.errno in EXHAUSTED:
             return True
         response = getattr(error, "response", None)  # of botocore
         answer = response.get("Error") if isinstance(response, dict) else None
         if isinstance(answer, dict) and answer.get("Code") in CODES:
             return True
-        error = error.__cause__ or error.__context__
+        error = error.__context__ if error.__cause__ is None else error.__cause__
     return False
 
 
@@ -50,14 +52,19 @@ def unwritten(root: str, name: str, size: int, error: OSError, local: bool) -> F
 def tight(storage: str, error: BaseException) -> str:
     """Which disk is full where a plug-in met such an error; empty where none is.
 
-    It may have raised the error for reasons of its own, so the disks are asked.
+    It may have raised the error for reasons of its own, so the disks are asked; and the error may
+    answer no question, not even of its class.
 
     Parameters
     ----------
     storage : root of the store
     error : what was raised
     """
-    if not exhausted(error):
+    try:
+        full = exhausted(error)
+    except BaseException:
+        return ""
+    if not full:
         return ""
     for folder in (tempfile.gettempdir(), str(Path.home()), storage):
         if Path(folder).is_absolute() and _free(Path(folder)) < TIGHT:

@@ -80,7 +80,8 @@ class Worker:
                 shop.features.forget()
             outcome.fail(error, traced(raised))
             # A store's own word is enough; a plug-in may raise anything.
-            outcome.full = str(error) if isinstance(error, Full) else tight(shop.store.root, error)
+            own = issubclass(type(error), Full)
+            outcome.full = str(error) if own else tight(shop.store.root, error)
             shop.forget(payload)
         if not reused:  # else nothing was called that could change anything
             outcome.replace = outcome.replace or shop.process.changed()
