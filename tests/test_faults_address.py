@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from harness.errors import InputError
 from harness.execution.executors import ray_executor
 from harness.execution.executors.executor import Settings
 from harness.storage.store import relative
-from tests.sweeps import HOME, command, sweep, written
+from tests.sweeps import HOME, command, sweep, waited, written
 
 pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("toys")]
 
@@ -98,7 +99,7 @@ def test_an_interrupt_ends_the_wait_for_a_cluster(listening: socket.socket, tmp_
     words = ["run", conf, "--address", address(listening), "--storage", tmp_path / "runs"]
     words += ["--mlflow", f"sqlite:///{tmp_path}/mlflow.db"]
     code = (
-        "import sys; from harness.execution import ray_executor\n"
+        "import sys; from harness.execution.executors import ray_executor\n"
         "from harness.__main__ import main\n"
         "ray_executor._reach = lambda address: None\n"
         "sys.exit(main(sys.argv[1:]))"
@@ -111,8 +112,9 @@ def test_an_interrupt_ends_the_wait_for_a_cluster(listening: socket.socket, tmp_
         text=True,
     ) as process:
         try:
-            listening.settimeout(240)
-            connection, _ = listening.accept()  # so Ray asks
+            ready = ([listening], [], [], 0)
+            waited(lambda: select.select(*ready)[0], "Ray asks", process)
+            connection, _ = listening.accept()
             time.sleep(1)
             process.send_signal(signal.SIGINT)
             _, stderr = process.communicate(timeout=120)
