@@ -13,8 +13,10 @@ doubt.
 from __future__ import annotations
 
 import _thread
+import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from operator import itemgetter
 from types import FunctionType, ModuleType
@@ -25,6 +27,7 @@ from harness.execution.memory.seals import Altered, Spoilt
 from harness.execution.process import process_settings
 from harness.tasks.references import PluginUse
 
+NEWBORN = 0.3  # seconds that a thread of the kernel's may take to become one of Python's
 #: modules whose functions and classes are watched
 SHARED = {"builtins", "math", "random", "os", "io", "json", "time", "csv", "zlib", "pickle"}
 SHARED |= {"copy", "functools", "hashlib", "itertools", "operator", "struct", "re", "tempfile"}
@@ -63,6 +66,7 @@ class ProcessState:
         self._settings: dict[str, Any] = {}
         self._threads: set[int] = set()
         self._hidden = 0  # threads that the module threading does not know
+        self._native = 0  # threads that the kernel knows
         self._users: set[str] = set()  # plug-ins that have been at work here
         self._altered: str | None = None  # function found replaced in this task; None: not looked
 
@@ -91,6 +95,7 @@ class ProcessState:
         self._settings = process_settings.settings()
         self._threads = set(sys._current_frames())
         self._hidden = _hidden_threads()
+        self._native = _native_threads()
 
     def check(self) -> None:
         """Look at the functions that the engine itself goes on to use.
@@ -177,7 +182,12 @@ class ProcessState:
 
     def _left_threads(self) -> bool:
         """Whether threads have begun that may do something of their own accord."""
-        if _hidden_threads() > self._hidden:
+        end = time.monotonic() + NEWBORN
+        while _hidden_threads() <= self._hidden:
+            if _native_threads() <= self._native or time.monotonic() > end:
+                break
+            time.sleep(0.005)  # a thread counts itself, once it has had its first turn
+        else:
             return True
         begun = set(sys._current_frames()) - self._threads
         if not begun:
@@ -219,6 +229,14 @@ def _hidden_threads() -> int:
     """How many threads of Python's the module threading does not know: begun by ``_thread``."""
     main, listed = threading.main_thread(), threading.enumerate()
     return _thread._count() - sum(each is not main and each.daemon is not None for each in listed)
+
+
+def _native_threads() -> int:
+    """How many threads the kernel knows, those of libraries among them; 0 where it does not say."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return 0
 
 
 def _busy(thread: threading.Thread) -> bool:
