@@ -79,10 +79,8 @@ def status(name: str, storages: list[Path]) -> str:
         if swept.results.empty:
             continue
         where = str(swept.environment.get("processor") or swept.environment.get("system", "?"))
-        whole_commit = str(swept.environment.get("commit") or "an unknown commit")
-        clean = whole_commit.removesuffix("-dirty")
-        commit = clean if " " in clean else clean[:10]
-        commit += ", modified" if clean != whole_commit else ""
+        sha, dirty, _ = str(swept.environment.get("commit") or "").partition("-dirty")
+        commit = (sha[:10] or "an unknown commit") + ", modified" * bool(dirty)
         done = f"{len(swept.results):,} of {whole:,} cells"
         failed = f", {len(swept.failed)} failed" if len(swept.failed) else ""
         runs.append(f"{done}{failed} on {where} at {commit}")

@@ -125,10 +125,10 @@ def remarks(sweep: SweepFolder) -> list[str]:
     elif 1 < few <= 5:
         pairs = sweep.pairs[sweep.pairs["metric"] == METRIC].groupby(["dataset", "shots"]).size()
         most = int(pairs.max()) if len(pairs) else 0
-        corrected = f", {_reach(few, most):.1f} when corrected for {most} pairs" if most > 1 else ""
+        stricter = f", {_reach(few, most):.1f} when corrected for {most} pairs" if most > 1 else ""
         lines.append(
             f"{few} seeds show differences above {_reach(few):.1f} of their deviations between "
-            f"seeds{corrected}. Not told apart does not mean alike."
+            f"seeds{stricter}. Not told apart does not mean alike."
         )
     if few > 1:
         import numpy as np

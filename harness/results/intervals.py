@@ -232,7 +232,7 @@ def _redraw(
     folder: Path, rows: list[Any], metrics: list[str]
 ) -> Iterator[tuple[Any, dict[str, Floats]]]:
     """Redraws of each cell of one category; all cells with the same queries share the draw."""
-    draws: dict[bytes, NDArray[np.float32]] = {}
+    draws: dict[bytes, tuple[NDArray[np.float32], float]] = {}
     for row in rows:
         cell = f"{row.method}/{row.dataset}/{row.category}/k{row.shots}_s{row.seed}.csv"
         try:
@@ -249,9 +249,10 @@ def _redraw(
         key = digest.digest()
         if key not in draws:
             once = np.ones((len(labels), 1), np.float32)  # the queries as they are, then redrawn
-            draws[key] = np.hstack([once, weights(labels, int.from_bytes(key[:8]), groups=groups)])
-        stretch = short_of(labels, groups)
-        parts = ranked(labels, scores, draws[key])
+            drawn = weights(labels, int.from_bytes(key[:8]), groups=groups)
+            draws[key] = np.hstack([once, drawn]), short_of(labels, groups)
+        counts, stretch = draws[key]
+        parts = ranked(labels, scores, counts)
         redrawn = {metric: METRIC[metric](*parts) for metric in metrics}
         yield row, {m: v[0] + stretch * (v[1:] - v[0]) for m, v in redrawn.items()}
 

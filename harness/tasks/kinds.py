@@ -245,9 +245,8 @@ class Predict(OfSupport):
     method: int
     shard: int
     support: str  # hash of the support
-    draw_queries: (
-        str  # as ``draw``, which is of the support alone: what fitting draws is no shard's
-    )
+    #: seeds prediction; ``draw`` seeds fitting, and is of the support alone, whatever the shard
+    draw_queries: str
     trained: str | None = None
     customized: str | None = None
     pool: str | None = None

@@ -182,18 +182,23 @@ class ProcessState:
 
     def _left_threads(self) -> bool:
         """Whether threads have begun that may do something of their own accord."""
-        end = time.monotonic() + NEWBORN
-        while _hidden_threads() <= self._hidden:
-            if _native_threads() <= self._native or time.monotonic() > end:
-                break
-            time.sleep(0.005)  # a thread counts itself, once it has had its first turn
-        else:
+        if self._begun_hidden():
             return True
         begun = set(sys._current_frames()) - self._threads
         if not begun:
             return False
         known = {thread.ident: thread for thread in threading.enumerate()}
         return any(ident not in known or _busy(known[ident]) for ident in begun)
+
+    def _begun_hidden(self) -> bool:
+        """Whether there are more threads than before that the module threading does not know."""
+        end = time.monotonic() + NEWBORN
+        # A thread counts itself, once it has had its first turn; the kernel knows it at once.
+        while _native_threads() > self._native and time.monotonic() < end:
+            if _hidden_threads() > self._hidden:
+                return True
+            time.sleep(0.005)
+        return _hidden_threads() > self._hidden
 
 
 def _watched() -> Iterator[tuple[str, ModuleType | type]]:
