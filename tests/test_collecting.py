@@ -178,6 +178,48 @@ def test_the_parts_of_a_method_are_its_values_and_the_contents_of_its_files(tmp_
     assert second.digest != third.digest
 
 
+def test_files_of_one_name_are_parts_each_and_the_order_of_keys_is_none(tmp_path: Path) -> None:
+    method = tmp_path / "two.py"
+    method.write_text(TWO_FILES)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "w.bin").write_text(folder)
+
+    def of(weights: dict[str, str]) -> Code:
+        methods = [{"use": str(method), "params": {"weights": weights}}]
+        return collected(tmp_path, methods=methods).plan_inputs.methods[0]
+
+    a, b = (str(tmp_path / folder / "w.bin") for folder in ("a", "b"))
+    code = of({"x": a, "y": b})
+    files = {part: text for part, text in code.parts[""].items() if part.startswith("file ")}
+    assert set(files) == {"file w.bin", "file w.bin (2)"}
+    assert len(set(files.values())) == 2
+    other = of({"y": b, "x": a})
+    assert other.digest == code.digest
+    assert other.parts == code.parts
+
+
+TWO_FILES = """
+from pathlib import Path
+
+from harness.interface import Method
+
+
+class Two(Method):
+    def __init__(self, weights: dict[str, str] = {}):
+        self.weights = weights
+
+    def files(self):
+        return sorted(map(Path, self.weights.values()))
+
+    def fit(self, support):
+        pass
+
+    def predict(self, queries):
+        pass
+"""
+
+
 def test_data_that_weights_have_seen_are_refused_each_where_it_is_tested(tmp_path: Path) -> None:
     def complaints(*names: str) -> list[str]:
         methods = [{"use": TRAINED, "params": {"on": list(names)}}]

@@ -12,6 +12,7 @@ import pytest
 from harness import plugins
 from harness.__main__ import main
 from harness.planning import graph, origins
+from harness.planning.reasons import Reasons
 from harness.run import Options, prepare
 from tests.sweeps import Runner, sweep, written
 
@@ -106,7 +107,7 @@ def test_parameters_files_seeds_and_the_engine_are_told(
     reason = "parameter power of method mine: 1.0 -> 2.0"
     assert {r[2] for r in rows(project.why(capsys, methods=methods))} == {reason}
     (new,) = {r[2] for r in rows(project.why(capsys, seeds=[0, 7]))}
-    assert new == "new: support of Squares/ant, seed 7"
+    assert new == "not planned before: seed 7"
     project.weights.write_bytes(b"2")
     (new,) = {r[2] for r in rows(project.why(capsys))}
     assert new == "file weights.bin of method mine changed"
@@ -131,7 +132,8 @@ def test_a_sweep_of_another_name_is_compared_to_the_most_alike(
     assert "against the last run of toy" in text
     assert rows(text) == [("evaluate", 2, "size of evaluation: 256 -> 64")]
     (project.folder / "runs" / "toy" / "keys.json").write_text("{")
-    assert "new: " in project.why(capsys, evaluation_size=64), "a damaged record says nothing"
+    text = project.why(capsys, evaluation_size=64)
+    assert "toy/keys.json: damaged, or written by an earlier version" in text
     for path in (project.folder / "runs" / ".artifacts" / "evaluate").rglob("*.safetensors"):
         path.unlink()
 
@@ -144,7 +146,7 @@ def test_every_change_of_a_key_has_a_reason(tmp_path: Path, inputs_of: Callable[
     known = origins.origins(before.sweep, before.inputs.plan_inputs)
     for what, (changes, _) in CHANGES.items():
         after = inputs_of(everything(**changes))
-        reasons = origins.Reasons(after.sweep, after.inputs.plan_inputs, known)
+        reasons = Reasons(after.sweep, after.inputs.plan_inputs, known)
         for key, task in after.graph.tasks.items():
             assert bool(reasons.of(task)) == (key not in before.graph.tasks), (what, task)
 

@@ -135,6 +135,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 def _why(ready: Prepared, store: Store, todo: Collection[str]) -> str:
     """Why tasks are to do, against the sweep's last run, or that of the sweep most like it."""
     from harness.planning import origins
+    from harness.planning.reasons import Reasons
 
     if not todo:
         return "\nnothing is to do"
@@ -143,8 +144,12 @@ def _why(ready: Prepared, store: Store, todo: Collection[str]) -> str:
     if texts[name] is None:
         texts = {n: store.read_text(f"{n}/{origins.FILE}") for n in store.folders(origins.FILE)}
     runs = {n: origins.read(text) for n, text in texts.items() if text is not None}
+    if not runs:
+        return f"\neverything is new: no sweep has run in {store.root}"
+    runs = {n: recorded for n, recorded in runs.items() if recorded}
     nearest = origins.nearest(origins.origins(ready.sweep, inputs), runs)
     if not nearest:
-        return f"\neverything is new: no sweep has run in {store.root}"
-    reasons = origins.Reasons(ready.sweep, inputs, runs[nearest])
+        where = store.path(f"{name}/{origins.FILE}" if name in texts else "")
+        return f"\nwhy is not known: {where}: damaged, or written by an earlier version"
+    reasons = Reasons(ready.sweep, inputs, runs[nearest])
     return f"\nto do, against the last run of {nearest}:\n{reasons.table(ready.graph, todo)}"

@@ -207,13 +207,18 @@ def _code(kind: str, use: str, params: dict[str, Any]) -> tuple[Code, str]:
 
     parts = {"": {"class": cls.__name__}}
     parts[""] |= {f"source {name}": says for name, says in source.files.items()}
-    parts[""] |= {f"file {name}": contents for name, contents in weights}
+    for name, contents in weights:  # several may have one name, in folders of their own
+        number = sum(part.startswith("file ") for part in parts[""])
+        again = f" ({number + 1})" if f"file {name}" in parts[""] else ""
+        parts[""][f"file {name}{again}"] = contents
     for name, value in values.items():
         readers = [
             use for use, read in zip(READERS, (generate, personalize), strict=True) if name in read
         ]
         for reader in readers or [""]:
-            parts.setdefault(reader, {})[f"parameter {name}"] = json.dumps(value, default=str)
+            parts.setdefault(reader, {})[f"parameter {name}"] = json.dumps(
+                value, sort_keys=True, default=str
+            )
 
     training = ("auxiliary", "auxiliary_per_shots", "auxiliary_per_seed", "trained_on")
     names = ("gpus", "personalized", "prior", *training)

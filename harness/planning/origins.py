@@ -1,34 +1,23 @@
 """What keys are made of, kept with a sweep's results, so that a plan can say why a task is new.
 
 Parts of keys are recorded by what they belong to (a method, the queries of a category, ...), not
-by task, of which there may be a million. A task is new where a part it depends on is not what it
-was when the sweep, or one like it, was last run.
+by task, of which there may be a million; and so is which cells there were: the seeds, and each
+method's shots. ``planning.reasons`` compares a plan to them.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from harness.config.sweep import Sweep
-from harness.errors import amount
+from harness.errors import amount, redacted
 from harness.keys import hashed
-from harness.planning.graph import VERSION, Category, Plan, PlanInputs
-from harness.tasks.kinds import (
-    Customize,
-    Evaluate,
-    Generate,
-    OfSupport,
-    Personalize,
-    Predict,
-    Prepare,
-    Train,
-)
-from harness.tasks.task import Task
+from harness.planning.graph import VERSION, Category, PlanInputs, shard_queries
 
 FILE = "keys.json"  # in a sweep's folder
+FORM = "2"  # of the record: another one cannot be compared to
 
 Origins = Mapping[str, Mapping[str, str]]  # what parts belong to -> part -> hash or value
 
@@ -37,142 +26,114 @@ def origins(sweep: Sweep, inputs: PlanInputs) -> dict[str, dict[str, str]]:
     """Parts of the keys of a sweep's tasks, by what they belong to."""
     whole: dict[str, dict[str, str]] = {"engine": {"version": str(VERSION)}}
     whole["sweep"] = {"seed": str(sweep.seed)}
+    whole["cells"] = {"seeds": json.dumps(sweep.seeds)}
     whole["predictions"] = {"maps": str(sweep.maps), "gallery": str(sweep.gallery)}
     whole["evaluation"] = {f"source {name}": says for name, says in inputs.judges.items()}
-    whole["evaluation"] |= {"size": str(sweep.evaluation_size), "gallery": str(sweep.gallery)}
+    whole["evaluation"] |= {"size": str(sweep.evaluation_size)}
     for entry, code in zip(sweep.methods, inputs.methods, strict=True):
-        whole[f"method {entry.label}"] = dict(code.parts.get("", {}))
+        parts = (part for read in code.parts.values() for part in read.items())
+        whole[method(str(entry.label))] = dict(parts)
+        per_seed = code.auxiliary_per_seed and entry.training == "per-seed"
+        whole[cells_of(str(entry.label))] = {
+            "shots": json.dumps(sweep.shots if entry.shots is None else entry.shots),
+            "generator": entry.generator or "",
+            "personalized": str(code.personalized),
+            "training": ("per-seed" if per_seed else "once") if code.auxiliary else "",
+        }
+    for (label, dataset, name), (data, digest) in inputs.auxiliary.items():
+        whole.setdefault(auxiliary_of(label), {})[f"{dataset}/{name}"] = data
+        whole[f"auxiliary data {data}"] = {"images": digest}
+    every = sorted({*sweep.shots, *(k for m in sweep.methods for k in m.shots or ())})
     for name, code in inputs.generators.items():
-        for reader, parts in code.parts.items():
-            whole[_generator(name, reader)] = dict(parts)
-        for shots in sweep.shots:
-            count = sweep.generators[name].added(shots)
-            whole[f"pool of {name}, {_shots(shots)}"] = {"images": str(count)}
-    for m, entry in enumerate(sweep.methods):
-        for shots in sweep.shots if entry.shots is None else entry.shots:
-            for seed in sweep.seeds:
-                whole |= {group: {} for group in _training(sweep, inputs, m, shots, seed)}
-    for name, digest in inputs.auxiliary.values():
-        whole[f"auxiliary data {name}"] = {"images": digest}
-    largest = max([*sweep.shots, *(k for m in sweep.methods for k in m.shots or ())])
+        for reader in ("", "generate", "personalize"):
+            whole[generator(name, reader)] = dict(code.parts.get(reader, {}))
+        added = sweep.generators[name].added
+        whole[pool(name)] = {amount(shots, "shot"): str(added(shots)) for shots in every}
     for category in inputs.categories:
         name = f"{category.dataset}/{category.name}"
-        queries = hashed([r.key for r in category.queries])
-        whole[f"queries of {name}"] = {"images": queries, "shard": str(sweep.shard)}
-        whole[f"queries of {name}"] |= {"masked": str(category.masked)}
-        whole[f"truth of {name}"] = {"labels and masks": category.truth}
-        whole[f"words of {name}"] = {"object name": category.object_name}
-        whole[f"object {category.object_name}"] = {}
+        whole[queries(name)] = {
+            "images": hashed([r.key for r in category.queries]),
+            "shard": str(sweep.shard),
+            "shards": " ".join(shards(category, sweep.shard)),
+            "masked": str(category.masked),
+        }
+        whole[truth(name)] = {"labels and masks": category.truth}
+        whole[words(name)] = {"object name": category.object_name}
         for seed, drawn in category.supports.items():
-            whole[f"support of {name}, seed {seed}"] = {
-                _shots(i + 1): hashed([r.key for r in drawn[: i + 1]])[:8] for i in range(largest)
+            whole[support(name, seed)] = {
+                amount(i, "shot"): hashed([r.key for r in drawn[:i]])[:8]
+                for i in range(1, every[-1] + 1)
             }
-    return whole
+    shown = {group: _shown(parts) for group, parts in whole.items()}
+    return {"record": {"form": FORM, "digest": hashed(shown)}, **shown}
 
 
-class Reasons:
-    """Says why tasks of a plan are new.
+def _shown(parts: Mapping[str, str]) -> dict[str, str]:
+    """Parts without the secrets of their URIs, which a hash stands for."""
+    shown = {part: redacted(value) for part, value in parts.items()}
+    hidden = {part for part, value in parts.items() if shown[part] != value}
+    return shown | {f"{part} in full": hashed(parts[part])[:8] for part in hidden}
 
-    Parameters
-    ----------
-    sweep, inputs : what is planned
-    before : ``origins`` of an earlier run
-    """
 
-    def __init__(self, sweep: Sweep, inputs: PlanInputs, before: Origins) -> None:
-        self._sweep, self._inputs = sweep, inputs
-        self._now, self._before = origins(sweep, inputs), before
+def shards(category: Category, most: int) -> list[str]:
+    """What each shard of a category holds, as eight digits."""
+    return [hashed([r.key for r in part])[:8] for part in shard_queries(category, most)]
 
-    def of(self, task: Task) -> tuple[str, ...]:
-        """Why a task is new; empty where nothing is but its artifact is not there."""
-        reasons = []
-        for group, parts in self._groups(task):
-            now, before = self._now.get(group, {}), self._before.get(group)
-            if before is None:
-                reasons.append(f"new: {group}")
-                continue
-            for part in sorted(now.keys() | before.keys()):
-                same = now.get(part) == before.get(part)
-                if not same and (parts is None or part in parts):
-                    reasons.append(_difference(group, part, before.get(part), now.get(part)))
-        return tuple(dict.fromkeys(reasons))
 
-    def table(self, graph: Plan, keys: Collection[str]) -> str:
-        """Tasks by their kind and why they are new, in lines, most of a kind first."""
-        counts: dict[str, Counter[tuple[str, ...]]] = {}
-        for key, task in graph.tasks.items():
-            if key in keys:
-                counts.setdefault(task.kind, Counter())[self.of(task)] += 1
-        lines = []
-        for kind, reasons in counts.items():
-            for why, count in reasons.most_common():
-                text = "; ".join(why) or "planned before, but not done, or no longer there"
-                lines.append(f"{kind:<12}{count:>9}  {text}")
-        return "\n".join(lines)
+def method(label: str) -> str:
+    """Group of a method's code, parameters and files."""
+    return f"method {label}"
 
-    def _groups(self, task: Task) -> Iterator[tuple[str, Collection[str] | None]]:
-        """What a task's key depends on, through its needs as well: whole groups, or some parts."""
-        yield "engine", None
-        yield "sweep", None
-        generator = None
-        if isinstance(task, (Train, Predict, Evaluate)):
-            entry = self._sweep.methods[task.method]
-            generator = entry.generator if isinstance(task, OfSupport) and task.shots else None
-            yield f"method {entry.label}", None
-            yield from self._auxiliary(task)
-        elif isinstance(task, (Prepare, Customize, Generate, Personalize)):
-            generator = task.generator
-        personalizes = isinstance(task, Personalize)
-        if isinstance(task, (Predict, Evaluate)):
-            personalizes = self._inputs.methods[task.method].personalized
-        if generator is not None:
-            yield _generator(generator, ""), None
-            if isinstance(task, (Generate, Predict, Evaluate)):
-                yield _generator(generator, Generate.kind), None
-                yield f"pool of {generator}, {_shots(task.shots)}", None
-            if personalizes:
-                yield _generator(generator, Personalize.kind), None
-        if isinstance(task, Prepare):
-            yield f"object {task.object_name}", None
-        if isinstance(task, OfSupport):
-            yield from self._of_support(task, self._inputs.categories[task.category])
 
-    def _of_support(
-        self, task: OfSupport, category: Category
-    ) -> Iterator[tuple[str, Collection[str] | None]]:
-        name = f"{category.dataset}/{category.name}"
-        yield f"words of {name}", None
-        if task.shots:
-            yield f"support of {name}, seed {task.seed}", {_shots(task.shots)}
-        if isinstance(task, (Personalize, Predict, Evaluate)):
-            yield f"queries of {name}", None
-        if isinstance(task, (Predict, Evaluate)):
-            yield "predictions", None
-        if isinstance(task, Evaluate):
-            yield f"truth of {name}", None
-            yield "evaluation", None
+def cells_of(label: str) -> str:
+    """Group of what a method was planned for."""
+    return f"cells of {label}"
 
-    def _auxiliary(self, task: Train | Predict | Evaluate) -> Iterator[tuple[str, None]]:
-        sweep, inputs = self._sweep, self._inputs
-        for group in _training(sweep, inputs, task.method, task.shots, task.seed):
-            yield group, None
-        if isinstance(task, Train):
-            yield f"auxiliary data {task.auxiliary}", None
-            return
-        category, label = inputs.categories[task.category], str(sweep.methods[task.method].label)
-        data = inputs.auxiliary.get((label, category.dataset, category.name))
-        if data is not None:
-            yield f"auxiliary data {data[0]}", None
+
+def auxiliary_of(label: str) -> str:
+    """Group of the auxiliary data that a method has for each category."""
+    return f"auxiliary data of {label}"
+
+
+def generator(name: str, reader: str = "") -> str:
+    """Group of a generator's code, or of parameters that one of its uses alone reads."""
+    return f"generator {name}" + (f" ({reader})" if reader else "")
+
+
+def pool(name: str) -> str:
+    """Group of how many images a generator adds to supports."""
+    return f"pool of {name}"
+
+
+def queries(category: str) -> str:
+    """Group of a category's queries; ``category`` is dataset/name, here and below."""
+    return f"queries of {category}"
+
+
+def truth(category: str) -> str:
+    """Group of a category's labels and masks."""
+    return f"truth of {category}"
+
+
+def words(category: str) -> str:
+    """Group of what a category is called in prompts."""
+    return f"words of {category}"
+
+
+def support(category: str, seed: int) -> str:
+    """Group of a support, by its shots."""
+    return f"support of {category}, seed {seed}"
 
 
 def read(text: str) -> Origins:
-    """Origins as a sweep's folder has them; empty where they are damaged, which is no error."""
+    """Origins as a sweep's folder has them; empty where they are damaged or of another form."""
     try:
         whole: Any = json.loads(text)
-    except ValueError:
+        groups = {name: parts for name, parts in whole.items() if name != "record"}
+        intact = whole["record"] == {"form": FORM, "digest": hashed(groups)}
+    except (AttributeError, KeyError, TypeError, ValueError):
         return {}
-    groups = whole.items() if isinstance(whole, dict) else ()
-    return {str(group): parts for group, parts in groups if isinstance(parts, dict)}
+    return whole if intact else {}
 
 
 def nearest(now: Origins, others: Mapping[str, Origins]) -> str:
@@ -183,35 +144,3 @@ def nearest(now: Origins, others: Mapping[str, Origins]) -> str:
         for name, other in others.items()
     }
     return max(common, key=common.__getitem__, default="")
-
-
-def _training(
-    sweep: Sweep, inputs: PlanInputs, method: int, shots: int | None, seed: int | None
-) -> list[str]:
-    """What a method's training, if it has one, is for: all cells, or those of a size or seed."""
-    entry, code = sweep.methods[method], inputs.methods[method]
-    if not code.auxiliary:
-        return []
-    per_seed = code.auxiliary_per_seed and entry.training == "per-seed"
-    parts = [f"training of {entry.label}"]
-    parts += [_shots(shots or 0)] if code.auxiliary_per_shots else []
-    parts += [f"seed {seed if shots != 0 else 0}"] if per_seed else []
-    return [", ".join(parts)]
-
-
-def _generator(name: str, reader: str) -> str:
-    return f"generator {name}" + (f" ({reader})" if reader else "")
-
-
-def _shots(count: int) -> str:
-    return amount(count, "shot")
-
-
-def _difference(group: str, part: str, before: str | None, now: str | None) -> str:
-    """A part that is not what it was: values as they are, of hashes only that they differ."""
-    readable = part.startswith("parameter ") or part in (
-        *("version", "seed", "maps", "gallery", "size", "shard", "masked", "object name"),
-    )
-    if before is None or now is None:
-        return f"{part} of {group}: {'added' if before is None else 'removed'}"
-    return f"{part} of {group}: {before} -> {now}" if readable else f"{part} of {group} changed"
