@@ -154,7 +154,7 @@ def test_what_is_of_a_category_is_a_reason_for_what_reads_it() -> None:
         of_support, {("2 shots of support of data/cup, seed 0 changed",)}
     )
     words = new(category(object_name="a mug"))
-    assert words["prepare"] == {("object name of data/cup: a cup -> a mug",)}
+    assert words["prepare"] == {("object name of words of data/cup: a cup -> a mug",)}
     assert words["predict near"] == {("object name of words of data/cup: a cup -> a mug",)}
 
 

@@ -280,7 +280,7 @@ class Reasons:
         known = [(n, home) for n in names for home in self._homes(n)]
         if known:
             name, home = known[0]
-            yield f"object name of {name}: {self._before.words[home]} -> {words}"
+            yield f"object name of {origins.words(name)}: {self._before.words[home]} -> {words}"
         else:
             yield self._new_category(names[0])
 
