@@ -15,6 +15,7 @@ from harness.config.sweep import Sweep
 from harness.errors import amount, redacted
 from harness.keys import hashed
 from harness.planning.graph import VERSION, Category, PlanInputs, shard_queries
+from harness.tasks.kinds import Generate, Personalize
 
 FILE = "keys.json"  # in a sweep's folder
 FORM = "2"  # of the record: another one cannot be compared to
@@ -45,7 +46,7 @@ def origins(sweep: Sweep, inputs: PlanInputs) -> dict[str, dict[str, str]]:
         whole[f"auxiliary data {data}"] = {"images": digest}
     every = sorted({*sweep.shots, *(k for m in sweep.methods for k in m.shots or ())})
     for name, code in inputs.generators.items():
-        for reader in ("", "generate", "personalize"):
+        for reader in ("", Generate.kind, Personalize.kind):
             whole[generator(name, reader)] = dict(code.parts.get(reader, {}))
         added = sweep.generators[name].added
         whole[pool(name)] = {amount(shots, "shot"): str(added(shots)) for shots in every}

@@ -145,8 +145,8 @@ class Reasons:
         return tuple(_differences(f"{role} {name}{end}", now, before))
 
     def _of_code(self, task: Task, role: str, name: str, other: str) -> Iterator[str]:
-        readers = {Generate.kind: ["", "generate"], Personalize.kind: ["", "personalize"]}
-        each = [self._differences(role, name, other, r) for r in readers.get(task.kind, [""])]
+        readers = ["", *[task.kind] * isinstance(task, (Generate, Personalize))]
+        each = [self._differences(role, name, other, reader) for reader in readers]
         lines = [line for lines in each for line in lines]
         if name == other or not lines:
             yield from lines
@@ -183,7 +183,7 @@ class Reasons:
         ):
             yield f"generator of {name}: {before.generator or 'none'} -> {now.generator or 'none'}"
         elif task.shots and now.generator:
-            readers = ["", "generate", *["personalize"] * now.personalized]
+            readers = ["", Generate.kind, *[Personalize.kind] * now.personalized]
             pair = now.generator, before.generator
             each = [self._differences("generator", *pair, reader) for reader in readers]
             lines = [line for lines in each for line in lines]
