@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import re
 import shlex
 from pathlib import Path
@@ -14,12 +15,15 @@ from rich.console import Console
 from harness.__main__ import main, parser
 from harness.commands.examples import EXAMPLES
 from harness.keys import Cell
-from harness.reporting import compare, report, text
+from harness.planning.origins import origins
+from harness.reporting import compare, report, terminal, text
 from harness.reporting.live.progress import Display
 from harness.reporting.live.time_left import TimeLeft
 from harness.reporting.tables import Table
 from harness.results import comparison
+from harness.run import Options, prepare
 from tests.folders import folder_of_a_sweep
+from tests.sweeps import sweep, written
 
 WIDTHS = (80, 100, 132, 200)
 
@@ -47,6 +51,53 @@ def test_help_of_every_command_fits_and_ends_with_examples_that_work(
             assert words[:3] == ["python", "-m", "harness"]
             parser().parse_args(words[3:])
             assert name in ("", words[3])
+
+
+LONG = "a-folder/" * 12 + "x" * 90 + "/weights-of-a-network.safetensors"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_what_plan_and_its_neighbours_say_fits_and_loses_nothing(
+    width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Paths of weights that are longer than any terminal, remarks on data, reasons."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    weights = tmp_path / LONG
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    encoder = {"model": "wide_resnet50_2", "weights": str(weights)}
+    config = sweep(
+        datasets=[{"use": "surfaces", "queries": {"normal": 2, "anomalous": 2}}],
+        methods=[{"use": "padim", "params": {"encoder": encoder}}, {"use": "patchcore"}],
+        shots=[2],
+    )
+    before = f"s{'-and-so-on' * 9}"
+    words = ["plan", str(written(tmp_path / "c.yaml", config)), "--storage", str(tmp_path), "--why"]
+    ready = prepare(Options(Path(words[1]), overrides=("methods=[{use: mean_color}]",)))
+    (tmp_path / before).mkdir()
+    record = json.dumps(origins(ready.sweep, ready.inputs.plan_inputs))
+    (tmp_path / before / "keys.json").write_text(record)
+    assert main(words) == 0
+    plan = capsys.readouterr().out
+    assert str(weights) in re.sub(r"\n *", "", plan)
+    assert re.search(r"predict +10  not planned before: method", plan)
+    for each in (["models"], ["list"], ["list", "patchcore"], ["list", "o2n"], ["data", "elpv"]):
+        assert main(each) == 0
+    lines = [*plan.splitlines(), *capsys.readouterr().out.splitlines()]
+    assert max(map(len, lines)) <= width, [line for line in lines if len(line) > width]
+
+
+def test_without_a_terminal_lines_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = f"  padim: encoder x (found: /{LONG})"
+    monkeypatch.setenv("COLUMNS", "0")
+    monkeypatch.setattr("sys.__stdout__", io.StringIO())
+    assert terminal.fitted([line]) == line
+    monkeypatch.setenv("COLUMNS", "80")
+    assert terminal.fitted([line]).count("\n") > 2
+    assert terminal.fitted(["short  as it is"]) == "short  as it is"
+    assert terminal.wrapped("kind 3  one two", 12, 8) == "kind 3  one\n        two"
+    assert terminal.wrapped("a/bc/def", 5) == "a/bc/\n  def"
+    assert terminal.wrapped("  abcdefgh", 6) == "  abcd\n    ef\n    gh"
 
 
 @pytest.fixture(scope="module")

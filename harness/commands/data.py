@@ -26,6 +26,7 @@ def _data(arguments: argparse.Namespace) -> int:
     from harness.data import waiting
     from harness.data.audit import audit, render
     from harness.data.opening import open_dataset
+    from harness.reporting.terminal import fitted
 
     values = params(arguments)
     problems = check_plugin("dataset", arguments.dataset, values, "data")
@@ -34,7 +35,7 @@ def _data(arguments: argparse.Namespace) -> int:
     waiting.tell()
     try:
         dataset = open_dataset(arguments.dataset, values, arguments.data_root)
-        print(render(audit(dataset, arguments.dataset)))
+        print(fitted(render(audit(dataset, arguments.dataset)).splitlines()))
     except (ValueError, OSError) as error:
         print(one_line(error), file=sys.stderr)
         return 2
@@ -42,11 +43,13 @@ def _data(arguments: argparse.Namespace) -> int:
 
 
 def _models(_: argparse.Namespace) -> int:
+    from harness.reporting.terminal import fitted
+
     rows = importlib.import_module("methods._encoders.weights").inventory()
     for row in rows:
         size = f"{row.size / 1e6:,.0f} MB" if row.size else "-"
         state = "found" if row.complete else "not found"
-        source = f"    {row.source}\n" if row.source else ""
-        print(f"{row.name}: {row.what}\n{source}    {state}: {row.where}")
-        print(f"    {size}, {row.licence}")
+        source = [f"    {row.source}"] if row.source else []
+        lines = [f"{row.name}: {row.what}", *source, f"    {state}: {row.where}"]
+        print(fitted([*lines, f"    {size}, {row.licence}"]))
     return 0

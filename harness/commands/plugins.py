@@ -33,6 +33,8 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
+    from harness.reporting.terminal import fitted, terminal_width
+
     kinds = ["methods", "datasets", "generators"]
     if arguments.name in kinds:
         kinds = [arguments.name]
@@ -40,14 +42,15 @@ def _list(arguments: argparse.Namespace) -> int:
         from harness.checking.contract import kind_of
         from harness.config.parameters import render
 
-        print(render(arguments.name, plugins.find(kind_of(arguments.name, kinds), arguments.name)))
+        cls = plugins.find(kind_of(arguments.name, kinds), arguments.name)
+        print(fitted(render(arguments.name, cls, terminal_width()).splitlines()))
         return 0
     for kind in kinds:
         if len(kinds) > 1:
             print(f"{kind}:")
         for name in plugins.names(kind[:-1]):
             docstring = (plugins.find(kind[:-1], name).__doc__ or "").strip().splitlines()
-            print(f"  {name:<20}{docstring[0] if docstring else ''}")
+            print(fitted([f"  {name:<20}{docstring[0] if docstring else ''}".rstrip()], 22))
     return 0
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from harness.running.options import Options
     from harness.storage.store import Store
 
+WHY = 23  # columns before the reasons of ``plan --why``
+
 
 def add_selection(command: argparse.ArgumentParser) -> None:
     """Add what says which sweep, data and cells are meant."""
@@ -102,6 +104,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     from harness.data import waiting
     from harness.execution.schedule import Schedule
     from harness.planning import costs, disk, models
+    from harness.reporting.terminal import fitted
     from harness.run import existing, prepare
     from harness.storage.store import Store
 
@@ -118,17 +121,17 @@ def _plan(arguments: argparse.Namespace) -> int:
     queries = sum(len(c.queries) for c in inputs.categories)
     count = len(inputs.categories)
     sizes = f"{amount(count, 'category', 'categories')} with {amount(queries, 'query', 'queries')}"
-    print(f"{sweep.name}: {amount(len(graph.cells), 'cell')}, {sizes}")
-    print("".join(f"{line}\n" for line in ready.inputs.doubts()), end="")
+    print(fitted([f"{sweep.name}: {amount(len(graph.cells), 'cell')}, {sizes}"]))
     known = importlib.import_module("methods._encoders.weights").inventory
-    print("\n".join(models.lines(models.networks(sweep, known))))
+    used = models.lines(models.networks(sweep, known))
+    print(fitted([*ready.inputs.doubts(), *used]))
     print(costs.render(estimator.stages(graph, graph.tasks), estimator.stages(graph, todo)))
-    print(f"Estimates by conf/costs.yaml: {estimator.hardware}.")
+    print(fitted([f"Estimates by conf/costs.yaml: {estimator.hardware}."]))
     left = disk.free(Path(store.root)) if store.local else None
     needed = disk.need(estimator, graph, todo)
-    print("\n".join(disk.lines(needed, left, sweep.keep_models)))
+    print(fitted(disk.lines(needed, left, sweep.keep_models)))
     if arguments.why:
-        print(_why(ready, store, todo))
+        print(fitted(_why(ready, store, todo).splitlines(), WHY))
     return 0
 
 

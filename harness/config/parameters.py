@@ -26,6 +26,7 @@ from pydantic.fields import FieldInfo
 
 from harness.errors import InputError, Problem, one_line, printable, secretive, suggest
 
+WIDTH = 92  # columns of descriptions, where there is room
 _CONFIG = pydantic.ConfigDict(allow_inf_nan=False)
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 _PLAIN: dict[Any, str] = {
@@ -294,8 +295,8 @@ def meanings(cls: type) -> dict[str, str]:
     return out
 
 
-def render(use: str, cls: type) -> str:
-    """Parameters of a plug-in as text: type and bounds, default, meaning."""
+def render(use: str, cls: type, width: int = WIDTH) -> str:
+    """Parameters of a plug-in as text: type and bounds, default, and in ``width`` its meaning."""
     known, words = parameters(cls), meanings(cls)
     docstring = (inspect.getdoc(cls) or "").splitlines()
     lines = [f"{use}: {docstring[0] if docstring else cls.__name__}", ""]
@@ -303,7 +304,7 @@ def render(use: str, cls: type) -> str:
         default = "needed" if parameter.needed else f"default {_as_yaml(parameter.default)}"
         lines.append(f"{name} ({default}): {describe(parameter.annotation)}")
         lines += textwrap.wrap(
-            words.get(name, ""), 92, initial_indent="    ", subsequent_indent="    "
+            words.get(name, ""), min(width, WIDTH), initial_indent="    ", subsequent_indent="    "
         )
     if not known:
         lines.append("no parameters")

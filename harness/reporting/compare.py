@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from harness.reporting.tables import NOTHING, TITLES, Table, percent, points
+from harness.reporting.terminal import terminal_width, wrapped
 from harness.results.comparison import METRICS, Change, Comparison
 
 FORMATS = ("text", "markdown", "html")
@@ -81,10 +82,10 @@ def render(comparisons: Sequence[Comparison], format: str) -> str:
             blocks.append("\n".join(f"- {text.escaped(line)}" for line in words))
         else:
             blocks.append(f"{after} against {before}")
-            blocks += ["\n".join(text.text_lines(table, text.terminal_width())) for table in parts]
-            width = text.terminal_width()
+            blocks += ["\n".join(text.text_lines(table, terminal_width())) for table in parts]
+            width = terminal_width()
             words = [MEANING, *lines(each)]
-            blocks.append("\n".join(text.wrapped(line, width) for line in words))
+            blocks.append("\n".join(wrapped(line, width) for line in words))
     return "\n\n".join(blocks) + "\n"
 
 

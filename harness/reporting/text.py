@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -13,6 +11,7 @@ import numpy as np
 
 from harness.reporting import caveats, certainty, tables
 from harness.reporting.tables import Table
+from harness.reporting.terminal import terminal_width, wrapped
 from harness.results import published
 from harness.results.metrics import IMAGES, PIXELS, family
 
@@ -20,14 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from harness.results.folder.reader import SweepFolder
-
-WIDTH = 100  # where there is no terminal
-NARROW, BROAD = 80, 200  # a terminal is taken to be no narrower, nor broader
-
-
-def terminal_width() -> int:
-    """Columns of the terminal, or of the variable COLUMNS."""
-    return min(max(shutil.get_terminal_size((WIDTH, 24)).columns, NARROW), BROAD)
 
 
 def text(sweep: SweepFolder, comparison: pd.DataFrame | None) -> str:
@@ -45,15 +36,6 @@ def text(sweep: SweepFolder, comparison: pd.DataFrame | None) -> str:
     lines = ["; ".join(filter(None, [*marks, near])), *remarks(sweep, comparison)]
     blocks.append("\n".join(wrapped(line, width) for line in lines))
     return "\n\n".join(blocks) + "\n"
-
-
-def wrapped(line: str, width: int) -> str:
-    """A line on as many as it takes, the later ones indented."""
-    indent = " " * (len(line) - len(line.lstrip()) + 2)
-    lines = textwrap.wrap(
-        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    )
-    return "\n".join(lines)
 
 
 def parted(table: Table, width: int) -> list[Table]:
