@@ -162,6 +162,47 @@ def test_tested_images_are_not_trained_on_under_another_datasets_name(
     collect_inputs(sweep(**changes), tmp_path / "copy")
 
 
+def test_weights_are_not_tested_on_what_they_saw_under_another_name(
+    collect_inputs: Callable[..., SweepInputs], tmp_path: Path
+) -> None:
+    """A checkpoint of MVTec AD on a copy that ``folder`` reads: refused where MVTec is at hand;
+    where it is not, or only a part of it is, that is said.
+    """
+    root = tree(tmp_path / "root/mvtec", "bottle")
+    tree(tmp_path / "root/others", seed=50)
+    (tmp_path / "root/copy").mkdir()
+    shutil.copytree(root / "bottle", tmp_path / "root/copy/pen")
+
+    def notes(tested: str, trained_on: str = "mvtec", root: str = "root", **more: Any) -> Any:
+        method = {"use": "toys.declared:Trained", "params": {"on": [trained_on]}, "label": "m"}
+        data = [{"use": "folder", "params": {"root": str(tmp_path / "root" / tested)}}]
+        config = {"datasets": data, "methods": [method]} | more
+        (tmp_path / root).mkdir(exist_ok=True)
+        remarks = collect_inputs(sweep(**config), tmp_path / root).remarks
+        return [each["note"] for each in remarks if each["method"] == "m"]
+
+    start = "was trained on mvtec: whether that holds images of folder that are tested cannot be"
+    seen = "trained_on: toys.declared:Trained was trained on mvtec, which holds 6 of 6 images of"
+    with pytest.raises(InputError, match=rf"methods\[0\].params.{seen} folder/pen that are tested"):
+        notes("copy")
+    part = [f"{start} checked by content: 14 of its 15 categories are not here"]
+    assert notes("others") == part
+    assert notes("copy", root="empty") == [
+        f"{start} checked by content: mvtec cannot be opened here"
+    ]
+    # Where the sweep says itself where the data are, they are looked at there, all of them.
+    where = {"use": "mvtec", "params": {"root": str(root)}, "categories": ["bottle"]}
+    with pytest.raises(InputError, match="6 of 6 images"):
+        notes("copy", root="empty", auxiliary=[where])
+    (note,) = notes("others", trained_on=SQUARES)
+    assert note.endswith(f"the adapter of {SQUARES} does not know images by what they hold")
+    (note,) = notes("others", datasets=[{"use": SQUARES}])
+    assert note.endswith("14 of its 15 categories are not here")
+    assert notes("others", trained_on="elpv") == []
+    (note,) = notes("others", trained_on="elpv", datasets=[{"use": SQUARES}])
+    assert note.endswith("the adapter of Squares does not know images by what they hold")
+
+
 def test_leave_one_out_says_which_tested_images_others_hold(
     collect_inputs: Callable[..., SweepInputs], tmp_path: Path
 ) -> None:

@@ -49,6 +49,8 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         ),
         "use for use, read in zip(READERS, (generate, personalize), strict=True) if name in read: "
         "True -> False": "two and two",
+    },
+    "harness/planning/training_data.py": {
         "for m, code in zip(sweep.methods, methods, strict=True):: True -> False": (
             "a method without code is a mistake, and told before"
         ),

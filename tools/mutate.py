@@ -52,6 +52,7 @@ TESTS = {
     "harness/planning/payload.py": "plan_bare",
     "harness/planning/reasons.py": "origins_bare reasons",
     "harness/planning/record.py": "origins_bare reasons",
+    "harness/planning/training_data.py": "collecting inputs",
     "harness/reporting/compare.py": "compare",
     "harness/reporting/tables.py": "tables metric_records",
     "harness/results/folder/accounting.py": "results_writer costs",

@@ -17,23 +17,20 @@ from typing import Any
 from harness import config, plugins
 from harness.config import Draft
 from harness.config.parameters import parameters
-from harness.config.sweep import DatasetEntry, Sweep, plain
+from harness.config.sweep import Sweep
 from harness.data import images, shortcuts
 from harness.data.contents import Stamps
-from harness.errors import InputError, Problem, one_line, shortened, suggest
+from harness.errors import InputError, Problem, one_line
 from harness.keys import Cell, hashed
+from harness.planning import training_data
 from harness.planning.graph import Category, Code, PlanInputs
 from harness.planning.listing import (
-    categories_of,
-    identity_of,
-    key_of,
     list_dataset,
-    open_entry,
     says,
 )
 from harness.results import evaluation, metrics
 from harness.tasks.kinds import Generate, Personalize
-from harness.tasks.references import AuxiliaryUse, DatasetUse
+from harness.tasks.references import AuxiliaryUse
 
 #: Tasks of a customized model that may read parameters of their own.
 READERS = (Generate.kind, Personalize.kind)
@@ -104,6 +101,7 @@ def collect_inputs(
             c.name: {str(s): [r.sample.name for r in drawn] for s, drawn in c.supports.items()}
             for c in listing.categories
         }
+    seen = training_data.Seen(sweep, path, data_root, categories, opened)
     methods, notes = [], []
     for i, m in enumerate(sweep.methods):
         try:
@@ -111,7 +109,7 @@ def collect_inputs(
         except (OSError, ValueError) as error:  # weights that are not where they should be
             problems.append(Problem(f"{path}: methods[{i}].params", one_line(error)))
             continue
-        problems += _seen(sweep, i, code, path)
+        problems += seen.complaints(i, code)
         methods.append(code)
         if note:
             notes.append({"method": str(m.label), "note": note})
@@ -126,10 +124,12 @@ def collect_inputs(
         notes += [{"method": label, "note": note} for label in users if note]
     if problems:
         if any(code.auxiliary for code in methods):
-            problems += _auxiliary_mistakes(dict(enumerate(sweep.auxiliary)), path, data_root)
+            problems += training_data.mistakes(dict(enumerate(sweep.auxiliary)), path, data_root)
         raise InputError(*config.brief(problems))
-    chosen, auxiliary, twice = _auxiliary(sweep, path, data_root, categories, methods, opened)
-    remarks += twice
+    chosen, auxiliary, twice = training_data.chosen(
+        sweep, path, data_root, categories, methods, opened
+    )
+    remarks += seen.remarks + twice
     judges = {m.__name__: says(m) for m in (metrics, evaluation, images, shortcuts)}
     plan_inputs = PlanInputs(
         tuple(categories), tuple(methods), generators, chosen, hashed(judges), judges
@@ -174,20 +174,7 @@ def mistakes_in_data(draft: Draft, path: Path, data_root: str | None) -> list[Pr
         except (OSError, ValueError) as error:  # weights that are not where they should be
             problems.append(Problem(f"{path}: {where}.params", one_line(error)))
     entries = dict(zip(draft.auxiliary, draft.sweep.auxiliary, strict=True))
-    return problems + _auxiliary_mistakes(entries, path, data_root)
-
-
-def _auxiliary_mistakes(
-    entries: Mapping[int, DatasetEntry], path: Path, data_root: str | None
-) -> list[Problem]:
-    problems: list[Problem] = []
-    for i, entry in entries.items():
-        where = f"{path}: auxiliary[{i}]"
-        try:
-            categories_of(open_entry(entry, data_root, where), entry, where)
-        except InputError as error:
-            problems += error.problems
-    return problems
+    return problems + training_data.mistakes(entries, path, data_root)
 
 
 def _code(kind: str, use: str, params: dict[str, Any]) -> tuple[Code, str]:
@@ -247,123 +234,6 @@ def _effective(cls: type, params: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _seen(sweep: Sweep, number: int, code: Code, path: Path) -> list[Problem]:
-    """Complaints that a method's weights have seen what the sweep tests, or nobody knows what."""
-    use, where = sweep.methods[number].use, f"{path}: methods[{number}].params.trained_on"
-    known = plugins.names("dataset")
-    problems = []
-    for name in code.trained_on:
-        if name not in known and ":" not in name:
-            problems.append(Problem(where, f"no dataset {name!r}.{suggest(name, known)}"))
-            continue
-        cls = plugins.find("dataset", name)
-        tested = [d for d in sweep.datasets if plugins.find("dataset", d.use) is cls]
-        problems += [
-            Problem(where, f"{use} was trained on {name}, which datasets test as {d.label!r}")
-            for d in tested
-        ]
-    return problems
-
-
 def _contents(path: Path) -> str:
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-def _auxiliary(
-    sweep: Sweep,
-    path: Path,
-    data_root: str | None,
-    categories: list[Category],
-    methods: list[Code],
-    opened: dict[str, tuple[Stamps, str]],
-) -> tuple[
-    dict[tuple[str, str, str], tuple[str, str]], dict[str, AuxiliaryUse], list[dict[str, str]]
-]:
-    """Which auxiliary data each method gets for each category, never the tested category; and
-    remarks on tested images that it holds nevertheless.
-    """
-    trained_on: dict[tuple[str, str], list[str]] = {}
-    chosen: dict[tuple[str, str, str], tuple[str, str]] = {}
-    uses: dict[str, AuxiliaryUse] = {}
-    entries = {str(d.label): d for d in sweep.datasets}
-    digests: dict[tuple[str, tuple[str, ...]], tuple[str, set[str]]] = {}
-    others: dict[str, tuple[Stamps, str]] = {}
-    for m, code in zip(sweep.methods, methods, strict=True):
-        if not code.auxiliary:
-            continue
-        for category in categories:
-            tested = entries[category.dataset]
-            if m.auxiliary == "leave-one-out":
-                entry, name = tested, f"{category.dataset}-without-{category.name}"
-                stamps, identity = opened[category.dataset]
-                names = [n for n in categories_of(stamps.dataset, tested, "") if n != category.name]
-            else:
-                cls = plugins.find("dataset", tested.use)
-                allowed = [a for a in sweep.auxiliary if plugins.find("dataset", a.use) is not cls]
-                if not allowed:
-                    message = f"{m.use} tests {tested.use}: no auxiliary dataset other than it"
-                    raise InputError(Problem(f"{path}: auxiliary", message))
-                entry, name = allowed[0], plain(allowed[0].use)
-                if name not in others:
-                    at = f"{path}: auxiliary"
-                    stamps = Stamps(open_entry(entry, data_root, at))
-                    others[name] = (stamps, identity_of(entry, stamps))
-                stamps, identity = others[name]
-                names = categories_of(stamps.dataset, entry, f"{path}: auxiliary")
-            if not names:
-                message = f"{m.use} has nothing to train on for {category.dataset}/{category.name}"
-                raise InputError(Problem(f"{path}: auxiliary", message))
-            at_key = (name, tuple(names))
-            if at_key not in digests:
-                digests[at_key] = _fingerprint(stamps, identity, names, entry)
-            digest, keys = digests[at_key]
-            twice = sum(query.key in keys for query in category.queries)
-            if twice and m.auxiliary == "leave-one-out":  # as where categories share a test set
-                share = f"{category.name} ({twice} of {len(category.queries)})"
-                trained_on.setdefault((str(m.label), category.dataset), []).append(share)
-            elif twice:  # the same pictures by another name
-                message = (
-                    f"{m.use} would train on {twice} of {len(category.queries)} images of "
-                    f"{category.dataset}/{category.name} that are tested: {entry.use} holds them"
-                )
-                raise InputError(Problem(f"{path}: auxiliary", message))
-            chosen[str(m.label), category.dataset, category.name] = (name, digest)
-            uses[name] = AuxiliaryUse(
-                digest,
-                DatasetUse(entry.use, entry.params),
-                tuple(names),
-                entry.object_names,
-                category.name if m.auxiliary == "leave-one-out" else "",
-            )
-    leaks = [
-        {
-            "method": label,
-            "note": f"leave-one-out trains on tested images of {dataset}, "
-            f"which other categories hold too: {shortened(', '.join(shares), 200)}",
-        }
-        for (label, dataset), shares in trained_on.items()
-    ]
-    return chosen, uses, leaks
-
-
-def _fingerprint(
-    stamps: Stamps, identity: str, names: list[str], entry: DatasetEntry
-) -> tuple[str, set[str]]:
-    """Hash of all that training on these categories depends on, and the keys of their images."""
-    parts: list[Any] = []
-    keys: set[str] = set()
-    dataset = stamps.dataset
-    for name in names:
-        words = entry.object_names.get(name) or dataset.object_name(name)
-        for part in (dataset.train(name), dataset.test(name)):
-            masks = [s.mask for s in part if s.mask is not None]
-            stamps.learn([*(s.image for s in part), *masks])
-            parts.append((name, words))
-            of_part = [key_of(stamps, identity, s) for s in part]
-            keys.update(of_part)
-            parts += [
-                (key, s.label, stamps[s.mask] if s.mask else None)
-                for key, s in zip(of_part, part, strict=True)
-            ]
-    return hashed(parts, dataset.threshold), keys
