@@ -9,7 +9,7 @@ import importlib.util
 import inspect
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -101,6 +101,7 @@ class Source:
 
     files: Mapping[str, str]  # name, from the folder of the package on -> hash of what it says
     imports: frozenset[str]
+    contents: str  # hash of the files as they are, comments and all
 
     @property
     def digest(self) -> str:
@@ -118,13 +119,13 @@ def source(cls: Any) -> Source:
     Where packages are installed side by side only the plug-in's own counts.
     """
     module = sys.modules[cls.__module__]
-    first = Path(inspect.getsourcefile(cls) or "").resolve()
-    depth = module.__name__.count(".") + (first.stem == "__init__")
-    root = first.parents[depth] if not module.__name__.startswith("_file_") else first.parent
+    first, root = _place(cls)
     todo, seen, imports = [(module.__name__, first)], {first}, set()
+    texts: dict[str, bytes] = {}
     while todo:
         name, path = todo.pop()
-        for imported in _imports(ast.parse(path.read_bytes()), name, path):
+        text = texts[path.relative_to(root).as_posix()] = path.read_bytes()
+        for imported in _imports(ast.parse(text), name, path):
             top = imported.split(".")[0]
             imports.add(top)
             apart = root.name in INSTALLED and top != module.__name__.split(".")[0]
@@ -132,8 +133,37 @@ def source(cls: Any) -> Source:
             if file is not None and file not in seen:
                 seen.add(file)
                 todo.append((imported, file))
-    files = {path.relative_to(root).as_posix(): syntax.digest(path) for path in seen}
-    return Source(files, frozenset(imports))
+    files = {name: syntax.digest_of(text) for name, text in texts.items()}
+    return Source(files, frozenset(imports), _contents(texts))
+
+
+def changed(cls: Any, files: Iterable[str], contents: str, digest: str) -> bool:
+    """Whether the code of a plug-in, as it lies here now, says something else than was planned.
+
+    Parameters
+    ----------
+    cls : class of the plug-in
+    files, contents, digest : of its ``Source`` when it was planned; only where files are not the
+        same to the byte is what they say looked at
+    """
+    _, root = _place(cls)
+    try:
+        texts = {name: (root / name).read_bytes() for name in files}
+        return _contents(texts) != contents and source(cls).digest != digest
+    except (OSError, SyntaxError, ValueError):
+        return True
+
+
+def _place(cls: Any) -> tuple[Path, Path]:
+    """The file of a plug-in, and the folder from which its files are named."""
+    name = sys.modules[cls.__module__].__name__
+    first = Path(inspect.getsourcefile(cls) or "").resolve()
+    depth = name.count(".") + (first.stem == "__init__")
+    return first, first.parent if name.startswith("_file_") else first.parents[depth]
+
+
+def _contents(texts: Mapping[str, bytes]) -> str:
+    return hashlib.sha256(repr(sorted(texts.items())).encode()).hexdigest()
 
 
 @contextmanager

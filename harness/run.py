@@ -21,6 +21,7 @@ from harness.planning.graph import Plan, plan
 from harness.planning.inputs import SweepInputs, checked_sweep, collect_inputs
 from harness.planning.origins import origins
 from harness.planning.payload import Payloads
+from harness.reporting import report
 from harness.reporting.environment import environment
 from harness.reporting.live.progress import Display
 from harness.reporting.live.time_left import TimeLeft, estimate
@@ -124,6 +125,8 @@ def _run(options: Options, ready: Prepared, workers: Workers, facts: dict[str, A
     keeping = Keeping(store, graph.tasks, schedule.todo, sweep.keep_models)
     recorder = Recorder(ready.inputs, graph, payloads, writer, tracker, display, keeping)
     interrupted, full = False, None
+    if schedule.todo:
+        report.load()
     with display:
         try:
             if schedule.todo:

@@ -9,7 +9,13 @@ from pathlib import Path
 
 
 def digest(path: Path) -> str:
-    """Hash of the syntax tree of a Python file, the same in every version of Python.
+    """Hash of what a Python file says, as ``digest_of`` has it."""
+    return digest_of(path.read_bytes())
+
+
+@lru_cache(maxsize=1000)  # many plug-ins share a helper
+def digest_of(contents: bytes) -> str:
+    """Hash of the syntax tree of a Python file's contents, the same in every version of Python.
 
     Statements that do nothing are left out: docstrings, other constants by themselves, ``pass``.
     Where a module reads ``__doc__`` its docstrings do something, and count.
@@ -19,11 +25,6 @@ def digest(path: Path) -> str:
     SyntaxError, ValueError
         The file is not Python.
     """
-    return _digest(path.read_bytes())
-
-
-@lru_cache(maxsize=1000)  # many plug-ins share a helper
-def _digest(contents: bytes) -> str:
     try:
         meaning = repr(_plain(ast.parse(contents), b"__doc__" in contents))
     except RecursionError:  # an expression of hundreds of terms: take the file as it is

@@ -29,8 +29,8 @@ hypothesis.settings.load_profile("suite")
 SLOW = (
     "cluster", "tutorial", "faults", "hostile", "faults_host", "resume", "s3", "executors",
     "tracking", "tracking_again", "micro", "seals", "chaos", "interrupts", "traps", "page",
-    "leaderboard", "faults_address", "lock", "audit_run", "notebook", "accounting", "workbench",
-    "latex", "node_cache",
+    "leaderboard", "updated", "faults_address", "lock", "audit_run", "notebook", "accounting",
+    "workbench", "latex", "node_cache",
 )  # fmt: skip
 #: Files whose tests run sweeps in this process, train, load torch, or try hundreds of cases: a
 #: second and more for a test. ``make quick`` leaves them and the slow ones out.

@@ -189,7 +189,7 @@ def test_shards_are_equal_and_in_the_order_of_keys() -> None:
 
 def payloads(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> tuple[Payloads, Plan]:
     """With an import of each kind in the code of plug-ins."""
-    code = plugins.Source({}, frozenset({"timm", "torch", "peft", "numpy", "diffusers"}))
+    code = plugins.Source({}, frozenset({"timm", "torch", "peft", "numpy", "diffusers"}), "bytes")
     monkeypatch.setattr(payload.plugins, "find", lambda role, use: type)
     monkeypatch.setattr(payload.plugins, "source", lambda cls: code)
     sweep = a_sweep(**changes)

@@ -20,6 +20,15 @@ class Missing(RuntimeError):
         super().__init__(one_line(cause))
 
 
+class Changed(RuntimeError):
+    """A plug-in's code is not what was planned: what it makes would be kept under another's key."""
+
+    def __init__(self, use: str) -> None:
+        super().__init__(
+            f"the code of {use} was changed while the sweep ran; run the same command again"
+        )
+
+
 @dataclass
 class Outcome:
     """What became of a task: failure is a value."""

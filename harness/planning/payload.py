@@ -136,4 +136,5 @@ def place_of(sweep: str, cell: Cell) -> str:
 def _plugin(role: Role, use: str, params: dict[str, object], digest: str) -> PluginUse:
     code = plugins.source(plugins.find(role, use))
     heavy = tuple(sorted(code.imports & set(plugins.HEAVY)))
-    return PluginUse(role, use, params, digest, heavy, code.digest)
+    files = tuple(code.files)
+    return PluginUse(role, use, params, digest, heavy, code.digest, files, code.contents)

@@ -62,6 +62,17 @@ def render(
     return writers.get(format, latex.latex)(sweep, comparison)
 
 
+def load() -> None:
+    """Load what ``artifacts`` needs, before the work begins: at its end the checkout may be one
+    that was updated meanwhile, and half of it would not fit the other.
+    """
+    from harness.reporting.page import curves, html  # noqa: F401
+    from harness.reporting.page.templates import template
+
+    for name in ("report.html.j2", "report.css.j2", "report.js"):
+        template(name)
+
+
 def artifacts(sweep: reader.SweepFolder) -> dict[str, bytes]:
     """What a tracking server keeps of a sweep, by path: page, curves, tables and configuration."""
     from harness.reporting.page import curves

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.config.sweep import Sweep
-from harness.errors import amount, one_line, printable
+from harness.errors import amount, described, one_line, printable
 from harness.execution.memory.reuse import Sharing
 from harness.keys import Cell
 from harness.planning.graph import Plan
@@ -24,6 +24,7 @@ from harness.running.options import Options, reproduce
 from harness.storage.room import Full
 from harness.storage.store import Store
 
+REPORT = "results are kept; run the same command again, which ends with what was left out"
 AGAIN = "make room and run the same command again: what is finished is kept"
 
 
@@ -40,6 +41,10 @@ def write_tables(
         if not full:
             where = "" if isinstance(error, Full) else f"{store.path(writer.folder)}: "
             print(f"{where}{one_line(error)}; {AGAIN}", file=sys.stderr)
+        return False
+    except Exception as error:  # as where a library was updated while the sweep ran
+        where = store.path(writer.folder)
+        print(printable(f"{where}: no tables: {described(error)}; {REPORT}"), file=sys.stderr)
         return False
     return True
 
@@ -65,10 +70,11 @@ def publish(
 
     Of a disk known to be full nothing is said again.
     """
-    summary = writer.summary()
     whole = True
     files: dict[str, bytes] = {}
+    summary: list[dict[Any, Any]] = []
     try:
+        summary = writer.summary().to_dict("records")
         with store.folder(sweep.name) as folder:
             read = reader.load(folder)
             files = report.artifacts(read)
@@ -79,11 +85,14 @@ def publish(
                 print(printable(text, "\n"), flush=True)
     except BrokenPipeError:
         raise
-    except OSError as error:
+    except Exception as error:  # of a disk; or of code that was updated while the sweep ran
         whole = False
         if not full:
-            print(f"{store.path(sweep.name)}: no report: {one_line(error)}", file=sys.stderr)
-    tracker.close(summary.to_dict("records"), writer.costs, complete, files)
+            say = one_line if isinstance(error, OSError) else described
+            where = store.path(sweep.name)
+            again = "" if isinstance(error, OSError) else f"; {REPORT}"
+            print(printable(f"{where}: no report: {say(error)}{again}"), file=sys.stderr)
+    tracker.close(summary, writer.costs, complete, files)
     if tracker.problem and not full:
         print(f"not everything was logged: {tracker.problem}", file=sys.stderr)
     if not options.quiet:

@@ -73,7 +73,9 @@ class PluginUse:
     params: Mapping[str, Any]
     id: str  # equal where code, parameters and weights are
     imports: tuple[str, ...] = ()  # heavy libraries that its modules name
-    source: str = ""  # hash of its code
+    source: str = ""  # hash of what its code says
+    files: tuple[str, ...] = ()  # that its code is in, below one folder
+    contents: str = ""  # hash of these files; "" where nobody looks
 
 
 @dataclass(frozen=True, slots=True)

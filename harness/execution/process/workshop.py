@@ -10,14 +10,14 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness import config
+from harness import config, plugins
 from harness.data.opening import open_dataset
 from harness.execution.memory import allowance
 from harness.execution.memory.cache import Budget, Decoder, FeatureMemory, HandedImage, Memory
 from harness.execution.memory.reuse import Counter
 from harness.execution.memory.seals import Seals
 from harness.execution.memory.stopwatch import Stopwatch
-from harness.execution.outcome import Missing
+from harness.execution.outcome import Changed, Missing
 from harness.execution.process import seeding
 from harness.execution.process.process_state import ProcessState
 from harness.execution.process.provenance import Maker
@@ -134,6 +134,9 @@ class Workshop:
             seeding.seed(SETUP, use.imports)
             with self.watch.stage("setup"):
                 plugin = config.build(use.role, use.use, dict(use.params))
+                planned = use.files, use.contents, use.source
+                if use.contents and plugins.changed(type(plugin), *planned):
+                    raise Changed(use.use)
                 plugin.setup(seeding.device(self.gpus), self.features)
             self._plugins[use.id] = plugin
         return self._plugins[use.id]

@@ -24,6 +24,7 @@ def _environment() -> Environment:
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,  # names come from files and configs
         undefined=StrictUndefined,
+        auto_reload=False,  # a checkout may be updated while a sweep runs
         trim_blocks=True,
         lstrip_blocks=True,
     )
