@@ -77,3 +77,48 @@ def test_a_method_without_maps_is_not_said_to_lack_masks() -> None:
     marked = np.ones((8, 8), bool)
     _, meta = evaluate(parts, samples, images, lambda s: marked if s.label else None, 16, 0)
     assert meta["row"]["status"] == "pixel metrics: no maps"
+
+
+def test_maps_of_some_shards_alone_are_none() -> None:
+    """As where a method gave maps for one shard and none for another."""
+    samples = [Sample(f"{i}", i % 2, f"m{i}" if i % 2 else None) for i in range(4)]
+    images = [Image(str(i), np.zeros((8, 8, 3), np.uint8)) for i in range(4)]
+    marked = np.ones((8, 8), bool)
+    shards = [{"scores": np.arange(2, dtype=np.float32), "gallery.index": np.arange(0)}] * 2
+    maps = np.random.default_rng(0).random((2, 8, 8), dtype=np.float32)
+    for parts in ([shards[0] | {"maps": maps}, shards[1]], [shards[0], shards[1] | {"maps": maps}]):
+        _, meta = evaluate(parts, samples, images, lambda s: marked if s.label else None, 16, 0)
+        assert meta["row"]["status"] == "pixel metrics: no maps"
+        assert meta["row"]["pixel_auroc"] is None
+    both = [shard | {"maps": maps} for shard in shards]
+    _, meta = evaluate(both, samples, images, lambda s: marked if s.label else None, 16, 0)
+    assert meta["row"]["pixel_auroc"] is not None
+
+
+def coarse(maps: np.ndarray) -> tuple[list[float], np.ndarray]:
+    """Limits and levels of the coarse maps of two queries."""
+    samples = [Sample(f"{i}", i) for i in range(2)]
+    images = [Image(str(i), np.zeros((8, 8, 3), np.uint8)) for i in range(2)]
+    part = {"scores": np.arange(2, dtype=np.float32), "gallery.index": np.arange(2)}
+    parts = [part | {"small.map": maps.astype(np.float32)}]
+    arrays, _ = evaluate(parts, samples, images, lambda s: None, 16, 2)
+    order = np.argsort(arrays["gallery.all.index"])
+    return arrays["gallery.limits"].tolist(), arrays["gallery.all.map"][order]
+
+
+def test_coarse_maps_have_limits_whatever_their_values() -> None:
+    limits, levels = coarse(np.full((2, 4, 4), np.nan))
+    assert limits == [0.0, 1.0]
+    assert not levels.any()
+    # All of one value but for a point so small that neither end of the range reaches it.
+    flat = np.full((2, 40, 40), 0.5)
+    flat[1, 3, 3] = 0.7
+    limits, levels = coarse(flat)
+    assert limits == [0.5, 0.5]
+    assert levels[1, 3, 3] == round(255 * 0.2)
+    assert np.count_nonzero(levels) == 1
+    ramp = np.linspace(0, 100, 2 * 51 * 51).reshape(2, 51, 51)
+    limits, levels = coarse(ramp)
+    assert limits == pytest.approx([2, 99.8])
+    expected = 255 * np.clip((ramp - 2) / 97.8, 0, 1)
+    np.testing.assert_allclose(levels, expected, atol=0.51)
