@@ -226,6 +226,7 @@ def test_secrets_are_left_out_and_their_change_is_told_all_the_same() -> None:
 
     before = origins.origins(a_sweep(), of("hunter2"))
     assert "hunter2" not in json.dumps(before)
+    assert len(before["method first"]["parameter place in full"]) == 8
     assert before["method first"]["parameter place"] == '"s3://***@bucket/a"'
     assert origins.read(redacted(json.dumps(before))) == before, "as the folder's writer has it"
     why = Reasons(a_sweep(), of("other"), before)

@@ -206,6 +206,29 @@ def test_classes_that_share_all_queries_are_others() -> None:
     assert why(before, after) == all_of("not planned before: category data/eight", *CELL)
 
 
+def test_an_objects_name_is_that_of_its_own_category() -> None:
+    """Also beside another, or one that shows the same pictures by another name."""
+    generated = GENERATED[1:]
+    before = Planned(generated, (CUP, MUG))
+    after = Planned(generated, (CUP, replace(MUG, object_name="a jar")))
+    change = "object name of words of data/mug: a mug -> a jar"
+    assert why(before, after) == all_of(change, "prepare", "customize", "generate", *CELL)
+    twin = replace(CUP, dataset="twin", object_name="a vase")
+    before = Planned(generated, (twin, CUP, replace(twin, dataset="third")))
+    reasons = why(before, Planned(generated, (replace(CUP, object_name="a jar"),)))
+    assert reasons["prepare"] == {"object name of words of data/cup: a cup -> a jar"}
+    reasons = why(Planned(generated), Planned(generated, (CUP, MUG)))
+    assert reasons["prepare"] == {"not planned before: category data/mug"}
+
+
+def test_a_new_method_is_told_with_what_else_no_method_had() -> None:
+    before = Planned([method("near")], seeds=[2])
+    after = Planned([method("near"), method("taught", shots=[0, 1])], seeds=[2, 3])
+    new = "not planned before: method taught"
+    at_none, at_one = f"{new}, 0 shots", {new, f"{new}, seed 3"}
+    assert why(before, after)["predict"] == {at_none, *at_one, "not planned before: seed 3"}
+
+
 def test_queries_of_other_shards_are_no_reason() -> None:
     """Of four in shards of two one is another image; and with it in the same shard."""
     before = Planned([method("near")])
