@@ -125,8 +125,9 @@ def _run(options: Options, ready: Prepared, workers: Workers, facts: dict[str, A
     keeping = Keeping(store, graph.tasks, schedule.todo, sweep.keep_models)
     recorder = Recorder(ready.inputs, graph, payloads, writer, tracker, display, keeping)
     interrupted, full = False, None
-    if schedule.todo:
+    if schedule.todo:  # whatever becomes of the checkout meanwhile
         report.load()
+        payloads.look()
     with display:
         try:
             if schedule.todo:

@@ -101,6 +101,32 @@ def edited(path: Path, text: str | None, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Workers, "run", later)
 
 
+DATASET = """
+from toys.data import Squares
+
+
+class Own(Squares):
+    def open(self, source):
+        return super().open(source) // 2
+"""
+
+
+def test_a_dataset_that_changes_under_a_run_is_not_taken_for_what_it_was(
+    run_sweep: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(DATASET)
+    config = sweep(datasets=[{"use": str(path), "label": "own"}, {"use": "toys.data:Squares"}])
+    with monkeypatch.context() as patch:
+        edited(path, DATASET.replace("// 2", "// 3"), patch)
+        assert run_sweep(config) == 1
+    folder = tmp_path / "runs" / "toy"
+    assert {row["dataset"] for row in rows(folder)} == {"Squares"}
+    errors = {row["error"] for row in rows(folder, "failures.csv")}
+    name = f"the code of {path} was changed while the sweep ran"
+    assert errors == {f"Changed: {name}; run the same command again"}
+
+
 @pytest.mark.parametrize("change", ["helper", "gone", "comment"])
 def test_a_method_that_changes_under_a_run_makes_nothing_under_its_old_key(
     change: str, run_sweep: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -129,3 +155,16 @@ def test_a_method_that_changes_under_a_run_makes_nothing_under_its_old_key(
         assert {row["method"] for row in rows(folder)} == {"mean_color", "mine"}
     else:
         assert "cannot be imported" in errors.pop()
+
+
+def test_a_method_that_is_moved_away_under_a_run_costs_its_cells_alone(
+    run_sweep: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = tmp_path / "mine.py"
+    method.write_text(METHOD.replace("from {aid} import brightness", "brightness = np.mean"))
+    config = sweep(methods=[{"use": str(method)}, {"use": "mean_color"}], shots=[1])
+    edited(method, None, monkeypatch)
+    assert run_sweep(config) == 1
+    assert {row["method"] for row in rows(tmp_path / "runs" / "toy")} == {"mean_color"}
+    errors = {row["error"] for row in rows(tmp_path / "runs" / "toy", "failures.csv")}
+    assert "mine.py" in errors.pop()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from harness import plugins
@@ -12,9 +14,9 @@ from harness.planning.inputs import SweepInputs
 from harness.tasks.kinds import Evaluate, OfSupport, Predict, Train
 from harness.tasks.references import (
     AuxiliaryUse,
+    CodeUse,
     DatasetUse,
     PluginUse,
-    Role,
     Source,
     SupportUse,
     Truth,
@@ -37,11 +39,21 @@ class Payloads:
         self._cells: dict[str, list[Cell]] = {}
         for cell, key in graph.cells.items():
             self._cells.setdefault(key, []).append(cell)
-        self._datasets = {str(d.label): DatasetUse(d.use, d.params) for d in sweep.datasets}
+        self._datasets = {str(d.label): d for d in sweep.datasets}
+        self._code = cache(_code)
         self.threads = sweep.threads
         self.maps = sweep.maps
         self.gallery = sweep.gallery
         self.evaluation_size = sweep.evaluation_size
+
+    def look(self) -> None:
+        """Look at the code of all plug-ins now, for it may be edited while the sweep runs."""
+        uses = [("method", m.use) for m in self._sweep.methods]
+        uses += [("generator", g.use) for g in self._sweep.generators.values()]
+        uses += [("dataset", d.use) for d in self._sweep.datasets]
+        uses += [("dataset", a.dataset.use) for a in self._auxiliary.values()]
+        for role, use in uses:
+            self._code(role, use)
 
     def write(self, task: Task) -> Payload:
         """The payload for a task."""
@@ -69,16 +81,22 @@ class Payloads:
     def method(self, index: int) -> PluginUse:
         """The sweep's method of this index."""
         entry = self._sweep.methods[index]
-        return _plugin("method", entry.use, entry.params, self._inputs.methods[index].digest)
+        code, heavy = self._code("method", entry.use)
+        digest = self._inputs.methods[index].digest
+        return PluginUse("method", entry.use, entry.params, digest, heavy, code)
 
     def generator(self, name: str) -> PluginUse:
         """The sweep's generator of this name."""
         entry = self._sweep.generators[name]
-        return _plugin("generator", entry.use, entry.params, self._inputs.generators[name].digest)
+        code, heavy = self._code("generator", entry.use)
+        digest = self._inputs.generators[name].digest
+        return PluginUse("generator", entry.use, entry.params, digest, heavy, code)
 
     def auxiliary(self, name: str) -> AuxiliaryUse:
         """The auxiliary data of this name."""
-        return self._auxiliary[name]
+        use = self._auxiliary[name]
+        code, _ = self._code("dataset", use.dataset.use)
+        return replace(use, dataset=replace(use.dataset, code=code))
 
     def support(
         self,
@@ -103,7 +121,8 @@ class Payloads:
 
     def dataset(self, category: int) -> DatasetUse:
         """The dataset of a category."""
-        return self._datasets[self._inputs.categories[category].dataset]
+        entry = self._datasets[self._inputs.categories[category].dataset]
+        return DatasetUse(entry.use, entry.params, self._code("dataset", entry.use)[0])
 
     def queries(self, category: int, shard: int) -> tuple[Source, ...]:
         """Queries of a shard."""
@@ -133,8 +152,8 @@ def place_of(sweep: str, cell: Cell) -> str:
     return f"{sweep}/{{}}/{where}"
 
 
-def _plugin(role: Role, use: str, params: dict[str, object], digest: str) -> PluginUse:
-    code = plugins.source(plugins.find(role, use))
-    heavy = tuple(sorted(code.imports & set(plugins.HEAVY)))
-    files = tuple(code.files)
-    return PluginUse(role, use, params, digest, heavy, code.digest, files, code.contents)
+def _code(role: str, use: str) -> tuple[CodeUse, tuple[str, ...]]:
+    """The code of a plug-in, and the heavy libraries that it imports."""
+    source = plugins.source(plugins.find(role, use))
+    heavy = tuple(sorted(source.imports & set(plugins.HEAVY)))
+    return CodeUse(source.digest, tuple(source.files), source.contents), heavy

@@ -46,11 +46,21 @@ class Truth(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class CodeUse:
+    """The code of a plug-in as it was when the sweep was planned."""
+
+    source: str  # hash of what it says
+    files: tuple[str, ...]  # that it is in, below one folder
+    contents: str  # hash of these files
+
+
+@dataclass(frozen=True, slots=True)
 class DatasetUse:
     """A dataset as a worker opens it."""
 
     use: str
     params: Mapping[str, Any]
+    code: CodeUse | None = None  # None: nobody looks whether it was changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +83,7 @@ class PluginUse:
     params: Mapping[str, Any]
     id: str  # equal where code, parameters and weights are
     imports: tuple[str, ...] = ()  # heavy libraries that its modules name
-    source: str = ""  # hash of what its code says
-    files: tuple[str, ...] = ()  # that its code is in, below one folder
-    contents: str = ""  # hash of these files; "" where nobody looks
+    code: CodeUse | None = None  # None: nobody looks whether it was changed
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,12 @@ class Maker:
         use = payload.plugin
         self._plugin = {}
         if use is not None:
-            self._plugin = {"role": use.role, "use": use.use, "id": use.id, "source": use.source}
+            self._plugin = {
+                "role": use.role,
+                "use": use.use,
+                "id": use.id,
+                "source": use.code.source if use.code else "",
+            }
         self.needs = list(payload.task.needs)
 
     def record(self) -> dict[str, Any]:

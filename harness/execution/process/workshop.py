@@ -134,9 +134,7 @@ class Workshop:
             seeding.seed(SETUP, use.imports)
             with self.watch.stage("setup"):
                 plugin = config.build(use.role, use.use, dict(use.params))
-                planned = use.files, use.contents, use.source
-                if use.contents and plugins.changed(type(plugin), *planned):
-                    raise Changed(use.use)
+                _as_planned(plugin, use)
                 plugin.setup(seeding.device(self.gpus), self.features)
             self._plugins[use.id] = plugin
         return self._plugins[use.id]
@@ -161,7 +159,9 @@ class Workshop:
         """The dataset, opened; once per process."""
         name = json.dumps([use.use, use.params], sort_keys=True)
         if name not in self._datasets:
-            self._datasets[name] = open_dataset(use.use, dict(use.params), self.data_root)
+            dataset = open_dataset(use.use, dict(use.params), self.data_root)
+            _as_planned(dataset, use)
+            self._datasets[name] = dataset
         return self._datasets[name]
 
     def images(self, dataset: Dataset, samples: list[Sample], stem: str) -> tuple[Image, ...]:
@@ -223,3 +223,10 @@ class Workshop:
 def seed_for(draw: str, payload: Payload) -> int:
     """Seed all that the payload's plug-in may draw from; the seed."""
     return seeding.seed(draw, payload.imports)
+
+
+def _as_planned(plugin: Any, use: PluginUse | DatasetUse) -> None:
+    """Refuse a plug-in whose code was changed since the sweep was planned."""
+    code = use.code
+    if code and plugins.changed(type(plugin), code.files, code.contents, code.source):
+        raise Changed(use.use)
