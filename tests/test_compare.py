@@ -99,7 +99,7 @@ def test_what_differs_is_named(before: Path, tmp_path: Path) -> None:
     second = after(
         tmp_path,
         1.6,
-        environment={"commit": "f" * 40, "data": {"toys": "1234"}},
+        environment={"commit": "f" * 40, "data": {"toys": "0123456789abcdef" * 2}},
         methods=[{"use": "mine", "params": {"size": 64}}, {"use": "other"}],
     )
     for folder, names in ((before, ["a.png", "b.png"]), (second, ["a.png", "another.png"])):
@@ -109,7 +109,7 @@ def test_what_differs_is_named(before: Path, tmp_path: Path) -> None:
     differing = {name: (x, y) for name, x, y in comparison.compare([before, second])[0].differing}
     assert differing["environment commit"] == ("0123abcd" * 5, "f" * 40)
     assert differing["config methods[mine].params.size"] == ("–", "64")
-    assert differing["data toys"] == ("–", "1234")
+    assert differing["data toys"] == ("–", "0123456789abcdef")
     assert differing["support images"] == ("as drawn for toys/x seed 1", "others")
     assert not any(name.startswith("config name") for name in differing)
     assert not any("toys" in name for name in differing if name.startswith("environment"))
@@ -311,6 +311,19 @@ def test_seeds_are_those_of_which_both_know_the_metric(
         cells = table[(table[list(known)] == pd.Series(known)).all(axis=1) & (table["seed"] != 0)]
         means.append(cells["image_auroc"].mean())
     assert change.sure.mean == pytest.approx(means[1] - means[0])
+
+
+def test_a_method_of_which_one_knows_nothing_hides_no_other(before: Path, tmp_path: Path) -> None:
+    """The first in order; the second has every value in both."""
+    folders = [before, after(tmp_path, 0.6)]
+    for folder, seeds in zip(folders, ([0, 1], [2, 3, 4]), strict=True):
+        frame = pd.read_csv(folder / "results.csv")
+        lacking = frame["seed"].isin(seeds) & (frame["method"] == "mine")
+        frame.loc[lacking, "image_auroc"] = np.nan
+        frame.to_csv(folder / "results.csv", index=False)
+    one = comparison.compare(folders)[0]
+    assert {c.method for c in one.changes if c.metric == "image_auroc"} == {"other"}
+    assert {c.method for c in one.changes if c.metric == "image_auprc"} == {"mine", "other"}
 
 
 def test_a_fall_of_exactly_so_much_is_none(before: Path, tmp_path: Path) -> None:

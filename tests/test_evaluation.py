@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import label
 
 from harness.data.images import resize_mask
-from harness.interface import Image, Sample
-from harness.results.evaluation import evaluate, vanished
+from harness.interface import Image, Prediction, Sample
+from harness.results.evaluation import evaluate, predicted, vanished
 
 
 def naive(mask: np.ndarray, size: tuple[int, int]) -> tuple[int, int]:
@@ -122,3 +122,20 @@ def test_coarse_maps_have_limits_whatever_their_values() -> None:
     assert limits == pytest.approx([2, 99.8])
     expected = 255 * np.clip((ramp - 2) / 97.8, 0, 1)
     np.testing.assert_allclose(levels, expected, atol=0.51)
+
+
+def test_what_is_stored_of_a_shard_is_what_something_will_read() -> None:
+    maps = np.random.default_rng(0).random((2, 8, 8), dtype=np.float32)
+    parts = {"near": np.array([1.0, 2.0], np.float32)}
+    scores = np.array([3.0, 4.0], np.float32)
+    prediction = Prediction(scores, maps, parts=parts, part_maps={"near": maps})
+    bare = predicted(prediction, None, 0, masks=False)
+    assert bare.keys() == {"scores", "part.near"}
+    assert np.array_equal(bare["part.near"], parts["near"])
+    assert np.array_equal(bare["scores"], scores)
+    assert predicted(prediction, None, 0, masks=True)["maps"] is maps
+    pictures = np.zeros((2, 8, 8, 3), np.uint8)
+    shown = predicted(prediction, pictures, 1, masks=False)
+    small = {"small.map", "small.part.near", "small.personalized"}
+    assert shown.keys() == {"scores", "part.near", *small}
+    assert predicted(Prediction(scores), None, 1, masks=True).keys() == {"scores"}

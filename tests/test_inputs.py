@@ -193,7 +193,7 @@ def test_weights_are_not_tested_on_what_they_saw_under_another_name(
     # Where the sweep says itself where the data are, they are looked at there, all of them.
     where = {"use": "mvtec", "params": {"root": str(root)}, "categories": ["bottle"]}
     with pytest.raises(InputError, match="6 of 6 images"):
-        notes("copy", root="empty", auxiliary=[where])
+        notes("copy", root="empty", auxiliary=[{"use": "elpv"}, where])
     (note,) = notes("others", trained_on=SQUARES)
     assert note.endswith(f"the adapter of {SQUARES} does not know images by what they hold")
     (note,) = notes("others", datasets=[{"use": SQUARES}])

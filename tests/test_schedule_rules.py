@@ -244,3 +244,12 @@ def test_what_lacked_and_could_not_be_made_again_is_not_there() -> None:
     assert schedule.fail("a") == ["a", "e0"]
     schedule.redo("e1", ["b"])
     assert keys(schedule) == ["a", "b", "e1"]
+
+
+@pytest.mark.parametrize("shared", ["a", "b"])
+def test_of_what_a_failed_task_needed_only_what_others_need_is_done(shared: str) -> None:
+    steps = [step("x"), step("a"), step("b"), step("e", "x", "a", "b", kind="evaluate")]
+    steps.append(step("f", shared, kind="evaluate"))
+    schedule = Schedule({t.key: t for t in steps}, ["e", "f"])
+    assert schedule.fail("x") == ["x", "e"]
+    assert keys(schedule) == [shared, "f"]

@@ -43,6 +43,14 @@ def test_stratified_draws_so_many_of_each_kind(normal: int, anomalous: int, seed
     assert drawn == selection.stratified(every, subset, "d/c")
 
 
+def test_defects_without_a_name_are_drawn_too() -> None:
+    every = [*images_of(3), *(Sample(f"bad/{i}", 1) for i in range(4))]
+    nameless = [*every[:3], *(Sample(f"bad/{i}", 1, defect="") for i in range(4))]
+    for samples in (every, nameless):
+        drawn = selection.stratified(samples, Subset(normal=1, anomalous=3), "d/c")
+        assert [s.label for s in drawn] == [0, 1, 1, 1]
+
+
 def test_stratified_draws_differ_by_name_and_seed() -> None:
     every = images_of(normal=200)
     draws = [

@@ -8,6 +8,14 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         'rows = list(group.itertuples(index=False, name="Row")): False -> True': "its fields are "
         "read by name",
     },
+    "harness/results/evaluation.py": {
+        "masks = [None if s.mask is None else np.ones((1, 1), np.bool_) for s in samples]: "
+        "1 -> 2": "without maps nobody looks at what masks mark",
+    },
+    "harness/results/comparison.py": {
+        'keys = measured[0].frame[["method", "dataset", "shots"]].drop_duplicates(): 0 -> 1': ""
+        "what only one of both has is passed over",
+    },
     "harness/results/folder/writer.py": {
         "_cell(row): _cell(row) -> pass": "whoever calls it has made the cell of the row before",
     },
