@@ -61,6 +61,28 @@ def test_whatever_a_command_waits_for(how: str, number: signal.Signals) -> None:
     assert process.returncode not in (0, None)
 
 
+def test_it_is_said_where_a_thread_keeps_the_terminal_quiet_meanwhile() -> None:
+    code = (
+        "import os, sys, time\n"
+        "from harness.commands.interrupts import ended_soon\n"
+        "with ended_soon():\n"
+        "    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)\n"
+        "    try:\n"
+        "        print('ready', flush=True)\n"
+        "        time.sleep(900)\n"
+        "    except KeyboardInterrupt:\n"
+        "        print('interrupted', file=sys.stderr, flush=True)\n"
+        "        os._exit(130)\n"
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with started([sys.executable, "-c", code], cwd=HOME, **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (130, "interrupted\n")
+
+
 @pytest.mark.parametrize("wait", [2.0])
 def test_a_run_that_is_interrupted_is_gone_on_with(
     tmp_path: Path, mlflow_uri: str, wait: float

@@ -37,6 +37,8 @@ class _Countdown:
 
     def begin(self) -> None:
         """Begin, if it has not begun."""
+        with contextlib.suppress(OSError):  # a thread that keeps C++ quiet may have led it away
+            os.dup2(self._stderr, 2)
         if self._begun.is_set():
             return
         self._begun.set()
