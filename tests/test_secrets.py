@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from harness.__main__ import main
 from harness.errors import InputError, Problem, redacted
-from tests.sweeps import command, rows, sweep, written
+from tests.sweeps import HOME, command, rows, sweep, written
 
 pytestmark = pytest.mark.usefixtures("toys")
 SECRET = "hunter2"
@@ -43,7 +46,21 @@ def test_a_run_with_secrets_in_its_uris_writes_none_of_them(tmp_path: Path) -> N
     conf = written(tmp_path / "c.yaml", config)
     secrets = {"TOYS_SECRET": uri, "AWS_SECRET_ACCESS_KEY": SECRET, "HTTP_PROXY": uri}
     words = ["run", conf, "--runner", "serial", "--storage", tmp_path / "runs", "--mlflow", uri]
-    done = command(*words, NO_PROXY="*", **secrets)
+    brief = (
+        "from harness.__main__ import main\n"
+        "from harness.reporting.mlflow import tracking\n"
+        "tracking.PATIENCE = 0.5\n"
+        "raise SystemExit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", brief, *map(str, words)],
+        cwd=HOME,
+        env=os.environ | secrets | {"NO_PROXY": "*", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
     assert "127.0.0.1:9" in done.stdout + done.stderr
     assert "tried http://***@127.0.0.1:9/ in vain" in done.stderr
     (failure,) = rows(tmp_path / "runs" / "toy", "failures.csv")

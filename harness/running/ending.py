@@ -92,7 +92,12 @@ def publish(
             where = store.path(sweep.name)
             again = "" if isinstance(error, OSError) else f"; {REPORT}"
             print(printable(f"{where}: no report: {say(error)}{again}"), file=sys.stderr)
-    tracker.close(summary, writer.costs, complete, files)
+
+    def tell(text: str) -> None:
+        if not options.quiet:
+            print(text, file=sys.stderr)
+
+    tracker.close(summary, writer.costs, complete, files, tell)
     if tracker.problem and not full:
         print(f"not everything was logged: {tracker.problem}", file=sys.stderr)
     if not options.quiet:

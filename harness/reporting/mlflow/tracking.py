@@ -24,6 +24,7 @@ from harness.storage.room import exhausted
 from harness.storage.store import Store
 
 PATIENCE = 20.0  # seconds to try again while the server does not answer
+SILENCE = 2.0  # seconds to wait for it at the end before that is said
 RETRY = 60.0  # seconds after which it is tried again, as long as the sweep goes on
 
 
@@ -45,6 +46,7 @@ class Tracker:
         self._runs = SweepRuns(store, sweep, lineage, self.uri)
         self._todo: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._todo.put(None)  # to connect takes seconds: while the workers start, too
+        self._away = False  # it did not answer when it was last asked
         self._refused = ""  # what the server will not take, however often it is asked
         self._thread = threading.Thread(target=self._serve, name="mlflow", daemon=True)
         self._thread.start()
@@ -65,6 +67,7 @@ class Tracker:
         costs: Sequence[Mapping[str, Any]],
         finished: bool,
         files: Mapping[str, bytes],
+        tell: Callable[[str], None] = lambda text: None,
     ) -> None:
         """Log means and costs to the groups, files to the sweep, and wait until all is logged.
 
@@ -73,8 +76,13 @@ class Tracker:
         summary, costs : rows of ``summary.csv`` and ``costs.csv``
         finished : whether every cell has a result
         files : path among the sweep's artifacts -> contents
+        tell : is told if that takes long
         """
         self._todo.put(Closing(summary, costs, finished, files))
+        self._thread.join(SILENCE)
+        if self._thread.is_alive():
+            what = "it does not answer" if self._away else "logging what is left"
+            tell(f"waiting for MLflow at {redacted(self.uri)}: {what}; results are written already")
         self._thread.join()
 
     def _serve(self) -> None:
@@ -82,6 +90,7 @@ class Tracker:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines a run
         connected, again = False, 0.0  # again: when a server that was away is tried next
+        tried = False  # for as long as patience lasts, in vain: at the end once more will do
         waiting: deque[Any] = deque()
         closing = False
         while not closing:
@@ -92,14 +101,14 @@ class Tracker:
             while waiting and (closing or time.monotonic() >= again):
                 try:
                     if not connected:
-                        self._persist(self._runs.connect)
+                        self._persist(self._runs.connect, 0.0 if tried else PATIENCE)
                         connected = True
-                    self._persist(lambda: self._log(waiting[0]))
+                    self._persist(lambda: self._log(waiting[0]), PATIENCE)
                     waiting.popleft()
                     self.problem = self._refused
                 except Exception as error:  # whatever the server says: results are in files
                     self.problem = redacted(f"MLflow at {self.uri}: {one_line(error)}")
-                    again = time.monotonic() + RETRY
+                    again, tried = time.monotonic() + RETRY, True
                     if connected and refused(error):  # this one thing, for good
                         self._refused, again = self.problem, 0.0
                         waiting.popleft()
@@ -116,13 +125,16 @@ class Tracker:
         elif what is not None:
             self._runs.close(what)
 
-    def _persist(self, action: Callable[[], None]) -> None:
-        """Do it, again and again while the server does not answer, for a while."""
-        end = time.monotonic() + PATIENCE
+    def _persist(self, action: Callable[[], None], patience: float) -> None:
+        """Do it, again and again while the server does not answer, for so many seconds."""
+        end = time.monotonic() + patience
         while True:
             try:
-                return action()
+                action()
+                self._away = False
+                return
             except Exception as error:
+                self._away = True
                 full = exhausted(error) or "disk is full" in str(error)  # as SQLite says it
                 if refused(error) or full or time.monotonic() > end:
                     raise
