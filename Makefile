@@ -5,14 +5,15 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick lint types check format bench bench-peer fuzz
+.PHONY: help setup demo test storms quick lint types check format bench bench-peer fuzz
 
 help:
 	@echo "make setup   install everything into .venv (uv where it is installed, else pip)"
 	@echo "make demo    run conf/demo.yaml on real photographs, print the table, and what to do next"
 	@echo "make test    run the test suite;  make quick: its unit tests alone, no cluster, no torch"
+	@echo "make storms  take nodes, workers, memory, disks and servers away while sweeps run"
 	@echo "make lint    style and import contracts;  make types: static types"
-	@echo "make check   lint, types and tests;  make format: mend style in place"
+	@echo "make check   lint, types, tests and storms;  make format: mend style in place"
 	@echo "make bench   measure speed and memory, ten minutes;  make bench-peer: against anomalib, longer"
 	@echo "make fuzz    2,000 broken configs, damaged folders, hostile methods: n right of N"
 
@@ -29,11 +30,14 @@ demo: $(READY)
 # Two files at a time; three of those that start clusters and servers, for they wait most of their
 # time, in the order of tests/conftest.py.
 test: $(READY)
-	$(RUN) -m pytest -m "not slow" --numprocesses 2 --dist loadfile
+	$(RUN) -m pytest -m "not slow and not storm" --numprocesses 2 --dist loadfile
 	$(RUN) -m pytest -m slow --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
+storms: $(READY)
+	$(RUN) -m pytest -m storm --numprocesses 3 --dist loadfile --no-loadscope-reorder
+
 quick: $(READY)
-	$(RUN) -m pytest -m "not slow and not heavy" --numprocesses 2 --dist loadfile
+	$(RUN) -m pytest -m "not slow and not storm and not heavy" --numprocesses 2 --dist loadfile
 
 lint: $(READY)
 	$(RUN) -m ruff check .
@@ -48,7 +52,7 @@ format: $(READY)
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-check: lint types test
+check: lint types test storms
 
 # Both write benchmarks/results.md and results.json, and say in red what got worse on this machine.
 bench: $(READY)

@@ -23,17 +23,19 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("suite")
 
+#: Files whose tests take nodes, processes, memory, disks and servers away while sweeps run, the
+#: longest first.
+STORMS = ("faults_host", "cluster", "faults", "chaos", "hostile", "interrupts")
 #: Files whose tests start a cluster, a server or a browser, or kill processes, the longest first:
 #: they wait most of their time, so that other files are tested beside them. Each has ports, folders
-#: and servers of its own.
+#: and servers of its own, as those above have.
 SLOW = (
-    "cluster", "tutorial", "faults", "hostile", "faults_host", "resume", "s3", "executors",
-    "tracking", "tracking_again", "micro", "seals", "chaos", "interrupts", "traps", "page",
-    "leaderboard", "updated", "faults_address", "lock", "audit_run", "notebook", "accounting",
-    "workbench", "latex", "node_cache",
+    "tutorial", "s3", "resume", "executors", "reuse", "tracking", "tracking_again", "micro",
+    "seals", "traps", "page", "leaderboard", "updated", "faults_address", "lock", "audit_run", "notebook",
+    "accounting", "workbench", "latex", "node_cache",
 )  # fmt: skip
 #: Files whose tests run sweeps in this process, train, load torch, or try hundreds of cases: a
-#: second and more for a test. ``make quick`` leaves them and the slow ones out.
+#: second and more for a test. ``make quick`` leaves out all of these.
 HEAVY = {
     "adp", "adp_micro", "augment", "bench_record", "caveats", "cli", "clip", "clip_micro",
     "cnn", "config_fuzz", "conformance", "confs", "continuation", "contract", "coop", "copies",
@@ -45,35 +47,40 @@ HEAVY = {
     "o2n_micro", "o2n_promises", "o2n_switches", "o2n_text", "offload",
     "origins", "padim", "patchcore", "pretended_gpu", "process_state", "prompts", "readme",
     "readme_commands",
-    "regad", "regad_public", "report", "reuse", "run", "scaffold", "secrets", "setup", "shading",
+    "regad", "regad_public", "report", "run", "scaffold", "secrets", "setup", "shading",
     "ssim", "stale", "surfaces", "textual_inversion", "trivial", "weights", "winclip",
 }  # fmt: skip
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Do not even import files none of which the marks that are asked for leave: torch, Ray."""
-    marks = config.option.markexpr
-    name = collection_path.stem.removeprefix("test_")
-    left_out = {
-        "slow": collection_path.suffix == ".py" and name not in SLOW,
-        "not slow": name in SLOW,
-        "not slow and not heavy": name in {*SLOW, *HEAVY},
+    if collection_path.suffix != ".py":
+        return None
+    mark = _mark(collection_path)
+    kept = {
+        "storm": mark == "storm",
+        "slow": mark == "slow",
+        "not slow and not storm": mark in ("heavy", ""),
+        "not slow and not storm and not heavy": mark == "",
     }
-    return left_out.get(marks) or None
+    return None if kept.get(config.option.markexpr, True) else True
+
+
+def _mark(path: Path) -> str:
+    name = path.stem.removeprefix("test_")
+    marks = {"storm": STORMS, "slow": SLOW, "heavy": HEAVY}
+    return next((mark for mark, names in marks.items() if name in names), "")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is slow or heavy by its file; the slowest files first, so that none is left over
     when all others are done.
     """
-    ranks = {name: rank for rank, name in enumerate([*SLOW, *sorted(HEAVY)])}
+    ranks = {name: rank for rank, name in enumerate([*STORMS, *SLOW, *sorted(HEAVY)])}
     items.sort(key=lambda item: ranks.get(item.path.stem.removeprefix("test_"), len(ranks)))
     for item in items:
-        name = item.path.stem.removeprefix("test_")
-        if name in SLOW:
-            item.add_marker(pytest.mark.slow)
-        elif name in HEAVY:
-            item.add_marker(pytest.mark.heavy)
+        if mark := _mark(item.path):
+            item.add_marker(getattr(pytest.mark, mark))
 
 
 @pytest.fixture(scope="session", autouse=True)
