@@ -67,7 +67,7 @@ def waited(
     until: Callable[[], Any], what: str, process: subprocess.Popen[Any] | None = None
 ) -> None:
     """Wait until something is so, however busy the machine is; not for a process that has ended."""
-    end = time.monotonic() + 240
+    end = time.monotonic() + 600
     while not until():
         assert process is None or process.poll() is None, f"ended before {what}"
         assert time.monotonic() < end, f"no {what}"
@@ -93,7 +93,7 @@ def command(*words: object, cwd: Path = HOME, **variables: str) -> subprocess.Co
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=600,
     )
 
 

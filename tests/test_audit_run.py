@@ -18,7 +18,7 @@ from harness.results.folder.purge import Suspect
 from harness.storage.store import Store
 from tests.sweeps import NEAR, SQUARES, Runner, Tally, rows, sweep
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(900)
 
 BLEND = "toys.generators:Blend"
 COMPARED = "toys.methods:Compared"

@@ -14,7 +14,7 @@ import pytest
 from tests.clusters import cluster, published
 from tests.sweeps import SQUARES, Runner, rows, sweep
 
-pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("toys")]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("toys")]
 
 WORKERS, SECONDS = 3, 1.5
 KILLS = range(4, 8)  # enough to call it a storm, and so few that a slow machine comes through

@@ -14,7 +14,7 @@ import yaml
 from harness.__main__ import main
 from tests.sweeps import FAKES, HOME, NEAR, SQUARES, Tally, command, rows, sweep, written
 
-pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("toys")]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("toys")]
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:

@@ -21,7 +21,7 @@ import pytest
 from harness.execution.executors.ray_executor import CPU_WORKERS, layout
 from tests.sweeps import HOME, Tally, rows, sweep, waited, written
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(900)
 
 COMPARED = "toys.methods:Compared"
 NODE = {"CPU": 8.0, "GPU": 2.0}
@@ -137,7 +137,7 @@ def head(toys: None, mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) 
         yield Head(process, address, f"http://127.0.0.1:{port}", environment)
     finally:
         process.stdin.close()
-        process.wait(60)
+        process.wait(300)
         process.stdout.close()
 
 
@@ -222,7 +222,7 @@ def test_a_node_goes_and_results_are_the_same(
 
     waited(there, "work on the node that will go", run)
     assert head.ask(node) == "gone"
-    stderr, _ = run.communicate(timeout=240)
+    stderr, _ = run.communicate(timeout=600)
     lines += shared.new()
     assert run.returncode == 0, stderr
     for name in ("results.csv", "summary.csv"):

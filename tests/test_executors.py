@@ -14,7 +14,7 @@ import pytest
 from harness.reporting.live import progress
 from tests.sweeps import FAKES, NEAR, SQUARES, Runner, Tally, rows, sweep
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(900)
 
 
 def mixed(**changes: Any) -> dict[str, Any]:

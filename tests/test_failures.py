@@ -13,7 +13,7 @@ from PIL import Image as Picture
 
 from tests.sweeps import NEAR, Runner, Tally, rows, sweep
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(900)
 
 TROUBLE = "toys.trouble:Trouble"
 

@@ -16,7 +16,7 @@ from harness.tasks.kinds import KINDS
 from tests.clusters import address, cluster, published
 from tests.sweeps import HOME, NEAR, Runner, Tally, lasting, rows, sweep, waited, written
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_a_driver_killed_on_a_cluster_is_gone_on_with(
         first.send_signal(signal.SIGKILL)
     stored = artifacts(storage)
     with driver(conf, storage, mlflow_uri) as second:
-        stderr = second.communicate(timeout=240)[1]
+        stderr = second.communicate(timeout=600)[1]
     assert second.returncode == 0, stderr
     killed = calls.counts()
     assert run_sweep(slow(), "calm") == 0

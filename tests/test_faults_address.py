@@ -23,7 +23,7 @@ from harness.execution.executors.executor import Settings
 from harness.storage.store import relative
 from tests.sweeps import HOME, command, sweep, waited, written
 
-pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("toys")]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("toys")]
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_an_interrupt_ends_the_wait_for_a_cluster(listening: socket.socket, tmp_
             connection, _ = listening.accept()
             time.sleep(1)
             process.send_signal(signal.SIGINT)
-            _, stderr = process.communicate(timeout=120)
+            _, stderr = process.communicate(timeout=600)
             connection.close()
         finally:
             process.kill()

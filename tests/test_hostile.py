@@ -20,7 +20,7 @@ from harness.results.folder.writer import written
 from tests.harmed import ANT, faults
 from tests.sweeps import NEAR, Runner, rows, sweep
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(900)
 
 #: harm -> a word of the error that its cell has; None: it has a result
 SHOWN = {

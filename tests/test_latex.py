@@ -54,7 +54,7 @@ def test_it_compiles_and_nothing_sticks_out(text: str, tmp_path: Path, style: st
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Overfull" not in done.stdout

@@ -66,7 +66,7 @@ def test_the_second_is_told_who_was_first(tmp_path: Path, how: str) -> None:
             pass
         assert first.stdin is not None
         first.stdin.close()
-        first.wait(120)
+        first.wait(600)
     enter(tmp_path)
     enter(tmp_path)
 
@@ -76,7 +76,7 @@ def test_a_killed_driver_holds_nothing(
 ) -> None:
     with holder(tmp_path, how) as first:
         first.send_signal(signal.SIGKILL)
-        first.wait(120)
+        first.wait(600)
     monkeypatch.setattr(lock, "SILENCE", 1e6)  # its process is looked for, and is not there
     enter(tmp_path)
 
@@ -93,7 +93,7 @@ def test_on_another_machine_a_note_that_stands_still_is_of_a_dead_driver(
             enter(tmp_path)  # it beats ten times a second
         monkeypatch.setattr(lock, "SILENCE", 1.0)
         first.send_signal(signal.SIGKILL)
-        first.wait(120)
+        first.wait(600)
         began = time.monotonic()
         enter(tmp_path)
         assert time.monotonic() - began >= lock.SILENCE

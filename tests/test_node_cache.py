@@ -57,7 +57,7 @@ def test_processes_of_a_machine_fetch_a_thing_once(temporary: Path) -> None:
         assert reader.stdout is not None
         assert reader.stdout.readline() == "ready\n"
     for reader in readers:
-        reader.communicate("go\n", timeout=60)
+        reader.communicate("go\n", timeout=300)
     assert [reader.returncode for reader in readers] == [0, 0, 0]
     assert log.read_text() == "fetched\n"
 

@@ -101,7 +101,7 @@ def test_the_notebook_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     notebook = nbformat.read(HOME / "docs" / "notebook.ipynb", as_version=4)
     monkeypatch.setenv("SWEEP", str(folder))
     client = NotebookClient(
-        notebook, timeout=120, resources={"metadata": {"path": str(HOME / "docs")}}
+        notebook, timeout=600, resources={"metadata": {"path": str(HOME / "docs")}}
     )
     client.execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]

@@ -17,7 +17,7 @@ import pytest
 
 from tests.sweeps import HOME, NEAR, Runner, Tally, lasting, rows, sweep, written
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(900)
 
 
 #: What Ray says when a busy machine does not start it within thirty seconds.

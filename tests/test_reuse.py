@@ -12,7 +12,7 @@ from harness.execution.memory import reuse
 from tests.clusters import cluster
 from tests.sweeps import NEAR, Runner, rows, sweep
 
-pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("toys")]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("toys")]
 
 
 def shared() -> dict[str, Any]:

@@ -28,7 +28,7 @@ from tests.sweeps import NEAR, SQUARES, Runner, Tally, command, started, sweep, 
 pytest.importorskip("moto", reason="needs moto[server], a server of S3's interface")
 pytest.importorskip("s3fs", reason="needs s3fs")
 
-pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("toys")]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("toys")]
 
 KEY = "ab" * 16
 

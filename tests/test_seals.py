@@ -19,7 +19,7 @@ from harness.execution.memory.seals import Altered, Sealed, SealedModel, Seals, 
 from harness.tasks.references import PluginUse
 from tests.sweeps import HOME, Runner, rows, sweep
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(900)
 
 WRITES = "toys.hostile:Writes"
 PLACES = ("query", "support", "pool", "personalized", "customized", "record", "tensor", "model")

@@ -59,7 +59,7 @@ def test_a_run_with_secrets_in_its_uris_writes_none_of_them(tmp_path: Path) -> N
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=600,
     )
     assert "127.0.0.1:9" in done.stdout + done.stderr
     assert "tried http://***@127.0.0.1:9/ in vain" in done.stderr

@@ -25,7 +25,7 @@ from harness.reporting.mlflow.tracking import Tracker
 from harness.storage.store import Store
 from tests.sweeps import HOME, Runner, rows, sweep, waited
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(900)
 
 ROW = {"image_auroc": 0.25, "pixel_auroc": None, "status": "pixel metrics: no masks"}
 TIMING = {"fit_s": 0.5, "key": "k"}
@@ -409,4 +409,4 @@ def server(tmp_path: Path) -> Iterator[str]:
         yield url
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(120)
+        process.wait(600)

@@ -12,7 +12,7 @@ from tests.sweeps import HOME
 
 PAGE = HOME / "docs" / "tutorial.md"
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(900)
 
 
 def blocks() -> list[str]:

@@ -150,7 +150,7 @@ def test_a_process_that_was_killed_is_noticed_and_another_forked(fork_server: Fo
     child, other = forked(fork_server), forked(fork_server)
     os.kill(child._pid, signal.SIGKILL)
     with pytest.raises((EOFError, ConnectionError)):
-        child.wait(120)
+        child.wait(600)
     assert "SIGKILL" in child.end(patience=2.0)
     for alive in (other, forked(fork_server)):
         assert answer(alive).startswith("InputError")
@@ -161,7 +161,7 @@ def test_a_template_that_was_killed_is_started_again(fork_server: ForkServer) ->
     fork_server._process.kill()
     fork_server._process.wait()
     with pytest.raises((EOFError, ConnectionError)):  # its workers go with it
-        child.wait(120)
+        child.wait(600)
     assert "SIGKILL" in child.end()
     assert answer(forked(fork_server)).startswith("InputError")
 
