@@ -31,8 +31,8 @@ STORMS = ("faults_host", "cluster", "faults", "chaos", "hostile", "interrupts")
 #: and servers of its own, as those above have.
 SLOW = (
     "tutorial", "s3", "resume", "executors", "reuse", "tracking", "tracking_again", "micro",
-    "seals", "traps", "page", "leaderboard", "updated", "faults_address", "lock", "audit_run", "notebook",
-    "accounting", "workbench", "latex", "node_cache",
+    "seals", "traps", "page", "leaderboard", "updated", "faults_address", "lock", "audit_run",
+    "notebook", "accounting", "workbench", "latex", "node_cache",
 )  # fmt: skip
 #: Files whose tests run sweeps in this process, train, load torch, or try hundreds of cases: a
 #: second and more for a test. ``make quick`` leaves out all of these.
