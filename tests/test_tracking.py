@@ -231,27 +231,6 @@ def test_a_server_that_is_away_costs_no_result(
     assert [len(runs) for runs in logged(mlflow_uri, "away")] == [1, 2]
 
 
-def test_the_end_asks_a_server_that_was_away_once_more_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[int] = []
-
-    def nobody(runs: tracking.SweepRuns) -> None:
-        asked.append(1)
-        raise ConnectionError("nobody is there")
-
-    monkeypatch.setattr(tracking.SweepRuns, "connect", nobody)
-    monkeypatch.setattr(tracking, "PATIENCE", 0.1)
-    monkeypatch.setattr(tracking, "SILENCE", 0.0)
-    tracker = Tracker(Store(str(tmp_path)), "away", Lineage(), "http://bob:hidden@nobody/")
-    waited(lambda: tracker.problem, "it was tried in vain")
-    before, lines = len(asked), []
-    tracker.close(SUMMARY, COSTS, True, {}, lines.append)
-    assert len(asked) == before + 1
-    (line,) = lines
-    assert line.startswith("waiting for MLflow at http://***@nobody/: it does not answer; results")
-
-
 def test_labels_of_generators_and_grids_are_logged(tmp_path: Path, mlflow_uri: str) -> None:
     """MLflow takes neither + nor = in the name of a metric; labels made by the engine have both."""
     tracker = Tracker(Store(str(tmp_path)), "labels", Lineage(), mlflow_uri)

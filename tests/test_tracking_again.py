@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
+from harness.reporting.mlflow import tracking
+from harness.reporting.mlflow.lineage import Lineage
 from harness.reporting.mlflow.mlflow_runs import _artifacts
+from harness.reporting.mlflow.tracking import Tracker
 from harness.storage.store import Store
-from tests.test_tracking import log, logged
+from tests.sweeps import waited
+from tests.test_tracking import COSTS, SUMMARY, log, logged
 
 
 def test_a_server_that_does_not_answer_at_once_has_the_run_still(
@@ -29,6 +33,27 @@ def test_a_server_that_does_not_answer_at_once_has_the_run_still(
     monkeypatch.setattr(MlflowClient, "get_run", flaky)
     assert log(Store(str(tmp_path)), "asked twice", mlflow_uri, 2).problem == ""
     assert [len(runs) for runs in logged(mlflow_uri, "asked twice")] == [1, 2]
+
+
+def test_the_end_asks_a_server_that_was_away_once_more_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def nobody(runs: tracking.SweepRuns) -> None:
+        asked.append(1)
+        raise ConnectionError("nobody is there")
+
+    monkeypatch.setattr(tracking.SweepRuns, "connect", nobody)
+    monkeypatch.setattr(tracking, "PATIENCE", 0.1)
+    monkeypatch.setattr(tracking, "SILENCE", 0.0)
+    tracker = Tracker(Store(str(tmp_path)), "away", Lineage(), "http://bob:hidden@nobody/")
+    waited(lambda: tracker.problem, "it was tried in vain")
+    before, lines = len(asked), []
+    tracker.close(SUMMARY, COSTS, True, {}, lines.append)
+    assert len(asked) == before + 1
+    (line,) = lines
+    assert line.startswith("waiting for MLflow at http://***@nobody/: it does not answer; results")
 
 
 def test_a_database_that_was_removed_is_begun_anew(tmp_path: Path) -> None:
