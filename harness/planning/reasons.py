@@ -123,19 +123,17 @@ class Reasons:
         return f"{category.dataset}/{category.name}"
 
     def _alike(self, role: str, name: str) -> tuple[str, ...]:
-        """Earlier methods or generators to compare with, that of the same label first.
-
-        Those of the same code always; where that label's is another, all that are of one class.
+        """Earlier methods or generators to compare with, that of the same label first: it, and all
+        of the same code; where there are none, those of its class.
         """
         before = self._before
         others = [*before.methods] if role == "method" else before.generators
         own = [name] if name in others else []
-        same = [other for other in others if not self._differences(role, name, other)]
-        if not set(own) & set(same):
+        alike = [*own, *(o for o in others if not self._differences(role, name, o))]
+        if not alike:
             mine = self._now.parts[f"{role} {name}"].get("class")
-            family = [o for o in others if before.parts[f"{role} {o}"].get("class") == mine]
-            return tuple(dict.fromkeys([*own, *same, *family]))
-        return tuple(dict.fromkeys([*own, *same]))
+            alike = [o for o in others if before.parts[f"{role} {o}"].get("class") == mine]
+        return tuple(dict.fromkeys(alike))
 
     def _compared(self, role: str, name: str, other: str, reader: str = "") -> tuple[str, ...]:
         """How the code of a method or generator, or of one of its uses, differs from another's."""
