@@ -173,6 +173,8 @@ def test_a_methods_own_shots_count() -> None:
     whole = origins.origins(a_sweep(methods=methods, shots=[1]), category(supports=supports))
     assert set(whole["support of data/cup, seed 1"]) == {"1 shot", "2 shots", "3 shots"}
     assert {len(part) for part in whole["support of data/cup, seed 1"].values()} == {8}
+    shards = whole["queries of data/cup"]["shards"].split()
+    assert [len(shard) for shard in shards] == [8, 8, 8]
     assert whole["cells of taught"]["shots"] == "[3]"
     assert whole["cells of first"]["shots"] == "[1]"
 

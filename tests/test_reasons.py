@@ -22,6 +22,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "compared": {"personalized": True},
     "taught": {"auxiliary": True, "auxiliary_per_seed": True},
     "fitted": {"auxiliary": True, "auxiliary_per_shots": True},
+    "whole": {"auxiliary": True, "auxiliary_per_shots": True, "auxiliary_per_seed": True},
 }
 SUPPORTS = {seed: references(f"s{seed}", 4) for seed in range(4)}
 CUP = Category("data", "cup", "a cup", references("q", 5), SUPPORTS, "truth of cup")
@@ -70,7 +71,8 @@ class Planned:
         codes = []
         for entry in methods:
             parts = {"class": entry.use, "source a.py": str(sources.get(entry.use, 0))}
-            parts["parameter power"] = str(entry.params.get("power", 1))
+            values = {"power": 1} | entry.params
+            parts |= {f"parameter {name}": str(value) for name, value in values.items()}
             codes.append(Code(str(sorted(parts.items())), parts={"": parts}, **KINDS[entry.use]))
         state, spreads = (
             {"class": "Blend", "source b.py": str(sources.get("blend", 0))},
@@ -216,7 +218,8 @@ def test_an_objects_name_is_that_of_its_own_category() -> None:
     twin = replace(CUP, dataset="twin", object_name="a vase")
     before = Planned(generated, (twin, CUP, replace(twin, dataset="third")))
     reasons = why(before, Planned(generated, (replace(CUP, object_name="a jar"),)))
-    assert reasons["prepare"] == {"object name of words of data/cup: a cup -> a jar"}
+    change = "object name of words of data/cup: a cup -> a jar"
+    assert reasons == all_of(change, "prepare", "customize", "generate", *CELL)
     reasons = why(Planned(generated), Planned(generated, (CUP, MUG)))
     assert reasons["prepare"] == {"not planned before: category data/mug"}
 

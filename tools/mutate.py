@@ -50,7 +50,7 @@ TESTS = {
     "harness/planning/models.py": "networks",
     "harness/planning/origins.py": "origins_bare reasons",
     "harness/planning/payload.py": "plan_bare",
-    "harness/planning/reasons.py": "origins_bare reasons",
+    "harness/planning/reasons.py": "origins_bare reasons reasons_nearest",
     "harness/planning/record.py": "origins_bare reasons",
     "harness/planning/training_data.py": "collecting inputs",
     "harness/reporting/compare.py": "compare",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
+from operator import itemgetter
 
 from harness.config.sweep import Sweep
 from harness.errors import amount
@@ -52,13 +53,8 @@ class Reasons:
 
     def of(self, task: Task) -> tuple[str, ...]:
         """Why a task is new; empty where nothing is but its artifact is not there."""
-        best: tuple[tuple[int, ...], list[str]] | None = None
-        for rank, reasons in self._comparisons(task):
-            if best is None or rank < best[0]:
-                best = rank, reasons
-            if not reasons:
-                break
-        whole = dict.fromkeys([*(best[1] if best else ()), *self._of_sweep(task)])
+        _, nearest = min(self._comparisons(task), key=itemgetter(0))
+        whole = dict.fromkeys([*nearest, *self._of_sweep(task)])
         new = ", ".join(why.removeprefix(NEW) for why in whole if why.startswith(NEW))
         changed = (why for why in whole if not why.startswith(NEW))
         return (*([NEW + new] if new else ()), *changed)
@@ -91,7 +87,8 @@ class Reasons:
 
     def _comparisons(self, task: Task) -> Iterator[tuple[tuple[int, ...], list[str]]]:
         """What differs from each earlier task that is like this one, with how far it is: first
-        comes that of the same code, then that of the same label, then that with less to tell.
+        comes that of the same code, or most like it, then that with less to tell, then that of the
+        same category.
         """
         role = "method" if isinstance(task, (Train, Predict, Evaluate)) else "generator"
         name = self._label(task)
@@ -102,15 +99,16 @@ class Reasons:
             places = list(self._of_category(task, home))
             for other in self._candidates(role, name) or (None,):
                 if other is None:
-                    code, cells = [f"{NEW}{role} {name}"], self._nowhere(task)
+                    code = lines = [f"{NEW}{role} {name}"]
+                    cells = self._nowhere(task)
                 else:
-                    code = list(self._of_code(task, role, name, other))
+                    code = self._of_code(task, role, name, other)
+                    lines = _of_label(role, name, other, code)
                     of_role = self._of_method if role == "method" else self._of_generator
                     cells = of_role(task, name, other, home)
-                reasons = [*code, *cells, *places]
+                reasons = [*lines, *cells, *places]
                 moved = isinstance(task, OfSupport) and home != self._category(task)
-                rank = (bool(reasons), bool(code), other != name, len(reasons), moved)
-                yield rank, reasons
+                yield (len(code), len(reasons), moved), reasons
 
     def _label(self, task: Task) -> str:
         if isinstance(task, (Train, Predict, Evaluate)):
@@ -142,16 +140,10 @@ class Reasons:
         before = self._before.parts.get(f"{role} {other}{end}", {})
         return tuple(_differences(f"{role} {name}{end}", now, before))
 
-    def _of_code(self, task: Task, role: str, name: str, other: str) -> Iterator[str]:
+    def _of_code(self, task: Task, role: str, name: str, other: str) -> list[str]:
         readers = ["", *[task.kind] * isinstance(task, (Generate, Personalize))]
         each = [self._differences(role, name, other, reader) for reader in readers]
-        lines = [line for lines in each for line in lines]
-        if name == other or not lines:
-            yield from lines
-            return
-        shown = [line.replace(f" of {role} {name}", "", 1) for line in lines[:MOST]]
-        shown += [f"{len(lines) - MOST} more"] if len(lines) > MOST else []
-        yield f"{NEW}{role} {name} ({other} but for {', '.join(shown)})"
+        return [line for lines in each for line in lines]
 
     # What was planned for a method, and what a generator adds to it
 
@@ -245,7 +237,7 @@ class Reasons:
         shots = task.shots if isinstance(task, OfGenerator) else None
         planned = {k for each in users.values() for k in each}
         if (shots not in planned) if shots is not None else not planned:
-            yield from self._new_users(task, name, other, shots)
+            yield self._new_users(task, name, other, shots, bool(planned))
         if isinstance(task, OfGenerator) and task.seed not in self._before.seeds:
             yield f"{NEW}seed {task.seed}"
         if isinstance(task, Generate):
@@ -253,23 +245,22 @@ class Reasons:
         if isinstance(task, Prepare):
             yield from self._of_object(task.object_name)
 
-    def _new_users(self, task: Task, name: str, other: str, shots: int | None) -> Iterator[str]:
-        """Why a generator works at shots at which it did not: for whom it does."""
-        before = self._before.methods
-        for label, own in self._now.users(name, isinstance(task, Personalize)).items():
-            sizes = [k for k in own if shots in (None, k)]
-            if not sizes:
-                continue
-            earlier = before.get(label)
-            if earlier is None:
-                yield f"{NEW}method {label}"
-            elif earlier.generator != other:
-                yield f"generator of {label}: {earlier.generator or 'none'} -> {name}"
-            elif sizes[0] not in earlier.shots:
-                yield self._new_shots(sizes[0], label)
-            else:
-                yield f"{NEW}personalized images for {label}"
-            return
+    def _new_users(self, task: Task, name: str, other: str, shots: int | None, known: bool) -> str:
+        """Why a generator works at shots at which it did not: for whom it does.
+
+        ``known`` is whether it did at other shots.
+        """
+        users = self._now.users(name, isinstance(task, Personalize)).items()
+        sizes = ((label, k) for label, own in users for k in own if shots in (None, k))
+        label, size = next(sizes)
+        earlier = self._before.methods.get(label)
+        if known or (earlier and earlier.generator == other and size not in earlier.shots):
+            return self._new_shots(size, label)
+        if earlier is None:
+            return f"{NEW}method {label}"
+        if earlier.generator != other:
+            return f"generator of {label}: {earlier.generator or 'none'} -> {name}"
+        return f"{NEW}personalized images for {label}"
 
     def _of_object(self, words: str) -> Iterator[str]:
         if words in self._before.words.values():
@@ -290,7 +281,7 @@ class Reasons:
         mine = self._now.content(name, seeds)
         alike = {o: len(mine & self._before.content(o, seeds)) for o in self._before.words}
         ranked = sorted(alike, key=lambda o: (-alike[o], o != name))
-        return tuple(o for o in ranked if alike[o] or (o == name and not any(alike.values())))
+        return tuple(o for o in ranked if alike[o] or o == name)
 
     def _of_category(self, task: Task, home: str | None) -> Iterator[str]:
         if not isinstance(task, OfSupport):
@@ -351,6 +342,15 @@ class Reasons:
         dataset = name.partition("/")[0]
         known = any(n.partition("/")[0] == dataset for n in self._before.words)
         return f"{NEW}category {name}" if known else f"{NEW}dataset {dataset}"
+
+
+def _of_label(role: str, name: str, other: str, lines: list[str]) -> list[str]:
+    """How code differs, for people: from that of another label as one thing that is new."""
+    if name == other or not lines:
+        return lines
+    shown = [line.replace(f" of {role} {name}", "") for line in lines[:MOST]]
+    shown += [f"{len(lines) - MOST} more"] if len(lines) > MOST else []
+    return [f"{NEW}{role} {name} ({other} but for {', '.join(shown)})"]
 
 
 def _differences(group: str, now: Mapping[str, str], before: Mapping[str, str]) -> Iterator[str]:
