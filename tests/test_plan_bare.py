@@ -28,6 +28,7 @@ from harness.planning.graph import (
 from harness.planning.inputs import SweepInputs
 from harness.planning.payload import Payloads
 from harness.tasks.kinds import Customize, Evaluate, Personalize, Predict, Prepare, Train
+from harness.tasks.references import AuxiliaryUse, CodeUse, DatasetUse
 
 
 def references(name: str, count: int) -> tuple[Reference, ...]:
@@ -251,3 +252,33 @@ def test_heavy_imports_are_listed_in_order_and_light_ones_left_out(
     context, _ = payloads(monkeypatch)
     assert context.method(0).imports == ("diffusers", "peft", "timm", "torch")
     assert context.generator("blend").id == "blends"
+
+
+def test_code_is_looked_at_once_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later it may be edited, or gone: what payloads say of it is what was planned."""
+    sweep = a_sweep()
+    extra = AuxiliaryUse("id", DatasetUse("extra", {"side": 2}), ("c",), {}, "held")
+    inputs = SweepInputs(INPUTS, {"others": extra}, {}, [], [])
+    context = Payloads(sweep, inputs, plan(sweep, INPUTS))
+    looked: list[tuple[str, str]] = []
+    code = plugins.Source({"a.py": "says"}, frozenset(), "bytes")
+
+    def find(role: str, use: str) -> type:
+        looked.append((role, use))
+        return type
+
+    monkeypatch.setattr(payload.plugins, "find", find)
+    monkeypatch.setattr(payload.plugins, "source", lambda cls: code)
+    context.look()
+    methods = [("method", use) for use in ("compared", "taught", "near")]
+    assert sorted(looked) == sorted(
+        [*methods, ("generator", "b"), ("dataset", "data"), ("dataset", "extra")]
+    )
+    looked.clear()
+    planned = CodeUse(code.digest, ("a.py",), "bytes")
+    assert [context.method(i).code for i in range(3)] == [planned] * 3
+    assert context.generator("blend").code == planned
+    assert context.dataset(0) == DatasetUse("data", {"side": 3}, planned)
+    assert context.auxiliary("others").dataset == DatasetUse("extra", {"side": 2}, planned)
+    assert context.auxiliary("others").held_out == "held"
+    assert looked == []
