@@ -296,6 +296,7 @@ def test_a_generators_changes_are_told_where_they_count() -> None:
             "not planned before: 0 shots",
         ),
         ({"shots": [0]}, {"shots": [0], "seeds": [0, 1]}, None),
+        ({"shots": [0, 2], "seeds": [1]}, {"shots": [0, 2], "seeds": [1]}, None),
         ({"shots": [0, 2]}, {"shots": [0, 2], "seeds": [0, 1]}, "not planned before: seed 1"),
         ({}, {"auxiliary": "more"}, "auxiliary data of taught for data/cup: others -> more"),
     ],

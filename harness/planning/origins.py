@@ -44,7 +44,7 @@ def origins(sweep: Sweep, inputs: PlanInputs) -> dict[str, dict[str, str]]:
     for (label, dataset, name), (data, digest) in inputs.auxiliary.items():
         whole.setdefault(auxiliary_of(label), {})[f"{dataset}/{name}"] = data
         whole[f"auxiliary data {data}"] = {"images": digest}
-    every = sorted({*sweep.shots, *(k for m in sweep.methods for k in m.shots or ())})
+    every = {*sweep.shots, *(k for m in sweep.methods for k in m.shots or ())}
     for name, code in inputs.generators.items():
         for reader in ("", Generate.kind, Personalize.kind):
             whole[generator(name, reader)] = dict(code.parts.get(reader, {}))
@@ -63,7 +63,7 @@ def origins(sweep: Sweep, inputs: PlanInputs) -> dict[str, dict[str, str]]:
         for seed, drawn in category.supports.items():
             whole[support(name, seed)] = {
                 amount(i, "shot"): hashed([r.key for r in drawn[:i]])[:8]
-                for i in range(1, every[-1] + 1)
+                for i in range(1, max(every) + 1)
             }
     shown = {group: _shown(parts) for group, parts in whole.items()}
     return {"record": {"form": FORM, "digest": hashed(shown)}, **shown}

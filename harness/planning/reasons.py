@@ -277,7 +277,7 @@ class Reasons:
 
     def _places(self, name: str) -> tuple[str, ...]:
         """Earlier categories to compare one with: of its name, or that show some of the same."""
-        seeds = self._now.seeds & self._before.seeds
+        seeds = self._now.seeds
         mine = self._now.content(name, seeds)
         alike = {o: len(mine & self._before.content(o, seeds)) for o in self._before.words}
         ranked = sorted(alike, key=lambda o: (-alike[o], o != name))
