@@ -54,7 +54,7 @@ TESTS = {
     "harness/planning/record.py": "origins_bare reasons",
     "harness/planning/training_data.py": "collecting inputs",
     "harness/reporting/compare.py": "compare",
-    "harness/reporting/terminal.py": "terminal",
+    "harness/reporting/terminal.py": "terminal_lines",
     "harness/reporting/tables.py": "tables metric_records",
     "harness/results/folder/accounting.py": "results_writer costs",
     "harness/results/aggregate.py": "aggregate significance",
