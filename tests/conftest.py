@@ -39,7 +39,7 @@ SLOW = (
 HEAVY = {
     "adp", "adp_micro", "augment", "bench_record", "caveats", "cli", "clip", "clip_micro",
     "cnn", "config_fuzz", "conformance", "confs", "continuation", "contract", "coop", "copies",
-    "datasets_docs", "demo",
+    "damaged_copies", "datasets_docs", "demo",
     "diffusion", "draws", "dreambooth", "dreambooth_customize", "environment", "failures",
     "groups", "inctrl",
     "isolation", "keeping", "leaks", "maps", "memory", "metric_records", "micro_refine", "o2n",

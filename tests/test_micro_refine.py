@@ -67,14 +67,16 @@ def test_pictures_are_rendered_once(tmp_path: Path) -> None:
     first = refine.pictures(tmp_path, 32, pairs=2)
     assert first.shape == (2, 2, 32, 32, 3)
     assert (first[:, 0] != first[:, 1]).any()
-    stamp = (tmp_path / "pairs32.npy").stat().st_mtime_ns
+    stamp = (tmp_path / "2-pairs-32.npy").stat().st_mtime_ns
     refine.pictures(tmp_path, 32, pairs=2)
-    assert (tmp_path / "pairs32.npy").stat().st_mtime_ns == stamp
+    assert (tmp_path / "2-pairs-32.npy").stat().st_mtime_ns == stamp
 
 
 def test_pairs_stay_pairs_when_they_are_cut_and_recoloured() -> None:
     clean = np.random.default_rng(0).integers(0, 256, (3, 1, 160, 160, 3)).astype(np.uint8)
-    same, chosen = restore.batch(np.random.default_rng(1), np.repeat(clean, 2, 1), 12)
+    same, chosen = restore.batch(
+        np.random.default_rng(1), np.repeat(clean, 2, 1), 12, np.full(3, 1 / 3)
+    )
     assert same.shape == (12, 2, 128, 128, 3)
     np.testing.assert_array_equal(same[:, 0], same[:, 1])
     assert set(chosen) == {0, 1, 2}
@@ -84,7 +86,7 @@ def test_restoring_resumes_and_changes_the_denoiser_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pairs = np.random.default_rng(0).integers(0, 256, (2, 2, 128, 128, 3)).astype(np.uint8)
-    monkeypatch.setattr(refine, "pictures", lambda out, side: pairs)
+    monkeypatch.setattr(refine, "pictures", lambda out, side, n: pairs)
     monkeypatch.setattr(restore, "BATCH", 2)
     target = tmp_path / "diffusion"
     shutil.copytree(refine.HOME, target)

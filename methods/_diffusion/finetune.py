@@ -29,6 +29,10 @@ TARGETS: dict[str, Any] = {
     r"|conv_in|conv_out|conv_shortcut|time_emb_proj|linear_[12])",
 }
 
+#: an error of noise that takes damage off weighs this times (1 - a) / a, at most 1, as an error of
+#: the picture would: little noise, which has to account for all of the damage, is all there is else
+CAP = 5.0
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -51,6 +55,8 @@ class Demonstrations:
     condition: torch.Tensor  # embedding of the caption (L, D)
     weight: float  # in the loss
     batch: int  # of them in each step
+    damaged: torch.Tensor | None = None  # latents of the same images, damaged
+    share: float = 0.0  # of those shown that are damaged, and asked back without the damage
 
 
 def finetune(
@@ -64,7 +70,8 @@ def finetune(
     """Train on all demonstrations together; the UNet itself is as before afterwards.
 
     AdamW (0.9, 0.999, weight decay 0.01), constant rate, gradients clipped to norm 1, timesteps
-    uniform over the schedule up to the recipe's latest.
+    uniform over the schedule up to the recipe's latest. Where an image is shown damaged, the noise
+    asked for is the one that leads to the undamaged image.
 
     Parameters
     ----------
@@ -135,24 +142,29 @@ def train(
     begun = time.monotonic()
     with Passes(unet, recipe.checkpointing, len(worth), f"customizing {what}") as passes:
         for step in range(1, recipe.steps + 1):
-            picked = [s.z[torch.randint(len(s.z), (s.batch,), generator=random)] for s in shown]
-            clean = torch.cat(picked)
+            pairs = [_picked(s, random) for s in shown]
+            clean, seen = (torch.cat(some) for some in zip(*pairs, strict=True))
             noise = torch.randn(clean.shape, generator=random).to(device)
             t = torch.randint(latest, (len(clean),), generator=random).to(device)
-            noisy = model.noised(parts, clean, noise, t)
-            target = model.target(parts, clean, noise, t)
+            noisy = model.noised(parts, seen, noise, t)
+            kept = torch.as_tensor(parts.abar, dtype=torch.float32, device=device)[t]
+            changed = (seen != clean).flatten(1).any(1)
+            change = (kept / (1 - kept)).sqrt()[:, None, None, None] * (seen - clean)
+            target = model.target(parts, clean, noise + change, t)
+            scale = torch.where(changed, (CAP * (1 - kept) / kept).clamp(max=1), 1.0)
 
             def run(
                 now: slice,
                 noisy: torch.Tensor = noisy,
                 t: torch.Tensor = t,
                 target: torch.Tensor = target,
+                scale: torch.Tensor = scale,
             ) -> torch.Tensor:
                 with model.autocast(device, recipe.dtype):
                     text = {"encoder_hidden_states": condition[now], "return_dict": False}
                     predicted = unet(noisy[now], t[now], **text)[0]
                 error = ((predicted.float() - target[now]) ** 2).mean((1, 2, 3))
-                loss = (error * worth[now]).sum()
+                loss = (error * worth[now] * scale[now]).sum()
                 scaler.scale(loss).backward()
                 return loss
 
@@ -169,6 +181,18 @@ def train(
                 text = "%s: customization step %d/%d, loss %.4f, %.0f s left"
                 _log.info(text, what, step, recipe.steps, recent, left)
     return torch.stack(losses)
+
+
+def _picked(shown: Demonstrations, random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Latents of a step's images as they are, and as they are shown."""
+    which = torch.randint(len(shown.z), (shown.batch,), generator=random)
+    clean = shown.z[which]
+    if shown.damaged is None:
+        return clean, clean
+    damaged = torch.rand(shown.batch, generator=random) < shown.share
+    return clean, torch.where(
+        damaged.to(clean.device)[:, None, None, None], shown.damaged[which], clean
+    )
 
 
 def changes(state: Mapping[str, np.ndarray]) -> Iterator[tuple[str, torch.Tensor]]:

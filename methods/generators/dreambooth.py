@@ -13,10 +13,11 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 
 from harness.interface import Arrays, Features, Generator, Image, Personalized, Pixels, Support
 from methods._diffusion import finetune, model, ssim
-from methods._diffusion.augment import augmented, operations_for
+from methods._diffusion.augment import operations_for
 from methods._diffusion.passes import Checkpointing
 from methods._diffusion.shared import SharedUnet
 from methods._o2n import prompts as o2n_prompts
+from methods._o2n import training_images
 from methods._ops.parameters import Share, Size
 
 _log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class DreamBooth(Generator):
       posterior anew at each step; prior images stay latents and never become pixels.
     - Equation 2 read literally (arg min of SSIM) keeps the least similar image; that is
       ``select="dissimilar"``.
+    - ``damaged`` above 0 also shows damaged copies of the support, to be brought back.
     - At strength 1 the start is pure noise, so the query has no influence at all.
     - ``tune="lora"`` and every base but Stable Diffusion v1.5 are variants, not the paper's.
 
@@ -67,6 +69,8 @@ class DreamBooth(Generator):
     augment : "auto" (by object), "all", "none" or names of operations: hflip, vflip, rotate,
         translate, colour
     copies : augmented versions of each support image, itself among them
+    damaged : share of the training images shown with a synthetic defect (CutPaste, scar, blob) and
+        asked back without it; 0 in the paper. For bases taught to restore, lest they forget it
     size : side of images in pixels; None: what the base was trained on
     strength : t / T of personalization, in [0, 1]; 0 gives the autoencoder's reconstruction
     start : "exact" timestep or "diffusers" image-to-image rule, which starts somewhat lower
@@ -106,6 +110,7 @@ class DreamBooth(Generator):
         prior_weight: NonNegativeFloat = 1.0,
         augment: Literal["auto", "all", "none"] | Operation | list[Operation] = "auto",
         copies: PositiveInt = 16,
+        damaged: Share = 0.0,
         size: Size | None = None,
         strength: Share = 0.3,
         start: Literal["exact", "diffusers"] = "exact",
@@ -135,6 +140,7 @@ class DreamBooth(Generator):
         self.prior_weight = prior_weight
         self.augment = augment
         self.copies = copies
+        self.damaged = damaged
         self.size = size
         self.strength = strength
         self.start = start
@@ -217,28 +223,21 @@ class DreamBooth(Generator):
         name = support.object_name
         captions = [o2n_prompts.instance_prompt(name), o2n_prompts.prior_prompt(name)]
         normal, general = model.embed(self._parts, captions)
-        z = self._augmented_latents(images, support)
-        shown = [finetune.Demonstrations(z, normal, 1.0, self.train_batch)]
+        operations = operations_for(self.augment, name, support.orientation)
+        how = self._side, operations, self.copies, support.seed
+        sound = torch.cat(list(training_images.versions(images, *how)))
+        z, damaged = self._encoded(sound, CPU_BATCH), None
+        if self.damaged:
+            copies = training_images.with_defects(sound, support.seed, *(x.key for x in images))
+            damaged = self._encoded(copies, CPU_BATCH)
+        shown = [finetune.Demonstrations(z, normal, 1.0, self.train_batch, damaged, self.damaged)]
         if "latents" in prior and self.prior_weight > 0:
             z = torch.from_numpy(np.array(prior["latents"])).float().to(self._device)
-            more = finetune.Demonstrations(z, general, self.prior_weight, self.train_batch)
-            shown.append(more)
+            shown.append(finetune.Demonstrations(z, general, self.prior_weight, self.train_batch))
         random = model.generator_of("customize", support.seed, *(x.key for x in images))
         state = finetune.finetune(self._parts, self._unet, shown, self._recipe, random, name)
         self.load(state, support)
         return state
-
-    def _augmented_latents(self, images: Sequence[Image], support: Support) -> torch.Tensor:
-        """Latents (k * copies, c, h, w) of the support, itself and augmented."""
-        operations = operations_for(self.augment, support.object_name, support.orientation)
-        count = self.copies if operations else 1
-
-        def versions(image: Image) -> torch.Tensor:
-            random = model.generator_of("augment", support.seed, image.key)
-            pixels = model.to_tensor(image.pixels, self._side, "cpu")
-            return augmented(pixels, count, operations, random)
-
-        return self._encoded(torch.cat([versions(image) for image in images]), CPU_BATCH)
 
     def load(self, state: Arrays, support: Support) -> None:
         """Put a customized model's change onto the base's weights."""

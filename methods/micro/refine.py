@@ -44,14 +44,15 @@ LEVELS = (2, 3, 4)  # of the trunk's maps by stride, what One-to-Normal compares
 
 def pictures(out: Path, side: int, pairs: int = PAIRS) -> NDArray[np.uint8]:
     """Renderings (pairs, 2, side, side, 3) of the training families: damaged, clean; kept."""
-    path = out / f"pairs{side}.npy"
+    path = out / f"{pairs}-pairs-{side}.npy"
     if not path.is_file():
         out.mkdir(parents=True, exist_ok=True)
-        drawn = [
-            render(subject(i).family, (7, i), (7, i), side, subject(i).defect) for i in range(pairs)
-        ]
-        part = out / f"pairs{side}.part.npy"
-        np.save(part, np.stack([np.stack([one.pixels, one.clean]) for one in drawn]))
+        part = path.with_suffix(".part")
+        rendered = np.lib.format.open_memmap(part, "w+", np.uint8, (pairs, 2, side, side, 3))
+        for i in range(pairs):
+            one = render(subject(i).family, (7, i), (7, i), side, subject(i).defect)
+            rendered[i] = one.pixels, one.clean
+        rendered.flush()
         part.replace(path)
     stored: NDArray[np.uint8] = np.load(path, mmap_mode="r")
     return stored
