@@ -44,7 +44,7 @@ HEAVY = {
     "groups", "inctrl",
     "isolation", "keeping", "leaks", "maps", "memory", "metric_records", "micro_refine", "o2n",
     "o2n_ablation", "o2n_full_size",
-    "o2n_micro", "o2n_promises", "o2n_switches", "o2n_text", "offload",
+    "o2n_promises", "o2n_switches", "o2n_text", "offload",
     "origins", "padim", "patchcore", "pretended_gpu", "process_state", "prompts", "readme",
     "readme_commands",
     "regad", "regad_public", "report", "run", "scaffold", "secrets", "setup", "shading",
