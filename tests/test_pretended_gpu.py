@@ -252,6 +252,7 @@ DREAMBOOTHS: dict[str, dict[str, Any]] = {
     "recomputing": {"checkpointing": True, "train_steps": 2, "scheduler": "dpmpp"},
     "nearest support": {"tune": "lora", "train_steps": 1, "select": "support", "guidance": 1},
     "all prompts": {"tune": "lora", "train_steps": 1, "select": "all", "start": "diffusers"},
+    "damaged copies": {"tune": "lora", "train_steps": 2, "train_batch": 4, "damaged": 0.5},
 }
 
 
