@@ -85,8 +85,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _quiet_processes() -> None:
-    """No look for another MLflow server, only while testing."""
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    """No look for another MLflow server; and no terminal, whose width xdist hands its workers."""
+    for name in ("MLFLOW_TRACKING_URI", "COLUMNS"):
+        os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session", autouse=True)
