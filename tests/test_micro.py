@@ -228,7 +228,7 @@ def test_the_denoiser_listens_to_the_text(pipe):
     # the best guess of who knows only that latents have deviation 1
     kept = (1 - pipe.scheduler.alphas_cumprod[700]).sqrt()
     blind = (kept * noisy - noise).square().mean()
-    assert errors[0].mean() < 0.92 * errors[1].mean()
+    assert errors[0].mean() < 0.94 * errors[1].mean()
     assert (errors[0] < errors[1]).float().mean() > 0.7
     assert errors[0].mean() < 0.65 * blind
 
